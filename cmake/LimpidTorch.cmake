@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+# LibTorch from the pinned PyPI wheel, as imported targets of our own: the
+# wheel's CMake package demands a CUDA toolkit even for its CPU libraries and
+# brings a protobuf target that is not the system's.
+#
+#   limpid::torch   headers and libraries; link it PRIVATE, and never to a
+#                   target that also sees gRPC or Protobuf headers
+file(GLOB _torch_roots
+     "${LIMPID_PYTHON_ENV}/lib/python3*/site-packages/torch")
+list(LENGTH _torch_roots _count)
+if(NOT _count EQUAL 1)
+  message(FATAL_ERROR
+    "No torch wheel in ${LIMPID_PYTHON_ENV}; run scripts/setup first")
+endif()
+list(GET _torch_roots 0 LIMPID_TORCH_ROOT)
+get_filename_component(LIMPID_SITE_PACKAGES "${LIMPID_TORCH_ROOT}" DIRECTORY)
+
+function(_limpid_torch_library name file)
+  add_library(${name} SHARED IMPORTED GLOBAL)
+  set_target_properties(${name} PROPERTIES
+    IMPORTED_LOCATION "${LIMPID_TORCH_ROOT}/lib/${file}"
+    IMPORTED_NO_SONAME ON)
+endfunction()
+_limpid_torch_library(limpid_torch_c10 libc10.so)
+_limpid_torch_library(limpid_torch_cpu libtorch_cpu.so)
+
+add_library(limpid_torch INTERFACE)
+add_library(limpid::torch ALIAS limpid_torch)
+target_include_directories(limpid_torch SYSTEM INTERFACE
+  "${LIMPID_TORCH_ROOT}/include"
+  "${LIMPID_TORCH_ROOT}/include/torch/csrc/api/include")
+target_link_libraries(limpid_torch INTERFACE limpid_torch_cpu limpid_torch_c10)
+if(LIMPID_WITH_CUDA)
+  _limpid_torch_library(limpid_torch_c10_cuda libc10_cuda.so)
+  # Nothing refers to a symbol of libtorch_cuda, but loading it is what
+  # registers the CUDA kernels of ATen.
+  target_link_libraries(limpid_torch INTERFACE
+    limpid_torch_c10_cuda CUDA::cudart
+    "-Wl,--push-state,--no-as-needed,${LIMPID_TORCH_ROOT}/lib/libtorch_cuda.so,--pop-state")
+endif()
+# libtorch finds its own dependencies by its RPATH; the linker needs telling.
+file(GLOB _wheel_libs "${LIMPID_SITE_PACKAGES}/nvidia/*/lib")
+foreach(_dir ${_wheel_libs} "${LIMPID_TORCH_ROOT}/lib")
+  target_link_options(limpid_torch INTERFACE "-Wl,-rpath-link,${_dir}")
+endforeach()

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The use case: load a model, plan an explanation, run it. The only door
+// between the RPC layer and everything that knows Torch.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/explain/request.h"
+#include "server/explain/result.h"
+#include "server/models/model.h"
+
+namespace limpid {
+
+// What one process may use.
+struct EngineOptions {
+  std::string device = "auto";  // "auto", "cpu", "cuda" or "cuda:N"
+  int64_t threads_per_worker = 1;
+  int64_t max_tokens = 4096;
+  int64_t max_request_memory_bytes = int64_t{8} << 30;
+};
+
+// A request that was found valid for a model, with what it costs. Holds a lease
+// on the model. Immutable.
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  virtual const Model& model() const = 0;
+  virtual const std::string& method() const = 0;
+  virtual const Cost& cost() const = 0;
+  virtual int64_t num_tokens() const = 0;
+};
+
+// Thread-safe: any number of threads may plan and run at the same time.
+class Engine {
+ public:
+  // FAILED_PRECONDITION, reason DEVICE_UNAVAILABLE, if the device is not there;
+  // INVALID_ARGUMENT, field "device", if it is not a device's name.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options);
+  virtual ~Engine() = default;
+
+  // Device in use, for example "cpu" or "cuda:0".
+  virtual const std::string& device() const = 0;
+
+  // Reads a model folder and runs the model once on a few tokens. Errors name
+  // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
+  // reason ARCHITECTURE_UNKNOWN).
+  virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& name, const std::string& folder) const = 0;
+
+  // Checks a request against the model: INVALID_ARGUMENT with every wrong field
+  // at once, else FAILED_PRECONDITION where the model does not offer what was
+  // asked (METHOD_NOT_SUPPORTED_BY_ARCHITECTURE, FORM_NOT_SUPPORTED_BY_
+  // ARCHITECTURE, WRONG_MODALITY, TOKENIZER_MISSING, NOT_SERVED_YET,
+  // REQUEST_TOO_LARGE). `model` must come from Load of this engine.
+  virtual absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
+      const ExplainRequest& request,
+      std::shared_ptr<const Model> model) const = 0;
+
+  // Runs a plan of this engine on the calling thread. CANCELLED or
+  // DEADLINE_EXCEEDED within one slab of attention of the token's change.
+  virtual absl::Status Run(const Plan& plan, ResultSink& sink,
+                           const CancelToken& cancel) const = 0;
+};
+
+}  // namespace limpid

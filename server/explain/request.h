@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A request for an explanation as plain data: what the RPC layer makes of a
+// message and the engine understands. No Torch, no Protobuf.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "server/attribution/options.h"
+#include "server/models/form.h"
+#include "server/reduce/channel_reduction.h"
+
+namespace limpid {
+
+// Kinds of input.
+struct TextInput {
+  std::string text;  // UTF-8, verbatim
+};
+struct TokenInput {
+  std::vector<int64_t> ids;
+};
+struct ImageInput {
+  std::string bytes;  // PNG or JPEG
+};
+struct PixelInput {
+  std::vector<int64_t> shape;  // [3, H, W]
+  std::vector<float> values;
+};
+using Input = std::variant<TextInput, TokenInput, ImageInput, PixelInput>;
+
+// Where. kDefault: the last token, or a vision model's class token.
+struct Position {
+  enum class Kind { kDefault, kIndex, kLast, kClassToken };
+  Kind kind = Kind::kDefault;
+  int64_t index = 0;
+};
+
+// What. kPredicted: the largest logit at the position.
+struct Target {
+  enum class Kind { kPredicted, kToken, kClass, kContrast };
+  Kind kind = Kind::kPredicted;
+  int64_t id = 0;
+  int64_t baseline_id = 0;  // kContrast
+};
+
+enum class AttentionKind { kNone, kRow, kMatrix };
+
+// Which attention is returned, and which one attention methods look at.
+struct AttentionRequest {
+  AttentionKind kind = AttentionKind::kRow;
+  ChannelReduction reduction = ChannelReduction::kMeanAbs;
+  AttentionForm form = AttentionForm::kFull;
+  std::optional<bool> include_skip;
+  std::vector<int64_t> layers;    // empty: all
+  std::vector<int64_t> channels;  // kAll only; empty: all
+};
+
+// A request for an explanation. Field names in errors are those of
+// limpid.v1.ExplainRequest.
+struct ExplainRequest {
+  Input input;
+  std::string method;  // empty: "raw-attention"
+  MethodOptions options;
+  Position position;
+  Target target;
+  AttentionRequest attention;
+  bool logits = false;
+  bool debug_tensors = false;
+  int64_t top_k = 5;
+};
+
+}  // namespace limpid

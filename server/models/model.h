@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A resident model as those parts of the program see it that do not compute.
+// No Torch.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/models/form.h"
+
+namespace limpid {
+
+enum class Modality { kText, kImage };
+
+// Facts about a loaded model. Sizes as in the guide: L tokens, E width of the
+// residual stream, D channels of a mixer, N state size, V vocabulary.
+struct ModelInfo {
+  std::string name;          // folder name
+  std::string architecture;  // for example "mamba"
+  std::string digest;        // SHA-256 of its files, hexadecimal
+  std::string device;        // "cpu" or "cuda:N"
+  Modality modality = Modality::kText;
+  bool has_tokenizer = false;
+  bool causal = true;
+  // No independent implementation to compare with.
+  bool experimental = false;
+  int64_t num_layers = 0;
+  int64_t hidden_size = 0;
+  int64_t num_channels = 0;
+  int64_t state_size = 0;
+  int64_t vocabulary_size = 0;
+  int64_t resident_bytes = 0;
+  std::vector<AttentionForm> forms;
+};
+
+// A model that can be asked. Immutable after load and thread-safe. Whoever
+// holds a shared_ptr<const Model> holds a lease: it stays resident until the
+// last one is gone.
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelInfo& info() const = 0;
+};
+
+}  // namespace limpid
