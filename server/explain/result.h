@@ -41,16 +41,13 @@ struct Prediction {
   float probability = 0;
 };
 
-// What was explained. Sent once the network has run, since it names the
-// prediction.
+// What is explained; known before the network runs.
 struct ResultHeader {
   std::string method;
   std::vector<ResultToken> tokens;  // empty for pictures
   std::vector<int64_t> patch_grid;  // [rows, columns], empty for text
   int64_t num_positions = 0;        // L
   int64_t position = 0;
-  ResolvedTarget target;
-  std::vector<Prediction> predictions;
   std::vector<int64_t> layers;  // with returned attention
 };
 
@@ -68,6 +65,9 @@ struct Cost {
 };
 
 struct ResultSummary {
+  ResolvedTarget target;
+  // Largest logits at the position, largest first.
+  std::vector<Prediction> predictions;
   std::vector<LayerReport> layers;
   std::optional<double> completeness_error;
   int64_t num_non_finite = 0;
