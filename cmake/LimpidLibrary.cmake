@@ -10,3 +10,30 @@ function(limpid_library name)
     PUBLIC ${ARG_DEPS}
     PRIVATE limpid_options ${ARG_PRIVATE_DEPS})
 endfunction()
+
+# limpid_write_list(FILE FOLDER NAMESPACE TYPE FUNCTION ENTRY INCLUDE name...)
+# Writes a source file that defines `const TYPE& FUNCTION()`: the ENTRY() of
+# every name, in order. A list in CMake is a registry that the linker can't
+# drop, unlike objects that register themselves.
+function(limpid_write_list file folder namespace type function entry include)
+  set(includes)
+  set(entries)
+  foreach(name ${ARGN})
+    string(APPEND includes "#include \"${folder}/${name}.h\"\n")
+    string(APPEND entries "      ${namespace}::${name}::${entry}(),\n")
+  endforeach()
+  file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/${file}" CONTENT
+"// Made by CMake from the list in @folder@/CMakeLists.txt.
+@includes@#include \"@include@\"
+
+namespace limpid {
+
+const @type@& @function@() {
+  static const auto* const list = new @type@{
+@entries@  };
+  return *list;
+}
+
+}  // namespace limpid
+" @ONLY)
+endfunction()

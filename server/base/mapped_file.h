@@ -17,8 +17,9 @@ namespace limpid {
 // place while a model loads.
 class MappedFile {
  public:
-  // NOT_FOUND, PERMISSION_DENIED or DATA_LOSS (not a regular file, or it can
-  // not be mapped), naming the path. An empty file gives an empty span.
+  // NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED (too many open files) or
+  // DATA_LOSS (not a regular file, or it can not be mapped), naming the path in
+  // the message and under "file". An empty file gives an empty span.
   static absl::StatusOr<MappedFile> Open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept;

@@ -31,6 +31,8 @@ class HfConfig {
   ~HfConfig();
 
   bool Has(absl::string_view name) const;
+  // For fields that are a number or a word, as time_step_rank is.
+  bool IsString(absl::string_view name) const;
   int64_t Int(absl::string_view name, int64_t fallback, int64_t min,
               int64_t max);
   // As Int, but the field must be there.

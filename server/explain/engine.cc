@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/explain/engine.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
+
+#ifdef LIMPID_WITH_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#endif
+
+#include <atomic>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/explain/plan.h"
+#include "server/explain/runner.h"
+#include "server/explain/servable.h"
+#include "server/models/torch_seam.h"
+
+namespace limpid {
+namespace {
+
+int NumGpus() {
+#ifdef LIMPID_WITH_CUDA
+  return c10::cuda::device_count();
+#else
+  return 0;
+#endif
+}
+
+absl::Status NoDevice(const std::string& message) {
+  ErrorDetails details;
+  details.reason = "DEVICE_UNAVAILABLE";
+  return MakeError(absl::StatusCode::kFailedPrecondition, message, details);
+}
+
+absl::StatusOr<at::Device> ChooseDevice(const std::string& name) {
+  if (name == "cpu") return at::Device(at::kCPU);
+  const bool automatic = name == "auto";
+  absl::string_view rest = name;
+  int index = 0;
+  if (!automatic && name != "cuda" &&
+      (!absl::ConsumePrefix(&rest, "cuda:") || !absl::SimpleAtoi(rest, &index) ||
+       index < 0)) {
+    Violations violations;
+    violations.Add("device", absl::StrCat("\"", name,
+                                          "\" is not a device; known: auto, "
+                                          "cpu, cuda, cuda:N"));
+    return violations.ToStatus("INVALID_CONFIGURATION");
+  }
+  const int count = NumGpus();
+  if (index < count) {
+    return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+  }
+  if (automatic) return at::Device(at::kCPU);
+#ifdef LIMPID_WITH_CUDA
+  return NoDevice(absl::StrCat("device ", name, " is not there: ", count,
+                               " CUDA devices were found"));
+#else
+  return NoDevice(absl::StrCat("device ", name,
+                               " is not there: this build is for the CPU only"));
+#endif
+}
+
+class TorchEngine final : public Engine {
+ public:
+  TorchEngine(const EngineOptions& options, at::Device device)
+      : options_(options), build_{device, at::kFloat}, name_(device.str()) {
+    // First guesses, replaced by what is seen.
+    flops_per_second_ = device.is_cpu() ? 5e9 : 2e12;
+  }
+
+  const std::string& device() const override { return name_; }
+
+  absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& name, const std::string& folder) const override {
+    absl::StatusOr<std::shared_ptr<const Model>> model =
+        absl::UnknownError("not loaded");
+    LIMPID_RETURN_IF_ERROR(CatchTorch([&] {
+      const c10::NoGradGuard no_gradients;
+      model = LoadServable(name, folder, build_);
+      return absl::OkStatus();
+    }));
+    return model;
+  }
+
+  absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
+      const ExplainRequest& request,
+      std::shared_ptr<const Model> model) const override {
+    return ExplanationPlan::Make(
+        request, std::static_pointer_cast<const Servable>(std::move(model)),
+        options_, flops_per_second_.load(std::memory_order_relaxed));
+  }
+
+  absl::Status Run(const Plan& plan, ResultSink& sink,
+                   const CancelToken& cancel) const override {
+    LIMPID_RETURN_IF_ERROR(cancel.Check());
+    const absl::Time start = absl::Now();
+    const absl::Status status = CatchTorch([&] {
+      const c10::NoGradGuard no_gradients;
+      at::set_num_threads(static_cast<int>(options_.threads_per_worker));
+      return RunPlan(static_cast<const ExplanationPlan&>(plan), sink, cancel);
+    });
+    if (status.ok()) Learn(plan.cost().flops, absl::Now() - start);
+    return status;
+  }
+
+ private:
+  // Moves the estimate of speed a little towards what was seen. Lost updates
+  // of concurrent requests do no harm.
+  void Learn(double flops, absl::Duration time) const {
+    const double seconds = absl::ToDoubleSeconds(time);
+    if (seconds <= 0) return;
+    constexpr double kShare = 0.2;
+    const double old = flops_per_second_.load(std::memory_order_relaxed);
+    flops_per_second_.store(old + kShare * (flops / seconds - old),
+                            std::memory_order_relaxed);
+  }
+
+  const EngineOptions options_;
+  const BuildOptions build_;
+  const std::string name_;
+  mutable std::atomic<double> flops_per_second_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
+    const EngineOptions& options) {
+  LIMPID_ASSIGN_OR_RETURN(const at::Device device,
+                          ChooseDevice(options.device));
+  // Float32 means float32: TF32 would lose three digits of every product.
+  at::globalContext().setAllowTF32CuBLAS(false);
+  return std::make_unique<TorchEngine>(options, device);
+}
+
+}  // namespace limpid

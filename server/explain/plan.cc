@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/explain/plan.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace limpid {
+namespace {
+
+// Bytes of text per token beyond which a text can't fit the limit whatever the
+// tokenizer does with it; spares the tokenizer hopeless work.
+constexpr int64_t kMostBytesPerToken = 256;
+
+absl::Status Precondition(absl::string_view reason,
+                          const std::string& message) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
+}
+
+void CheckIndices(const char* field, const std::vector<int64_t>& indices,
+                  int64_t limit, Violations& violations) {
+  std::set<int64_t> seen;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    const std::string path = absl::StrCat(field, "[", i, "]");
+    if (indices[i] < 0 || indices[i] >= limit) {
+      violations.Add(path, absl::StrCat("is ", indices[i],
+                                        ", must be from 0 to ", limit - 1));
+    } else if (!seen.insert(indices[i]).second) {
+      violations.Add(path, absl::StrCat("repeats ", indices[i]));
+    }
+  }
+}
+
+void CheckLength(const char* field, int64_t length, int64_t limit,
+                 Violations& violations) {
+  if (length > limit) {
+    violations.Add(field, absl::StrCat("has ", length,
+                                       " tokens, the limit is ", limit));
+  }
+}
+
+// Ids of the input, or violations.
+absl::StatusOr<std::vector<TokenSpan>> ReadInput(const Input& input,
+                                                 const Servable& model,
+                                                 int64_t max_tokens,
+                                                 Violations& violations) {
+  std::vector<TokenSpan> tokens;
+  if (const auto* text = std::get_if<TextInput>(&input)) {
+    if (!model.tokenizer()) {
+      return Precondition("TOKENIZER_MISSING",
+                          absl::StrCat("model ", model.info().name,
+                                       " has no tokenizer; send token ids"));
+    }
+    const int64_t bytes = static_cast<int64_t>(text->text.size());
+    if (bytes == 0) {
+      violations.Add("input.text", "is empty, must have at least 1 byte");
+    } else if (bytes > max_tokens * kMostBytesPerToken) {
+      violations.Add("input.text",
+                     absl::StrCat("has ", bytes, " bytes, too long for ",
+                                  max_tokens, " tokens"));
+    } else {
+      auto encoded = model.tokenizer()->Encode(text->text);
+      if (encoded.ok()) {
+        tokens = *std::move(encoded);
+        CheckLength("input.text", tokens.size(), max_tokens, violations);
+      } else {
+        const ErrorDetails details = GetErrorDetails(encoded.status());
+        if (details.violations.empty()) return encoded.status();
+        for (const FieldViolation& violation : details.violations) {
+          violations.Add(violation.field, violation.description);
+        }
+      }
+    }
+    return tokens;
+  }
+  if (const auto* given = std::get_if<TokenInput>(&input)) {
+    if (given->ids.empty()) {
+      violations.Add("input.tokens.ids", "is empty, must have at least 1 id");
+    }
+    CheckLength("input.tokens.ids", given->ids.size(), max_tokens, violations);
+    const int64_t vocabulary = model.info().vocabulary_size;
+    constexpr int kShown = 20;
+    int wrong = 0;
+    for (size_t i = 0; i < given->ids.size(); ++i) {
+      const int64_t id = given->ids[i];
+      tokens.push_back({id, 0, 0});
+      if (id >= 0 && id < vocabulary) continue;
+      if (++wrong <= kShown) {
+        violations.Add(absl::StrCat("input.tokens.ids[", i, "]"),
+                       absl::StrCat("token id ", id, ", must be from 0 to ",
+                                    vocabulary - 1));
+      }
+    }
+    if (wrong > kShown) {
+      violations.Add("input.tokens.ids", absl::StrCat(wrong - kShown,
+                                                      " more are out of range"));
+    }
+    return tokens;
+  }
+  return Precondition("WRONG_MODALITY",
+                      absl::StrCat("model ", model.info().name,
+                                   " reads text, not pictures"));
+}
+
+void CheckTarget(const Target& target, const ModelInfo& info,
+                 Violations& violations) {
+  const int64_t last = info.vocabulary_size - 1;
+  const auto check = [&](const char* field, int64_t id) {
+    if (id < 0 || id > last) {
+      violations.Add(field, absl::StrCat("token id ", id,
+                                         ", must be from 0 to ", last));
+    }
+  };
+  switch (target.kind) {
+    case Target::Kind::kPredicted:
+      break;
+    case Target::Kind::kToken:
+      check("points[0].target.token_id", target.id);
+      break;
+    case Target::Kind::kClass:
+      if (info.modality == Modality::kImage) {
+        check("points[0].target.class_id", target.id);
+      } else {
+        violations.Add("points[0].target.class_id",
+                       "is for models with classes; this one has tokens: use "
+                       "token_id");
+      }
+      break;
+    case Target::Kind::kContrast:
+      check("points[0].target.contrast.id", target.id);
+      check("points[0].target.contrast.baseline_id", target.baseline_id);
+      if (target.id == target.baseline_id) {
+        violations.Add("points[0].target.contrast.baseline_id",
+                       "must differ from contrast.id");
+      }
+      break;
+  }
+}
+
+int64_t ResolvePosition(const Position& position, int64_t length,
+                        const ModelInfo& info, Violations& violations) {
+  switch (position.kind) {
+    case Position::Kind::kIndex:
+      // An input without tokens has a violation of its own.
+      if (position.index < 0 || (length > 0 && position.index >= length)) {
+        violations.Add("points[0].position.index",
+                       absl::StrCat("is ", position.index,
+                                    ", must be from 0 to ", length - 1));
+      }
+      return position.index;
+    case Position::Kind::kClassToken:
+      if (info.modality != Modality::kImage) {
+        violations.Add("points[0].position.class_token",
+                       "is for vision models; this one takes index or last");
+      }
+      return length - 1;
+    default:
+      return length - 1;
+  }
+}
+
+std::string FormNames(const std::vector<AttentionForm>& forms) {
+  std::vector<std::string> names;
+  for (const AttentionForm form : forms) {
+    names.emplace_back(FormName(form));
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+// What the model as such does not offer, however well the request is written.
+absl::Status CheckOffered(const MethodEntry& entry, AttentionForm form,
+                          const ModelInfo& info) {
+  const auto& architectures = entry.spec.architectures;
+  if (!architectures.empty() &&
+      std::find(architectures.begin(), architectures.end(),
+                info.architecture) == architectures.end()) {
+    return Precondition(
+        "METHOD_NOT_SUPPORTED_BY_ARCHITECTURE",
+        absl::StrCat("method ", entry.spec.name, " is not defined for ",
+                     info.architecture, "; it is for ",
+                     absl::StrJoin(architectures, ", ")));
+  }
+  if (std::find(info.forms.begin(), info.forms.end(), form) ==
+      info.forms.end()) {
+    return Precondition(
+        "FORM_NOT_SUPPORTED_BY_ARCHITECTURE",
+        absl::StrCat("attention.form ", std::string(FormName(form)),
+                     " does not exist for ", info.architecture,
+                     "; it has: ", FormNames(info.forms)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
+    const ExplainRequest& request, std::shared_ptr<const Servable> model,
+    const EngineOptions& limits, double flops_per_second) {
+  const ModelInfo& info = model->info();
+  const AttentionRequest& attention = request.attention;
+  Violations violations;
+  auto tokens =
+      ReadInput(request.input, *model, limits.max_tokens, violations);
+
+  auto plan = std::shared_ptr<ExplanationPlan>(new ExplanationPlan);
+  plan->request_ = request;
+  // The text is not needed any more and can be large.
+  plan->request_.input = TextInput{};
+  plan->entry_ =
+      FindMethod(request.method.empty() ? "raw-attention" : request.method);
+  if (plan->entry_) {
+    CheckOptions(plan->entry_->spec, request.options, info, violations);
+  } else {
+    std::vector<std::string> names;
+    for (const MethodSpec& spec : ListedMethods()) names.push_back(spec.name);
+    violations.Add("method",
+                   absl::StrCat("\"", request.method, "\" is not known; known: ",
+                                absl::StrJoin(names, ", ")));
+  }
+  if (tokens.ok()) {
+    plan->position_ = ResolvePosition(request.position, tokens->size(), info,
+                                      violations);
+  }
+  CheckTarget(request.target, info, violations);
+  CheckIndices("attention.layers", attention.layers, info.num_layers,
+               violations);
+  CheckIndices("attention.channels", attention.channels, info.num_channels,
+               violations);
+  if (!attention.channels.empty() &&
+      attention.reduction != ChannelReduction::kAll) {
+    violations.Add("attention.channels",
+                   "needs attention.channel_reduction all");
+  }
+  plan->form_ = {attention.form, attention.include_skip.value_or(
+                                     DefaultIncludeSkip(attention.form))};
+  if (attention.form == AttentionForm::kUpstream &&
+      plan->form_.include_skip) {
+    violations.Add("attention.include_skip",
+                   "must be false for the form upstream, which has no skip");
+  }
+  LIMPID_RETURN_IF_ERROR(violations.ToStatus());
+  LIMPID_RETURN_IF_ERROR(tokens.status());
+  LIMPID_RETURN_IF_ERROR(CheckOffered(*plan->entry_, attention.form, info));
+
+  plan->tokens_ = *std::move(tokens);
+  plan->model_ = std::move(model);
+  plan->layers_ = attention.layers;
+  if (plan->layers_.empty()) {
+    plan->layers_.resize(info.num_layers);
+    std::iota(plan->layers_.begin(), plan->layers_.end(), 0);
+  }
+  std::sort(plan->layers_.begin(), plan->layers_.end());
+  plan->method_memory_bytes_ =
+      std::min(limits.max_request_memory_bytes / 2, int64_t{2} << 30);
+  plan->Price(flops_per_second);
+  if (plan->cost_.peak_bytes > limits.max_request_memory_bytes) {
+    return Precondition(
+        "REQUEST_TOO_LARGE",
+        absl::StrCat("the request needs ", plan->cost_.peak_bytes,
+                     " bytes beside the weights, the limit is ",
+                     limits.max_request_memory_bytes,
+                     "; ask for fewer layers or channels, or a reduction"));
+  }
+  return plan;
+}
+
+ChannelReduction ExplanationPlan::method_reduction() const {
+  return request_.attention.reduction == ChannelReduction::kAll
+             ? ChannelReduction::kMeanAbs
+             : request_.attention.reduction;
+}
+
+RowRange ExplanationPlan::RowsOf(bool returned) const {
+  const RowRange all{0, length()};
+  const RowRange one{position_, position_ + 1};
+  if (returned && request_.attention.kind == AttentionKind::kMatrix) return all;
+  switch (entry_->need) {
+    case AttentionNeed::kRows:
+      return model_->info().causal ? RowRange{0, position_ + 1} : all;
+    case AttentionNeed::kRow:
+      return one;
+    default:
+      // Returned layers are visited in any case, for their residual.
+      return returned ? one : RowRange{};
+  }
+}
+
+void ExplanationPlan::Price(double flops_per_second) {
+  constexpr int64_t kFloat = sizeof(float);
+  const ModelInfo& info = model_->info();
+  const Network& network = model_->network();
+  const AttentionRequest& attention = request_.attention;
+  const int64_t count = length();
+  const int64_t num_returned = static_cast<int64_t>(layers_.size());
+  const bool per_channel = attention.reduction == ChannelReduction::kAll;
+  const int64_t channels =
+      !per_channel ? 1
+      : attention.channels.empty()
+          ? info.num_channels
+          : static_cast<int64_t>(attention.channels.size());
+  const int64_t rows = attention.kind == AttentionKind::kMatrix ? count
+                       : attention.kind == AttentionKind::kRow  ? 1
+                                                                : 0;
+
+  int64_t layer_bytes = channels * rows * count * kFloat;
+  if (per_channel) layer_bytes += channels * rows * kFloat;
+  if (request_.debug_tensors) {
+    layer_bytes += 2 * channels * (per_channel ? 1 : info.num_channels) *
+                   count * kFloat;
+  }
+  int64_t bytes = num_returned * layer_bytes + count * kFloat +
+                  count * static_cast<int64_t>(sizeof(int64_t));
+  bytes += info.num_layers * count * kFloat;
+  if (request_.logits) bytes += info.vocabulary_size * kFloat;
+  if (request_.debug_tensors && entry_->spec.uses_target) {
+    bytes += 2 * count * info.hidden_size * kFloat;
+  }
+  cost_.reply_bytes = bytes;
+
+  // One layer's tensors are held as a tensor and as the message that leaves;
+  // a sink that keeps them all says so itself.
+  const int64_t reduced = 3 * count * count * kFloat;
+  cost_.peak_bytes = network.ForwardBytes(1, count) +
+                     network.VisitBytes(count) + 2 * layer_bytes + reduced +
+                     entry_->bytes(network, request_.options, count,
+                                   method_memory_bytes_);
+
+  // A backward pass costs about two forward passes.
+  double flops = network.ForwardFlops(count) *
+                 (1 + 3.0 * entry_->num_gradients(request_.options));
+  const auto visit = [&](bool returned, int64_t layers) {
+    const RowRange range = RowsOf(returned);
+    if (range.size() > 0) {
+      flops += layers * network.AttentionFlops(range.end, range.size());
+    }
+  };
+  visit(true, num_returned);
+  visit(false, info.num_layers - num_returned);
+  cost_.flops = flops;
+  cost_.compute_seconds = flops / flops_per_second;
+}
+
+}  // namespace limpid

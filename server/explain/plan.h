@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A validated request with everything resolved and its cost bounded, so that
+// refusals come before work.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/attribution/method.h"
+#include "server/explain/engine.h"
+#include "server/explain/request.h"
+#include "server/explain/servable.h"
+
+namespace limpid {
+
+// What the engine runs. Immutable.
+class ExplanationPlan final : public Plan {
+ public:
+  // Errors as Engine::MakePlan. `flops_per_second` is for the estimate of time.
+  static absl::StatusOr<std::shared_ptr<const Plan>> Make(
+      const ExplainRequest& request, std::shared_ptr<const Servable> model,
+      const EngineOptions& limits, double flops_per_second);
+
+  const Model& model() const override { return *model_; }
+  const std::string& method() const override { return entry_->spec.name; }
+  const Cost& cost() const override { return cost_; }
+  int64_t num_tokens() const override { return length(); }
+
+  const Servable& servable() const { return *model_; }
+  const ExplainRequest& request() const { return request_; }
+  const MethodEntry& entry() const { return *entry_; }
+  const std::vector<TokenSpan>& tokens() const { return tokens_; }
+  int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t position() const { return position_; }
+  MatrixForm form() const { return form_; }
+  // Layers whose attention is returned, ascending.
+  const std::vector<int64_t>& layers() const { return layers_; }
+  // The reduction that methods look at.
+  ChannelReduction method_reduction() const;
+  // Rows of a layer that are made, for a returned layer or another one; empty
+  // if none.
+  RowRange RowsOf(bool returned) const;
+  int64_t method_memory_bytes() const { return method_memory_bytes_; }
+
+ private:
+  ExplanationPlan() = default;
+  void Price(double flops_per_second);
+
+  ExplainRequest request_;
+  std::shared_ptr<const Servable> model_;
+  const MethodEntry* entry_ = nullptr;
+  std::vector<TokenSpan> tokens_;
+  int64_t position_ = 0;
+  MatrixForm form_;
+  std::vector<int64_t> layers_;
+  int64_t method_memory_bytes_ = 0;
+  Cost cost_;
+};
+
+}  // namespace limpid

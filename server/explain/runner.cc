@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/explain/runner.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/reduce/sinks.h"
+
+namespace limpid {
+namespace {
+
+// Work of one request, from its plan to its summary.
+class Runner {
+ public:
+  Runner(const ExplanationPlan& plan, ResultSink& sink,
+         const CancelToken& cancel)
+      : plan_(plan),
+        sink_(sink),
+        cancel_(cancel),
+        request_(plan.request()),
+        network_(plan.servable().network()) {}
+
+  absl::Status Run();
+
+ private:
+  absl::Status SendHeader();
+  absl::Status OnLayer(int64_t layer, const BlockAttention& attention);
+  absl::Status SendLayer(int64_t layer, const BlockMap& map, RowRange rows,
+                         const at::Tensor& entries);
+  // Fills in target and predictions from the logits at the position, [V].
+  absl::Status ReadLogits(const at::Tensor& logits);
+  absl::Status SendResult(const AttributionResult& result);
+  absl::Status Send(std::string name, const at::Tensor& tensor,
+                    bool lower_triangular = false);
+  bool IsReturned(int64_t layer) const {
+    return std::binary_search(plan_.layers().begin(), plan_.layers().end(),
+                              layer);
+  }
+  // The channels that were asked for, along the last dimension.
+  at::Tensor PickChannels(const at::Tensor& tensor) const;
+
+  const ExplanationPlan& plan_;
+  ResultSink& sink_;
+  const CancelToken& cancel_;
+  const ExplainRequest& request_;
+  const Network& network_;
+  std::unique_ptr<Attribution> attribution_;
+  ResultSummary summary_;
+};
+
+absl::Status Runner::Run() {
+  const absl::Time start = absl::Now();
+  LIMPID_RETURN_IF_ERROR(SendHeader());
+
+  NetworkInput input;
+  input.token_ids = at::empty({1, plan_.length()}, at::kLong);
+  int64_t* const ids = input.token_ids.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < plan_.length(); ++i) ids[i] = plan_.tokens()[i].id;
+  const at::Tensor embeddings = network_.Embed(input);
+  attribution_ = plan_.entry().make({network_, embeddings, plan_.position(),
+                                     request_.options,
+                                     plan_.method_memory_bytes()});
+  LIMPID_ASSIGN_OR_RETURN(
+      const at::Tensor logits,
+      network_.Forward(
+          embeddings, {plan_.position()},
+          [&](int64_t layer, int64_t, const BlockAttention& attention) {
+            return OnLayer(layer, attention);
+          },
+          cancel_));
+  LIMPID_RETURN_IF_ERROR(ReadLogits(logits[0][0]));
+  LIMPID_ASSIGN_OR_RETURN(
+      const AttributionResult result,
+      attribution_->Finish(
+          summary_.target,
+          [&](int64_t done, int64_t total) {
+            return sink_.OnProgress(done, total, "step");
+          },
+          cancel_));
+  LIMPID_RETURN_IF_ERROR(SendResult(result));
+  summary_.cost = plan_.cost();
+  summary_.compute_time = absl::Now() - start;
+  return sink_.OnSummary(std::move(summary_));
+}
+
+absl::Status Runner::SendHeader() {
+  ResultHeader header;
+  header.method = plan_.method();
+  const Tokenizer* tokenizer = plan_.servable().tokenizer();
+  for (const TokenSpan& span : plan_.tokens()) {
+    ResultToken token;
+    token.id = span.id;
+    token.begin = span.begin;
+    token.end = span.end;
+    if (tokenizer) {
+      token.piece = tokenizer->Piece(span.id);
+      token.special = tokenizer->IsSpecial(span.id);
+    }
+    header.tokens.push_back(std::move(token));
+  }
+  header.num_positions = plan_.length();
+  header.position = plan_.position();
+  if (request_.attention.kind != AttentionKind::kNone) {
+    header.layers = plan_.layers();
+  }
+  return sink_.OnHeader(std::move(header));
+}
+
+absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
+  const int64_t num_layers = network_.info().num_layers;
+  const bool returned = IsReturned(layer);
+  const RowRange rows = plan_.RowsOf(returned);
+  if (rows.size() == 0) {
+    return sink_.OnProgress(layer + 1, num_layers, "layer");
+  }
+  const AttentionNeed need = plan_.entry().need;
+  const bool wants_entries =
+      returned && request_.attention.kind != AttentionKind::kNone;
+  const bool per_channel =
+      wants_entries && request_.attention.reduction == ChannelReduction::kAll;
+
+  // Returned and looked-at attention are reduced the same way, unless every
+  // channel is returned; so one reducer serves both.
+  const BlockMap map = attention.Map(plan_.form());
+  ReconstructionMeter meter(map);
+  SinkList sinks;
+  sinks.Add(&meter);
+  std::optional<ChannelReducer> reducer;
+  if (need != AttentionNeed::kNothing || (wants_entries && !per_channel)) {
+    reducer.emplace(plan_.method_reduction(), attention, rows);
+    sinks.Add(&*reducer);
+  }
+  const RowRange asked = request_.attention.kind == AttentionKind::kMatrix
+                             ? RowRange{0, plan_.length()}
+                             : RowRange{plan_.position(), plan_.position() + 1};
+  std::optional<ChannelCollector> collector;
+  if (per_channel) {
+    collector.emplace(request_.attention.channels, attention, asked);
+    sinks.Add(&*collector);
+  }
+  LIMPID_RETURN_IF_ERROR(attention.Visit(plan_.form(), rows, sinks, cancel_));
+
+  at::Tensor reduced;
+  if (reducer) reduced = reducer->Finish();
+  if (need == AttentionNeed::kRow) {
+    LIMPID_RETURN_IF_ERROR(attribution_->OnLayer(
+        layer, reduced.narrow(0, plan_.position() - rows.begin, 1)));
+  } else if (need == AttentionNeed::kRows) {
+    const int64_t count =
+        plan_.RowsOf(/*returned=*/false).size();
+    LIMPID_RETURN_IF_ERROR(
+        attribution_->OnLayer(layer, reduced.narrow(0, 0, count)));
+  }
+  if (returned) {
+    summary_.layers.push_back({layer, meter.error()});
+    at::Tensor entries;
+    if (per_channel) {
+      entries = collector->Finish();
+    } else if (wants_entries) {
+      entries = reduced.narrow(0, asked.begin - rows.begin, asked.size());
+    }
+    LIMPID_RETURN_IF_ERROR(SendLayer(layer, map, asked, entries));
+  }
+  return sink_.OnProgress(layer + 1, num_layers, "layer");
+}
+
+absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
+                               RowRange rows, const at::Tensor& entries) {
+  const std::string prefix = absl::StrCat("layers.", layer, ".");
+  const bool matrix = request_.attention.kind == AttentionKind::kMatrix;
+  const bool per_channel =
+      request_.attention.reduction == ChannelReduction::kAll;
+  if (entries.defined()) {
+    LIMPID_RETURN_IF_ERROR(
+        Send(prefix + "attention", matrix ? entries : entries.squeeze(-2),
+             matrix && network_.info().causal));
+    if (per_channel) {
+      const at::Tensor bias = PickChannels(map.bias);
+      LIMPID_RETURN_IF_ERROR(
+          Send(prefix + "bias", matrix ? bias : bias[rows.begin]));
+    }
+  }
+  if (request_.debug_tensors) {
+    LIMPID_RETURN_IF_ERROR(Send(prefix + "value", PickChannels(map.value)));
+    LIMPID_RETURN_IF_ERROR(Send(prefix + "output", PickChannels(map.output)));
+  }
+  return absl::OkStatus();
+}
+
+at::Tensor Runner::PickChannels(const at::Tensor& tensor) const {
+  const std::vector<int64_t>& channels = request_.attention.channels;
+  if (channels.empty()) return tensor;
+  return tensor.index_select(
+      -1, at::tensor(channels, at::kLong).to(tensor.device()));
+}
+
+absl::Status Runner::ReadLogits(const at::Tensor& logits) {
+  const at::Tensor on_cpu = logits.to(at::kCPU, at::kDouble);
+  const at::Tensor probabilities = on_cpu.softmax(0);
+  const int64_t count =
+      std::min(std::max<int64_t>(1, request_.top_k), on_cpu.size(0));
+  const auto [largest, ids] = on_cpu.topk(count);
+  const Tokenizer* tokenizer = plan_.servable().tokenizer();
+  for (int64_t i = 0; i < count; ++i) {
+    Prediction prediction;
+    prediction.id = ids[i].item().toLong();
+    prediction.logit = largest[i].item().toFloat();
+    prediction.probability = probabilities[prediction.id].item().toFloat();
+    if (tokenizer) prediction.piece = tokenizer->Piece(prediction.id);
+    summary_.predictions.push_back(std::move(prediction));
+  }
+  switch (request_.target.kind) {
+    case Target::Kind::kPredicted:
+      summary_.target.id = summary_.predictions.front().id;
+      break;
+    case Target::Kind::kContrast:
+      summary_.target.baseline_id = request_.target.baseline_id;
+      [[fallthrough]];
+    default:
+      summary_.target.id = request_.target.id;
+  }
+  return request_.logits ? Send("logits", logits) : absl::OkStatus();
+}
+
+absl::Status Runner::SendResult(const AttributionResult& result) {
+  LIMPID_RETURN_IF_ERROR(Send("attribution", result.values));
+  if (result.layers.defined()) {
+    LIMPID_RETURN_IF_ERROR(Send("attribution.layers", result.layers));
+  }
+  if (request_.debug_tensors) {
+    if (result.gradient.defined()) {
+      LIMPID_RETURN_IF_ERROR(Send("gradient", result.gradient));
+    }
+    if (result.elementwise.defined()) {
+      LIMPID_RETURN_IF_ERROR(
+          Send("attribution.elementwise", result.elementwise));
+    }
+  }
+  at::Tensor ids = at::empty({plan_.length()}, at::kLong);
+  for (int64_t i = 0; i < plan_.length(); ++i) ids[i] = plan_.tokens()[i].id;
+  LIMPID_RETURN_IF_ERROR(Send("tokens", ids));
+  summary_.completeness_error = result.completeness_error;
+  const at::Tensor values =
+      result.values.to(at::kCPU, at::kFloat).contiguous();
+  summary_.attribution.assign(
+      values.const_data_ptr<float>(),
+      values.const_data_ptr<float>() + values.numel());
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Send(std::string name, const at::Tensor& tensor,
+                          bool lower_triangular) {
+  const bool integral = tensor.scalar_type() == at::kLong;
+  const at::Tensor packed =
+      tensor.to(at::kCPU, integral ? at::kLong : at::kFloat).contiguous();
+  NamedTensor out;
+  out.name = std::move(name);
+  out.dtype = integral ? DType::kInt64 : DType::kFloat32;
+  out.shape = packed.sizes().vec();
+  out.lower_triangular = lower_triangular;
+  out.bytes.assign(static_cast<const char*>(packed.const_data_ptr()),
+                   packed.numel() * packed.element_size());
+  if (!integral) {
+    summary_.num_non_finite +=
+        packed.numel() - packed.isfinite().sum().item().toLong();
+  }
+  ++summary_.num_tensors;
+  return sink_.OnTensor(std::move(out));
+}
+
+}  // namespace
+
+absl::Status RunPlan(const ExplanationPlan& plan, ResultSink& sink,
+                     const CancelToken& cancel) {
+  return Runner(plan, sink, cancel).Run();
+}
+
+}  // namespace limpid

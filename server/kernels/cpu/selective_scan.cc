@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The recurrence, position by position, for as many channels at once as a
+// register holds. Its state and the block's part of `a` stay in the first
+// cache, with the channel as the innermost dimension.
+#include <algorithm>
+#include <cstdint>
+
+#include "server/kernels/cpu/flush_denormals.h"
+#include "server/kernels/cpu/simd.h"
+#include "server/kernels/cpu/simd_math.h"
+#include "server/kernels/ops.h"
+
+namespace limpid::kernels::cpu {
+namespace {
+
+struct ScanKernel {
+  template <int kBytes, typename T>
+  static LIMPID_INLINE void Run(const SelectiveScan<T>& op) {
+    constexpr int kWidth = kLanes<T, kBytes>;
+    for (int64_t first = op.channel_begin; first < op.channel_end;
+         first += kWidth) {
+      const int64_t count = std::min<int64_t>(kWidth, op.channel_end - first);
+      if (count == kWidth) {
+        Block<kWidth, true>(op, first, kWidth);
+      } else {
+        Block<kWidth, false>(op, first, static_cast<int>(count));
+      }
+    }
+  }
+
+  // Channels [first, first + count). kFull says that count is kWidth, so that
+  // loads need no bounds.
+  template <int kWidth, bool kFull, typename T>
+  static LIMPID_INLINE void Block(const SelectiveScan<T>& op, int64_t first,
+                                  int count) {
+    const SelectiveSsm<T>& ssm = op.ssm;
+    const int64_t num_states = ssm.state_size;
+    alignas(64) T a[kMaxStateSize * kWidth];
+    alignas(64) T state[kMaxStateSize * kWidth];
+    alignas(64) T skip[kWidth] = {};
+    for (int64_t n = 0; n < num_states; ++n) {
+      for (int w = 0; w < kWidth; ++w) {
+        a[n * kWidth + w] =
+            w < count ? ssm.a[(first + w) * num_states + n] : T{0};
+        state[n * kWidth + w] = 0;
+      }
+    }
+    if (ssm.skip != nullptr) std::copy_n(ssm.skip + first, count, skip);
+
+    const int limit = kFull ? kWidth : count;
+    alignas(64) T delta[kWidth] = {};
+    alignas(64) T u[kWidth] = {};
+    for (int64_t i = 0; i < ssm.num_positions; ++i) {
+      const T* delta_row = ssm.delta + i * ssm.delta_stride + first;
+      const T* u_row = op.u + i * op.u_stride + first;
+      const T* b = ssm.b + i * ssm.b_stride;
+      const T* c = ssm.c + i * ssm.c_stride;
+      for (int w = 0; w < limit; ++w) delta[w] = delta_row[w];
+      for (int w = 0; w < limit; ++w) u[w] = u_row[w];
+      alignas(64) T input[kWidth];
+      alignas(64) T y[kWidth];
+      for (int w = 0; w < kWidth; ++w) {
+        input[w] = delta[w] * u[w];
+        y[w] = skip[w] * u[w];
+      }
+      for (int64_t n = 0; n < num_states; ++n) {
+        const T b_n = b[n];
+        const T c_n = c[n];
+        LIMPID_IVDEP
+        for (int w = 0; w < kWidth; ++w) {
+          const T decay = ExpNonPositive(delta[w] * a[n * kWidth + w]);
+          const T s = decay * state[n * kWidth + w] + input[w] * b_n;
+          state[n * kWidth + w] = s;
+          y[w] += c_n * s;
+        }
+      }
+      T* y_row = op.y + i * op.y_stride + first;
+      for (int w = 0; w < limit; ++w) y_row[w] = y[w];
+    }
+  }
+};
+
+}  // namespace
+
+template <typename T>
+absl::Status Run(const SelectiveScan<T>& op) {
+  LIMPID_RETURN_IF_ERROR(Validate(op));
+  const FlushDenormals flush;
+  DispatchSimd<ScanKernel>(op);
+  return absl::OkStatus();
+}
+
+template absl::Status Run(const SelectiveScan<float>&);
+template absl::Status Run(const SelectiveScan<double>&);
+
+}  // namespace limpid::kernels::cpu

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How the CPU kernels use wide registers. A kernel is a class with
+//
+//   template <int kBytes> static LIMPID_INLINE void Run(const Args& args);
+//
+// written as plain loops over Lanes<T, kBytes> neighbours, which the compiler
+// turns into vector instructions. DispatchSimd() compiles it once for each
+// instruction set and calls the widest one that this processor has. Everything
+// on the way must be LIMPID_INLINE, or it would be compiled for the narrowest.
+//
+// This is done by hand and not by the target_clones attribute, because the
+// widths are template arguments and ifunc resolvers do not go with sanitizers.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define LIMPID_INLINE inline __attribute__((always_inline))
+// The iterations of the next loop do not touch each other's memory.
+#if defined(__clang__)
+#define LIMPID_IVDEP _Pragma("clang loop vectorize(enable)")
+#else
+#define LIMPID_IVDEP _Pragma("GCC ivdep")
+#endif
+#else
+#define LIMPID_INLINE inline
+#define LIMPID_IVDEP
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define LIMPID_X86_SIMD 1
+#endif
+
+namespace limpid::kernels::cpu {
+
+inline constexpr int kNarrowBytes = 16;  // SSE2, NEON
+inline constexpr int kMiddleBytes = 32;  // AVX2 and FMA
+inline constexpr int kWideBytes = 64;    // AVX-512
+
+// Elements of one register.
+template <typename T, int kBytes>
+inline constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
+
+// For tests: registers wider than this many bytes are not used.
+inline std::atomic<int> max_simd_bytes{kWideBytes};
+
+// Register width of this processor in bytes, within max_simd_bytes.
+inline int SimdBytes() {
+  int bytes = kNarrowBytes;
+#ifdef LIMPID_X86_SIMD
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    bytes = kMiddleBytes;
+    if (__builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
+      bytes = kWideBytes;
+    }
+  }
+#endif
+  const int limit = max_simd_bytes.load(std::memory_order_relaxed);
+  return bytes < limit ? bytes : limit;
+}
+
+#ifdef LIMPID_X86_SIMD
+template <typename Kernel, typename Args>
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"),
+               noinline)) void
+RunWide(const Args& args) {
+  Kernel::template Run<kWideBytes>(args);
+}
+template <typename Kernel, typename Args>
+__attribute__((target("avx2,fma"), noinline)) void RunMiddle(const Args& args) {
+  Kernel::template Run<kMiddleBytes>(args);
+}
+#endif
+
+template <typename Kernel, typename Args>
+void DispatchSimd(const Args& args) {
+#ifdef LIMPID_X86_SIMD
+  const int bytes = SimdBytes();
+  if (bytes >= kWideBytes) return RunWide<Kernel>(args);
+  if (bytes >= kMiddleBytes) return RunMiddle<Kernel>(args);
+#endif
+  Kernel::template Run<kNarrowBytes>(args);
+}
+
+}  // namespace limpid::kernels::cpu

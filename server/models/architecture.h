@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a family of networks must be able to do so that everything else
+// (reductions, methods, the engine) works for it. One pair of files per
+// architecture implements it; see CMakeLists.txt here for the list.
+//
+// Shape letters: B batch, L positions, E width, D channels, V vocabulary.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/base/clock.h"
+#include "server/base/status.h"
+#include "server/checkpoint/checkpoint.h"
+#include "server/checkpoint/hf_config.h"
+#include "server/models/form.h"
+#include "server/models/model.h"
+
+namespace limpid {
+
+// The affine map of a form, per channel: output = alpha value + bias. All
+// [L, D], compute dtype, on the network's device.
+struct BlockMap {
+  at::Tensor value;
+  at::Tensor bias;
+  at::Tensor output;
+};
+
+// A block of attention matrices: entries of channels channel_begin ... and rows
+// row_begin ... against every column.
+struct AttentionSlab {
+  int64_t channel_begin = 0;
+  int64_t row_begin = 0;
+  // [channels, rows, L] contiguous. Reused after the sink returns: whoever
+  // needs it longer copies it.
+  at::Tensor values;
+};
+
+// Receives slabs. A status that is not ok ends the visit.
+class AttentionSink {
+ public:
+  virtual ~AttentionSink() = default;
+  virtual absl::Status OnSlab(const AttentionSlab& slab) = 0;
+};
+
+// Rows [begin, end) of a matrix.
+struct RowRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+// The implicit attention of one block at one input: every frozen factor from
+// the same forward pass. Lives during LayerVisitor's call only.
+class BlockAttention {
+ public:
+  virtual ~BlockAttention() = default;
+
+  virtual int64_t num_positions() const = 0;
+  virtual int64_t num_channels() const = 0;
+  // Which tensors a form maps. `output` of the form full is the block's own
+  // output (what enters its output projection), not a recomputation.
+  virtual BlockMap Map(const MatrixForm& form) const = 0;
+  // [D]: Euclidean norm of the channel's column of the output projection.
+  virtual at::Tensor OutputNorms() const = 0;
+  // Makes the rows of all channels, slab after slab; `cancel` is looked at
+  // before each. Every entry is visited exactly once.
+  virtual absl::Status Visit(const MatrixForm& form, RowRange rows,
+                             AttentionSink& sink,
+                             const CancelToken& cancel) const = 0;
+};
+
+// Called for each layer of a forward pass, first to last, with the attention of
+// one sequence of the batch.
+using LayerVisitor = std::function<absl::Status(
+    int64_t layer, int64_t sequence, const BlockAttention& attention)>;
+
+// Input of a network, on the CPU: token ids [B, L] int64, or pixels
+// [B, 3, H, W] of the compute dtype. Sequences of a batch that differ in length
+// are padded on the right: causality keeps the padding from what comes before.
+struct NetworkInput {
+  at::Tensor token_ids;
+  at::Tensor pixels;
+};
+
+// A loaded network. Immutable and thread-safe. Torch's exceptions may leave
+// these functions; the engine catches them (models/torch_seam.h).
+class Network {
+ public:
+  virtual ~Network() = default;
+
+  // Everything but name, digest and has_tokenizer.
+  virtual const ModelInfo& info() const = 0;
+  virtual at::Device device() const = 0;
+  virtual at::ScalarType dtype() const = 0;
+
+  // e of the formulas: the sequence that enters the first block, [B, L, E].
+  virtual at::Tensor Embed(const NetworkInput& input) const = 0;
+  // Rows of the embedding table, [V, E].
+  virtual at::Tensor EmbeddingTable() const = 0;
+
+  // The fast path. Logits [B, P, V] at `positions` (the same for all sequences;
+  // empty: every position). `visitor` may be empty.
+  virtual absl::StatusOr<at::Tensor> Forward(
+      const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
+
+  // The same function made of differentiable operations: gradients flow to
+  // `embeddings`.
+  virtual absl::StatusOr<at::Tensor> ForwardDifferentiable(
+      const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      const CancelToken& cancel) const = 0;
+
+  // Upper bounds for B sequences of L positions, beside the weights.
+  virtual int64_t ForwardBytes(int64_t batch, int64_t length) const = 0;
+  virtual int64_t GradientBytes(int64_t batch, int64_t length) const = 0;
+  // Bytes held while a layer is visited, beside the forward pass.
+  virtual int64_t VisitBytes(int64_t length) const = 0;
+  // Estimates: one forward pass; one layer's `rows` rows of attention.
+  virtual double ForwardFlops(int64_t length) const = 0;
+  virtual double AttentionFlops(int64_t length, int64_t rows) const = 0;
+};
+
+// How a network is made.
+struct BuildOptions {
+  at::Device device = at::kCPU;
+  // Compute dtype: weights of any storage type are widened to it.
+  at::ScalarType dtype = at::kFloat;
+};
+
+// An architecture as the list knows it.
+struct ArchitectureSpec {
+  // Id, for example "mamba".
+  std::string id;
+  // Values of config.json's model_type that it reads.
+  std::vector<std::string> model_types;
+  // Wrong fields: DATA_LOSS, CONFIG_INVALID; wrong tensors: DATA_LOSS,
+  // CHECKPOINT_MISMATCH, naming file and tensor.
+  std::function<absl::StatusOr<std::unique_ptr<const Network>>(
+      HfConfig& config, const Checkpoint& checkpoint,
+      const BuildOptions& options)>
+      build;
+};
+
+// Every architecture that is built in (LIMPID_ARCHITECTURES).
+const std::vector<ArchitectureSpec>& ListedArchitectures();
+
+}  // namespace limpid

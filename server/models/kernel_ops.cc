@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/kernel_ops.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#ifdef LIMPID_WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace limpid {
+namespace {
+
+// Kernels report misuse by our own code; above them exceptions are caught at
+// the seam.
+void OrThrow(const absl::Status& status) {
+  if (!status.ok()) throw std::logic_error(std::string(status.message()));
+}
+
+template <typename T>
+const T* Data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
+}
+
+int64_t RowStride(const at::Tensor& tensor) {
+  if (!tensor.defined()) return 0;
+  TORCH_CHECK(tensor.dim() == 2 && (tensor.size(1) <= 1 ||
+                                    tensor.stride(1) == 1),
+              "expected [L, n] with contiguous rows");
+  return tensor.stride(0);
+}
+
+template <typename T>
+kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
+  TORCH_CHECK(ssm.a.is_contiguous());
+  kernels::SelectiveSsm<T> out;
+  out.num_positions = ssm.delta.size(0);
+  out.num_channels = ssm.a.size(0);
+  out.state_size = ssm.a.size(1);
+  out.delta = Data<T>(ssm.delta);
+  out.delta_stride = RowStride(ssm.delta);
+  out.a = Data<T>(ssm.a);
+  out.b = Data<T>(ssm.b);
+  out.b_stride = RowStride(ssm.b);
+  out.c = Data<T>(ssm.c);
+  out.c_stride = RowStride(ssm.c);
+  out.skip = Data<T>(ssm.skip);
+  return out;
+}
+
+// Runs an op whose share is a channel range: on threads of the CPU, or in one
+// launch on the current stream of its device.
+template <typename Op, typename Run>
+void RunOp(const at::Tensor& where, Op op, int64_t begin, int64_t end,
+           int64_t grain, const Run& set_range) {
+  if (where.is_cpu()) {
+    std::mutex mutex;
+    absl::Status first;
+    at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) {
+      Op share = op;
+      set_range(share, from, to);
+      absl::Status status = kernels::cpu::Run(share);
+      if (!status.ok()) {
+        std::lock_guard<std::mutex> lock(mutex);
+        first = status;
+      }
+    });
+    OrThrow(first);
+    return;
+  }
+#ifdef LIMPID_WITH_CUDA
+  const c10::cuda::CUDAGuard guard(where.device());
+  set_range(op, begin, end);
+  OrThrow(kernels::cuda::Run(
+      op, c10::cuda::getCurrentCUDAStream(where.device().index()).stream()));
+#else
+  throw std::logic_error("this build has no CUDA kernels");
+#endif
+}
+
+// Calls `work` with a value of the tensor's element type.
+template <typename Work>
+void Dispatch(const at::Tensor& tensor, const Work& work) {
+  if (tensor.scalar_type() == at::kFloat) {
+    work(float{});
+  } else {
+    TORCH_CHECK(tensor.scalar_type() == at::kDouble,
+                "kernels take float32 and float64");
+    work(double{});
+  }
+}
+
+// Channels that one thread takes at least: a vector's worth times a few.
+constexpr int64_t kChannelGrain = 32;
+
+}  // namespace
+
+at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u) {
+  at::Tensor y = at::empty({u.size(0), u.size(1)}, u.options());
+  Dispatch(u, [&](auto zero) {
+    using T = decltype(zero);
+    kernels::SelectiveScan<T> op;
+    op.ssm = Ssm<T>(ssm);
+    op.u = Data<T>(u);
+    op.u_stride = RowStride(u);
+    op.y = y.mutable_data_ptr<T>();
+    op.y_stride = y.stride(0);
+    RunOp(u, op, 0, op.ssm.num_channels, kChannelGrain,
+          [](auto& share, int64_t from, int64_t to) {
+            share.channel_begin = from;
+            share.channel_end = to;
+          });
+  });
+  return y;
+}
+
+at::Tensor CausalConv1d(const at::Tensor& x, const at::Tensor& weight,
+                        const at::Tensor& bias) {
+  at::Tensor out = at::empty({x.size(0), x.size(1)}, x.options());
+  Dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(weight.is_contiguous());
+    kernels::CausalConv1d<T> op;
+    op.num_positions = x.size(0);
+    op.num_channels = x.size(1);
+    op.width = weight.size(1);
+    op.weight = Data<T>(weight);
+    op.bias = Data<T>(bias);
+    op.x = Data<T>(x);
+    op.x_stride = RowStride(x);
+    op.out = out.mutable_data_ptr<T>();
+    op.out_stride = out.stride(0);
+    RunOp(x, op, 0, 1, 1, [](auto&, int64_t, int64_t) {});
+  });
+  return out;
+}
+
+void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
+                  int64_t channel_begin, int64_t row_begin, at::Tensor& out) {
+  Dispatch(out, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(out.is_contiguous());
+    kernels::SsmAttention<T> op;
+    op.ssm = Ssm<T>(ssm);
+    op.source_scale = Data<T>(factors.source_scale);
+    op.source_stride = RowStride(factors.source_scale);
+    op.conv_weight = Data<T>(factors.conv_weight);
+    op.conv_width =
+        factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
+    op.row_scale = Data<T>(factors.row_scale);
+    op.row_stride = RowStride(factors.row_scale);
+    op.row_begin = row_begin;
+    op.row_end = row_begin + out.size(1);
+    T* const data = out.mutable_data_ptr<T>();
+    const int64_t channel_entries = out.size(1) * out.size(2);
+    const int64_t grain = out.size(1) > 8 ? 1 : kChannelGrain;
+    RunOp(out, op, channel_begin, channel_begin + out.size(0), grain,
+          [&](auto& share, int64_t from, int64_t to) {
+            share.channel_begin = from;
+            share.channel_end = to;
+            share.out = data + (from - channel_begin) * channel_entries;
+          });
+  });
+}
+
+void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
+                  const at::Tensor& weight, at::Tensor& accumulator) {
+  Dispatch(slab, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(slab.is_contiguous() && accumulator.is_contiguous());
+    kernels::FoldChannels<T> op;
+    op.fold = fold;
+    op.num_channels = slab.size(0);
+    op.num_entries = accumulator.numel();
+    op.slab = Data<T>(slab);
+    op.weight = Data<T>(weight);
+    op.accumulator = accumulator.mutable_data_ptr<T>();
+    RunOp(slab, op, 0, 1, 1, [](auto&, int64_t, int64_t) {});
+  });
+}
+
+namespace {
+
+struct ScanGradients {
+  at::Tensor u, delta, b, c;
+};
+
+// Adjoint of the scan of one sequence.
+ScanGradients ScanBackward(const FrozenSsm& ssm, const at::Tensor& u,
+                           const at::Tensor& dy) {
+  ScanGradients out;
+  out.u = at::empty_like(u, at::MemoryFormat::Contiguous);
+  out.delta = at::empty_like(u, at::MemoryFormat::Contiguous);
+  out.b = at::zeros({ssm.b.size(0), ssm.b.size(1)}, u.options());
+  out.c = at::zeros_like(out.b);
+  Dispatch(u, [&](auto zero) {
+    using T = decltype(zero);
+    kernels::SelectiveScanBackward<T> op;
+    op.ssm = Ssm<T>(ssm);
+    op.u = Data<T>(u);
+    op.u_stride = RowStride(u);
+    op.dy = Data<T>(dy);
+    op.dy_stride = RowStride(dy);
+    op.du = out.u.mutable_data_ptr<T>();
+    op.ddelta = out.delta.mutable_data_ptr<T>();
+    const int64_t channels = op.ssm.num_channels;
+    if (u.is_cpu()) {
+      // Sums over channels are made per fixed block and added in order, so
+      // that the result does not depend on the number of threads.
+      const int64_t block = 4 * kChannelGrain;
+      const int64_t blocks = (channels + block - 1) / block;
+      at::Tensor db = at::zeros({blocks, out.b.size(0), out.b.size(1)},
+                                u.options());
+      at::Tensor dc = at::zeros_like(db);
+      std::mutex mutex;
+      absl::Status first;
+      at::parallel_for(0, blocks, 1, [&](int64_t from, int64_t to) {
+        at::Tensor scratch = at::empty(
+            {kernels::cpu::SelectiveScanBackwardScratch(op.ssm, block)},
+            u.options());
+        for (int64_t index = from; index < to; ++index) {
+          auto share = op;
+          share.channel_begin = index * block;
+          share.channel_end = std::min(channels, (index + 1) * block);
+          share.db = db.mutable_data_ptr<T>() + index * out.b.numel();
+          share.dc = dc.mutable_data_ptr<T>() + index * out.b.numel();
+          share.scratch = scratch.mutable_data_ptr<T>();
+          absl::Status status = kernels::cpu::Run(share);
+          if (!status.ok()) {
+            std::lock_guard<std::mutex> lock(mutex);
+            first = status;
+          }
+        }
+      });
+      OrThrow(first);
+      out.b = db.sum(0);
+      out.c = dc.sum(0);
+      return;
+    }
+#ifdef LIMPID_WITH_CUDA
+    at::Tensor scratch = at::empty(
+        {kernels::cuda::SelectiveScanBackwardScratch(op.ssm, channels)},
+        u.options());
+    op.db = out.b.mutable_data_ptr<T>();
+    op.dc = out.c.mutable_data_ptr<T>();
+    op.scratch = scratch.mutable_data_ptr<T>();
+    RunOp(u, op, 0, channels, 1, [](auto& share, int64_t from, int64_t to) {
+      share.channel_begin = from;
+      share.channel_end = to;
+    });
+#endif
+  });
+  return out;
+}
+
+class ScanFunction : public torch::autograd::Function<ScanFunction> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context,
+                            const at::Tensor& u, const at::Tensor& delta,
+                            const at::Tensor& b, const at::Tensor& c,
+                            const at::Tensor& a, const at::Tensor& skip) {
+    context->save_for_backward({u, delta, b, c, a, skip});
+    at::Tensor y = at::empty(u.sizes(), u.options());
+    for (int64_t sequence = 0; sequence < u.size(0); ++sequence) {
+      const FrozenSsm ssm{delta[sequence], a, b[sequence], c[sequence], skip};
+      y[sequence].copy_(SelectiveScan(ssm, u[sequence]));
+    }
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext* context,
+      torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &u = saved[0], &delta = saved[1], &b = saved[2],
+                     &c = saved[3], &a = saved[4], &skip = saved[5];
+    const at::Tensor dy = gradients[0].contiguous();
+    std::vector<at::Tensor> du, ddelta, db, dc;
+    for (int64_t sequence = 0; sequence < u.size(0); ++sequence) {
+      const FrozenSsm ssm{delta[sequence], a, b[sequence], c[sequence], skip};
+      ScanGradients out = ScanBackward(ssm, u[sequence], dy[sequence]);
+      du.push_back(std::move(out.u));
+      ddelta.push_back(std::move(out.delta));
+      db.push_back(std::move(out.b));
+      dc.push_back(std::move(out.c));
+    }
+    return {at::stack(du), at::stack(ddelta), at::stack(db),
+            at::stack(dc), at::Tensor(),      at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor DifferentiableScan(const at::Tensor& u, const at::Tensor& delta,
+                              const at::Tensor& b, const at::Tensor& c,
+                              const at::Tensor& a, const at::Tensor& skip) {
+  return ScanFunction::apply(u.contiguous(), delta.contiguous(),
+                             b.contiguous(), c.contiguous(), a, skip);
+}
+
+}  // namespace limpid

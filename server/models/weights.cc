@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/weights.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace limpid {
+namespace {
+
+std::optional<at::ScalarType> FloatingType(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return at::kDouble;
+    case DType::kFloat32:
+      return at::kFloat;
+    case DType::kFloat16:
+      return at::kHalf;
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+}  // namespace
+
+WeightReader::WeightReader(const Checkpoint& checkpoint,
+                           const BuildOptions& options)
+    : checkpoint_(checkpoint), options_(options) {}
+
+bool WeightReader::Has(const std::string& name) const {
+  return checkpoint_.tensors().count(name) > 0;
+}
+
+at::Tensor WeightReader::Take(const std::vector<std::string>& names,
+                              const std::vector<int64_t>& shape) {
+  const auto& tensors = checkpoint_.tensors();
+  for (const std::string& name : names) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) continue;
+    const TensorView& view = found->second;
+    const auto refuse = [&](const std::string& what) {
+      if (errors_.empty()) {
+        first_file_ = checkpoint_.FileOf(name);
+        first_tensor_ = name;
+      }
+      errors_.push_back(absl::StrCat(name, " in ", checkpoint_.FileOf(name),
+                                     " ", what));
+      return at::Tensor();
+    };
+    const std::optional<at::ScalarType> stored = FloatingType(view.dtype);
+    if (!stored) {
+      return refuse(absl::StrCat("has dtype ",
+                                 std::string(DTypeName(view.dtype)),
+                                 ", expected F64, F32, F16 or BF16"));
+    }
+    if (view.shape != shape) {
+      return refuse(absl::StrCat("has shape ", ShapeText(view.shape),
+                                 ", expected ", ShapeText(shape)));
+    }
+    // The mapped bytes need not be aligned and go away with the checkpoint, so
+    // they are copied before they are converted.
+    at::Tensor raw = at::empty(shape, at::TensorOptions().dtype(*stored));
+    if (!view.data.empty()) {
+      std::memcpy(raw.data_ptr(), view.data.data(), view.data.size());
+    }
+    at::Tensor weight = raw.to(options_.dtype).to(options_.device);
+    resident_bytes_ += weight.numel() * weight.element_size();
+    return weight;
+  }
+  if (errors_.empty()) first_tensor_ = names.front();
+  errors_.push_back(
+      absl::StrCat(absl::StrJoin(names, " (or "),
+                   names.size() > 1 ? ")" : "", " is missing"));
+  return at::Tensor();
+}
+
+at::Tensor WeightReader::TakeIf(bool wanted,
+                                const std::vector<std::string>& names,
+                                const std::vector<int64_t>& shape) {
+  return wanted ? Take(names, shape) : at::Tensor();
+}
+
+absl::Status WeightReader::status() const {
+  if (errors_.empty()) return absl::OkStatus();
+  constexpr size_t kShown = 20;
+  std::vector<std::string> shown(
+      errors_.begin(), errors_.begin() + std::min(errors_.size(), kShown));
+  if (errors_.size() > kShown) {
+    shown.push_back(absl::StrCat("and ", errors_.size() - kShown, " more"));
+  }
+  ErrorDetails details;
+  details.reason = "CHECKPOINT_MISMATCH";
+  details.metadata["tensor"] = first_tensor_;
+  if (!first_file_.empty()) details.metadata["file"] = first_file_;
+  return MakeError(absl::StatusCode::kDataLoss,
+                   absl::StrCat("the weights do not fit config.json: ",
+                                absl::StrJoin(shown, "; ")),
+                   details);
+}
+
+}  // namespace limpid

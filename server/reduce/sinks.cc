@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/reduce/sinks.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "server/models/kernel_ops.h"
+
+namespace limpid {
+namespace {
+
+kernels::ChannelFold FoldOf(ChannelReduction reduction) {
+  switch (reduction) {
+    case ChannelReduction::kMeanAbs:
+      return kernels::ChannelFold::kSumAbs;
+    case ChannelReduction::kMeanPos:
+      return kernels::ChannelFold::kSumPositive;
+    case ChannelReduction::kMax:
+      return kernels::ChannelFold::kMax;
+    case ChannelReduction::kMin:
+      return kernels::ChannelFold::kMin;
+    case ChannelReduction::kL2:
+      return kernels::ChannelFold::kSumSquares;
+    case ChannelReduction::kWnorm:
+      return kernels::ChannelFold::kWeightedSumAbs;
+    default:
+      return kernels::ChannelFold::kSum;
+  }
+}
+
+}  // namespace
+
+ChannelReducer::ChannelReducer(ChannelReduction reduction,
+                               const BlockAttention& attention, RowRange rows)
+    : reduction_(reduction),
+      rows_(rows),
+      num_channels_(attention.num_channels()) {
+  const at::Tensor norms = attention.OutputNorms();
+  if (reduction == ChannelReduction::kWnorm) weights_ = norms / norms.sum();
+  double start = 0;
+  if (reduction == ChannelReduction::kMax) {
+    start = -std::numeric_limits<double>::infinity();
+  } else if (reduction == ChannelReduction::kMin) {
+    start = std::numeric_limits<double>::infinity();
+  }
+  matrix_ = at::full({rows.size(), attention.num_positions()}, start,
+                     norms.options());
+}
+
+absl::Status ChannelReducer::OnSlab(const AttentionSlab& slab) {
+  at::Tensor part =
+      matrix_.narrow(0, slab.row_begin - rows_.begin, slab.values.size(1));
+  FoldChannels(FoldOf(reduction_), slab.values,
+               weights_.defined()
+                   ? weights_.narrow(0, slab.channel_begin, slab.values.size(0))
+                   : at::Tensor(),
+               part);
+  return absl::OkStatus();
+}
+
+at::Tensor ChannelReducer::Finish() {
+  switch (reduction_) {
+    case ChannelReduction::kMax:
+    case ChannelReduction::kMin:
+    case ChannelReduction::kWnorm:
+      return matrix_;
+    case ChannelReduction::kPosMean:
+      return matrix_.div_(num_channels_).clamp_min_(0);
+    case ChannelReduction::kL2:
+      return matrix_.div_(num_channels_).sqrt_();
+    default:
+      return matrix_.div_(num_channels_);
+  }
+}
+
+ChannelCollector::ChannelCollector(const std::vector<int64_t>& channels,
+                                   const BlockAttention& attention,
+                                   RowRange rows)
+    : rows_(rows), place_(attention.num_channels(), -1) {
+  for (size_t i = 0; i < channels.size(); ++i) {
+    place_[channels[i]] = static_cast<int64_t>(i);
+  }
+  if (channels.empty()) {
+    for (size_t i = 0; i < place_.size(); ++i) place_[i] = i;
+  }
+  const int64_t kept =
+      channels.empty() ? attention.num_channels() : channels.size();
+  kept_ = at::empty({kept, rows.size(), attention.num_positions()},
+                    attention.OutputNorms().options().device(at::kCPU));
+}
+
+absl::Status ChannelCollector::OnSlab(const AttentionSlab& slab) {
+  for (int64_t i = 0; i < slab.values.size(0); ++i) {
+    const int64_t place = place_[slab.channel_begin + i];
+    if (place < 0) continue;
+    kept_[place]
+        .narrow(0, slab.row_begin - rows_.begin, slab.values.size(1))
+        .copy_(slab.values[i]);
+  }
+  return absl::OkStatus();
+}
+
+ReconstructionMeter::ReconstructionMeter(BlockMap map)
+    : map_(std::move(map)),
+      scale_(map_.output.abs().amax(0).clamp_min(1e-30)) {}
+
+absl::Status ReconstructionMeter::OnSlab(const AttentionSlab& slab) {
+  const int64_t channels = slab.values.size(0), rows = slab.values.size(1);
+  const auto columns = [&](const at::Tensor& tensor) {
+    return tensor.narrow(1, slab.channel_begin, channels);
+  };
+  const auto part = [&](const at::Tensor& tensor) {
+    return columns(tensor).narrow(0, slab.row_begin, rows).t();
+  };
+  // [channels, rows] = alpha [channels, rows, L] value [channels, L, 1]
+  const at::Tensor mapped =
+      at::bmm(slab.values, columns(map_.value).t().unsqueeze(2)).squeeze(2);
+  const at::Tensor error =
+      (mapped + part(map_.bias) - part(map_.output)).abs().amax(1) /
+      scale_.narrow(0, slab.channel_begin, channels);
+  const double worst = error.max().item().toDouble();
+  // NaN must not be lost in a comparison.
+  if (!(worst <= error_)) error_ = worst;
+  return absl::OkStatus();
+}
+
+absl::Status SinkList::OnSlab(const AttentionSlab& slab) {
+  for (AttentionSink* sink : sinks_) {
+    LIMPID_RETURN_IF_ERROR(sink->OnSlab(slab));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace limpid

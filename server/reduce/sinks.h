@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sinks that shrink attention while it is produced. None keeps more than what
+// it returns. Not thread-safe; tensors are on the attention's device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "server/models/architecture.h"
+#include "server/reduce/channel_reduction.h"
+
+namespace limpid {
+
+// Folds channels into one matrix [rows, L].
+class ChannelReducer final : public AttentionSink {
+ public:
+  // `reduction` is any but kAll.
+  ChannelReducer(ChannelReduction reduction, const BlockAttention& attention,
+                 RowRange rows);
+  absl::Status OnSlab(const AttentionSlab& slab) override;
+  // The reduced matrix, once every slab was seen.
+  at::Tensor Finish();
+
+ private:
+  const ChannelReduction reduction_;
+  const RowRange rows_;
+  const int64_t num_channels_;
+  at::Tensor weights_;  // [D], kWnorm only
+  at::Tensor matrix_;   // [rows, L]
+};
+
+// Keeps the channels asked for: [channels, rows, L] on the CPU.
+class ChannelCollector final : public AttentionSink {
+ public:
+  // `channels` are distinct; empty: all.
+  ChannelCollector(const std::vector<int64_t>& channels,
+                   const BlockAttention& attention, RowRange rows);
+  absl::Status OnSlab(const AttentionSlab& slab) override;
+  at::Tensor Finish() { return kept_; }
+
+ private:
+  const RowRange rows_;
+  std::vector<int64_t> place_;  // of each channel in kept_, or -1
+  at::Tensor kept_;
+};
+
+// Measures how well the entries reproduce the block: max |alpha value + bias -
+// output| over the rows visited, relative to the largest |output| of the
+// channel over the sequence (spec of the identity check).
+class ReconstructionMeter final : public AttentionSink {
+ public:
+  explicit ReconstructionMeter(BlockMap map);
+  absl::Status OnSlab(const AttentionSlab& slab) override;
+  double error() const { return error_; }
+
+ private:
+  const BlockMap map_;
+  at::Tensor scale_;  // [D]
+  double error_ = 0;
+};
+
+// Passes slabs on to several sinks.
+class SinkList final : public AttentionSink {
+ public:
+  // `sink` must outlive the list.
+  void Add(AttentionSink* sink) { sinks_.push_back(sink); }
+  absl::Status OnSlab(const AttentionSlab& slab) override;
+
+ private:
+  std::vector<AttentionSink*> sinks_;
+};
+
+}  // namespace limpid

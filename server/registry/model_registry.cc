@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/registry/model_registry.h"
+
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/registry/lease.h"
+#include "server/registry/model_folders.h"
+
+namespace limpid {
+namespace {
+
+using Loaded = absl::StatusOr<std::shared_ptr<const Model>>;
+
+// Exceptions should have stopped at the engine's seam; one that did not must
+// not leave the model in kLoading for ever.
+Loaded LoadGuarded(const ModelRegistry::LoadFunction& load,
+                   const std::string& name, const std::string& folder) {
+  try {
+    Loaded loaded = load(name, folder);
+    if (loaded.ok() && *loaded == nullptr) {
+      return MakeError(absl::StatusCode::kInternal, "MODEL_FAILED",
+                       "the load function returned no model");
+    }
+    return loaded;
+  } catch (const std::exception& e) {
+    return MakeError(absl::StatusCode::kInternal, "MODEL_FAILED",
+                     absl::StrCat("exception while loading: ", e.what()));
+  } catch (...) {
+    return MakeError(absl::StatusCode::kInternal, "MODEL_FAILED",
+                     "unknown exception while loading");
+  }
+}
+
+}  // namespace
+
+ModelRegistry::ModelRegistry(Options options)
+    : options_(std::move(options)), state_(std::make_shared<State>()) {
+  MutexLock lock(state_->mutex);
+  state_->observer = options_.observer;
+}
+
+ModelRegistry::~ModelRegistry() {
+  MutexLock lock(state_->mutex);
+  state_->observer = nullptr;
+}
+
+absl::Status ModelRegistry::Scan() {
+  LIMPID_ASSIGN_OR_RETURN(const auto folders,
+                          FindModelFolders(options_.repository));
+  MutexLock lock(state_->mutex);
+  auto& entries = state_->entries;
+  for (const auto& [name, folder] : folders) entries[name].folder = folder;
+  for (auto it = entries.begin(); it != entries.end();) {
+    const bool idle = it->second.state == ModelState::kUnloaded ||
+                      it->second.state == ModelState::kFailed;
+    it = idle && folders.count(it->first) == 0 ? entries.erase(it)
+                                               : std::next(it);
+  }
+  return absl::OkStatus();
+}
+
+ModelStatus ModelRegistry::Snapshot(const std::string& name,
+                                    const Entry& entry) {
+  return {name, entry.state, entry.failure, entry.info};
+}
+
+std::vector<ModelStatus> ModelRegistry::List() const {
+  std::vector<ModelStatus> models;
+  MutexLock lock(state_->mutex);
+  for (const auto& [name, entry] : state_->entries) {
+    models.push_back(Snapshot(name, entry));
+  }
+  return models;
+}
+
+std::vector<std::string> ModelRegistry::Names() const {
+  std::vector<std::string> names;
+  MutexLock lock(state_->mutex);
+  for (const auto& [name, entry] : state_->entries) names.push_back(name);
+  return names;
+}
+
+absl::StatusOr<ModelRegistry::Entry*> ModelRegistry::Find(
+    State& state, absl::string_view name) {
+  const auto it = state.entries.find(std::string(name));
+  if (it != state.entries.end()) return &it->second;
+  std::vector<std::string> known;
+  for (const auto& [other, entry] : state.entries) known.push_back(other);
+  return UnknownModelStatus(name, known);
+}
+
+absl::StatusOr<ModelStatus> ModelRegistry::Get(absl::string_view name) const {
+  MutexLock lock(state_->mutex);
+  LIMPID_ASSIGN_OR_RETURN(Entry* const entry, Find(*state_, name));
+  return Snapshot(std::string(name), *entry);
+}
+
+absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::Lease(
+    absl::string_view name) const {
+  MutexLock lock(state_->mutex);
+  LIMPID_ASSIGN_OR_RETURN(Entry* const entry, Find(*state_, name));
+  LIMPID_RETURN_IF_ERROR(
+      StateStatus(std::string(name), entry->state, entry->failure));
+  return entry->lease;
+}
+
+void ModelRegistry::Load(const std::string& name, Done done) {
+  if (!Get(name).ok()) {
+    // Names come from the directory's listing only, never from a caller.
+    if (absl::Status status = Scan(); !status.ok()) {
+      return done(std::move(status));
+    }
+  }
+  std::string folder;
+  absl::StatusOr<ModelStatus> now = ModelStatus();
+  bool start = false;
+  {
+    MutexLock lock(state_->mutex);
+    absl::StatusOr<Entry*> found = Find(*state_, name);
+    if (!found.ok()) {
+      now = found.status();
+    } else {
+      Entry& entry = **found;
+      switch (OnLoadWish(entry.state)) {
+        case ResidencyAction::kStart:
+          start = true;
+          folder = entry.folder;
+          entry.state = ModelState::kLoading;
+          entry.failure = absl::OkStatus();
+          entry.waiting.push_back(std::move(done));
+          break;
+        case ResidencyAction::kJoin:
+          entry.waiting.push_back(std::move(done));
+          return;
+        case ResidencyAction::kNothing:
+          now = Snapshot(name, entry);
+          break;
+        case ResidencyAction::kRefuse:
+          now = StateStatus(name, entry.state, entry.failure);
+          break;
+      }
+    }
+  }
+  if (!start) return done(std::move(now));
+  if (options_.observer != nullptr) options_.observer->OnModelChanged(name);
+  const absl::Time begin = options_.clock->Now();
+  Loaded loaded = LoadGuarded(options_.load, name, folder);
+  FinishLoad(name, options_.clock->Now() - begin, std::move(loaded));
+}
+
+void ModelRegistry::FinishLoad(const std::string& name, absl::Duration took,
+                               Loaded loaded) {
+  const absl::Status status = loaded.status();
+  std::vector<Done> waiting;
+  absl::StatusOr<ModelStatus> now = ModelStatus();
+  {
+    MutexLock lock(state_->mutex);
+    // Nothing erases an entry while it is loading.
+    Entry& entry = state_->entries[name];
+    if (status.ok()) {
+      entry.state = ModelState::kReady;
+      entry.info = (*loaded)->info();
+      entry.lease = MakeLease(*std::move(loaded),
+                              [weak = std::weak_ptr<State>(state_), name] {
+                                OnLastLeaseGone(weak, name);
+                              });
+      now = Snapshot(name, entry);
+    } else {
+      entry.state = ModelState::kFailed;
+      entry.failure = status;
+      now = StateStatus(name, entry.state, entry.failure);
+    }
+    waiting.swap(entry.waiting);
+  }
+  if (options_.observer != nullptr) {
+    options_.observer->OnLoadEnded(name, took, status);
+    options_.observer->OnModelChanged(name);
+  }
+  for (Done& done : waiting) done(now);
+}
+
+void ModelRegistry::Unload(const std::string& name, Done done) {
+  std::shared_ptr<const Model> last;
+  absl::StatusOr<ModelStatus> now = ModelStatus();
+  {
+    MutexLock lock(state_->mutex);
+    absl::StatusOr<Entry*> found = Find(*state_, name);
+    if (!found.ok()) {
+      now = found.status();
+    } else {
+      Entry& entry = **found;
+      switch (OnUnloadWish(entry.state)) {
+        case ResidencyAction::kStart:
+          entry.state = ModelState::kUnloading;
+          entry.waiting.push_back(std::move(done));
+          last = std::move(entry.lease);
+          break;
+        case ResidencyAction::kJoin:
+          entry.waiting.push_back(std::move(done));
+          return;
+        case ResidencyAction::kNothing:
+          now = Snapshot(name, entry);
+          break;
+        case ResidencyAction::kRefuse:
+          now = StateStatus(name, entry.state, entry.failure);
+          break;
+      }
+    }
+  }
+  if (last == nullptr) return done(std::move(now));
+  if (options_.observer != nullptr) options_.observer->OnModelChanged(name);
+  // If nobody uses the model it is freed here, without the lock, and
+  // OnLastLeaseGone does the rest.
+  last.reset();
+}
+
+void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
+                                    const std::string& name) {
+  const std::shared_ptr<State> state = weak.lock();
+  if (state == nullptr) return;  // the registry went first
+  std::vector<Done> waiting;
+  ModelStatus now;
+  RegistryObserver* observer = nullptr;
+  {
+    MutexLock lock(state->mutex);
+    Entry& entry = state->entries[name];
+    entry.state = ModelState::kUnloaded;
+    entry.info.reset();
+    waiting.swap(entry.waiting);
+    now = Snapshot(name, entry);
+    observer = state->observer;
+  }
+  if (observer != nullptr) observer->OnModelChanged(name);
+  for (Done& done : waiting) done(now);
+}
+
+}  // namespace limpid

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The models of a repository: their states, who loads them, and leases for
+// those who use them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/models/model.h"
+#include "server/registry/residency_policy.h"
+
+namespace limpid {
+
+// A model at one moment.
+struct ModelStatus {
+  std::string name;
+  ModelState state = ModelState::kUnloaded;
+  absl::Status failure;           // kFailed: why
+  std::optional<ModelInfo> info;  // while resident: kReady and kUnloading
+};
+
+// Told of changes after they have happened, without a lock held, so that
+// notices of one model can overtake each other: ask Get for the newest state.
+// Must be thread-safe and fast.
+class RegistryObserver {
+ public:
+  virtual ~RegistryObserver() = default;
+  virtual void OnModelChanged(const std::string& model) = 0;
+  // A load has ended, well or not.
+  virtual void OnLoadEnded(const std::string& model, absl::Duration took,
+                           const absl::Status& status) = 0;
+};
+
+// Thread-safe. Work is done on the threads of its callers.
+class ModelRegistry {
+ public:
+  using LoadFunction =
+      std::function<absl::StatusOr<std::shared_ptr<const Model>>(
+          const std::string& name, const std::string& folder)>;
+  using Done = std::function<void(absl::StatusOr<ModelStatus>)>;
+
+  struct Options {
+    std::string repository;
+    LoadFunction load;
+    RegistryObserver* observer = nullptr;  // null: nobody
+    const Clock* clock = &Clock::Real();
+  };
+
+  explicit ModelRegistry(Options options);
+  // No call may be running; leases may still be out.
+  ~ModelRegistry();
+  ModelRegistry(const ModelRegistry&) = delete;
+  ModelRegistry& operator=(const ModelRegistry&) = delete;
+
+  // Looks for model folders again: new ones are added, those that are gone and
+  // not resident are forgotten. Errors as FindModelFolders.
+  absl::Status Scan();
+
+  // Sorted by name.
+  std::vector<ModelStatus> List() const;
+  // NOT_FOUND, see UnknownModelStatus.
+  absl::StatusOr<ModelStatus> Get(absl::string_view name) const;
+  std::vector<std::string> Names() const;
+
+  // The model for as long as the pointer lives; errors as UnknownModelStatus
+  // and StateStatus. Leases may outlive the registry.
+  absl::StatusOr<std::shared_ptr<const Model>> Lease(
+      absl::string_view name) const;
+
+  // Makes a model resident and calls `done` once with its state, or with why
+  // that failed. Loads on the calling thread, which takes as long as it takes,
+  // unless another thread is loading the same model: then it returns at once
+  // and that thread calls `done`. An unknown name is looked for in the
+  // repository first. UNAVAILABLE while it is being unloaded.
+  void Load(const std::string& name, Done done);
+
+  // Refuses new leases, and calls `done` once when the last one is gone and
+  // the model is freed; never blocks. UNAVAILABLE while it is being loaded.
+  void Unload(const std::string& name, Done done);
+
+ private:
+  struct Entry {
+    std::string folder;
+    ModelState state = ModelState::kUnloaded;
+    absl::Status failure;
+    std::shared_ptr<const Model> lease;  // kReady only
+    std::optional<ModelInfo> info;
+    std::vector<Done> waiting;  // for the end of a load or an unload
+  };
+  // What outlives the registry in the leases that are still out.
+  struct State {
+    mutable Mutex mutex;
+    std::map<std::string, Entry, std::less<>> entries LIMPID_GUARDED_BY(mutex);
+    RegistryObserver* observer LIMPID_GUARDED_BY(mutex) = nullptr;
+  };
+
+  static ModelStatus Snapshot(const std::string& name, const Entry& entry);
+  static absl::StatusOr<Entry*> Find(State& state, absl::string_view name)
+      LIMPID_REQUIRES(state.mutex);
+  static void OnLastLeaseGone(const std::weak_ptr<State>& weak,
+                              const std::string& name);
+  void FinishLoad(const std::string& name, absl::Duration took,
+                  absl::StatusOr<std::shared_ptr<const Model>> loaded);
+
+  const Options options_;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace limpid
