@@ -72,26 +72,35 @@ class Trace:
     y: torch.Tensor      # [B, L, D] what enters out_proj
 
 
-def linear_scan(decay: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+class LinearScan(torch.autograd.Function):
     """s[t] = decay[t] * s[t-1] + drive[t] along dim 1, from s = 0.
 
-    Recursive doubling: log2(L) steps over whole tensors, which suits short
-    sequences on a GPU. Every decay is in (0, 1), so products only shrink.
+    A loop over time with one kernel a step, forward and backward, and nothing
+    kept but the states: for the short sequences here it moves far less memory
+    than what autograd would record.
     """
-    length = drive.shape[1]
-    reach = 1
-    while reach < length:
-        carried = decay[:, reach:] * drive[:, :-reach]
-        drive = torch.cat(
-            [drive[:, :reach], drive[:, reach:] + carried], dim=1
-        )
-        if 2 * reach < length:
-            decay = torch.cat(
-                [decay[:, :reach], decay[:, reach:] * decay[:, :-reach]],
-                dim=1,
-            )
-        reach *= 2
-    return drive
+
+    @staticmethod
+    def forward(ctx, decay, drive):
+        states = torch.empty_like(drive)
+        states[:, 0] = drive[:, 0]
+        for t in range(1, drive.shape[1]):
+            torch.addcmul(drive[:, t], decay[:, t], states[:, t - 1],
+                          out=states[:, t])
+        ctx.save_for_backward(decay, states)
+        return states
+
+    @staticmethod
+    def backward(ctx, grad):
+        decay, states = ctx.saved_tensors
+        total = torch.empty_like(states)
+        total[:, -1] = grad[:, -1]
+        for t in range(grad.shape[1] - 2, -1, -1):
+            torch.addcmul(grad[:, t], decay[:, t + 1], total[:, t + 1],
+                          out=total[:, t])
+        by_decay = torch.zeros_like(states)
+        torch.mul(total[:, 1:], states[:, :-1], out=by_decay[:, 1:])
+        return by_decay, total
 
 
 class RmsNorm(nn.Module):
@@ -145,7 +154,7 @@ class Mixer(nn.Module):
         delta = F.softplus(self.dt_proj(step))
         decay = torch.exp(delta.unsqueeze(-1) * -torch.exp(self.A_log))
         drive = (delta * h).unsqueeze(-1) * b.unsqueeze(2)
-        s = linear_scan(decay, drive)
+        s = LinearScan.apply(decay, drive)
         gate = F.silu(z)
         y = ((s * c.unsqueeze(2)).sum(-1) + self.D * h) * gate
         if traces is not None:

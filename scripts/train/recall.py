@@ -103,13 +103,13 @@ def train(settings, device, log=print):
         lr=settings.rate, betas=(0.9, 0.98), fused=device.type == "cuda",
     )
     average = mamba.Average(model, settings.average)
-    spread = settings.most_pairs - settings.least_pairs + 1
     for step in range(settings.steps):
         for group in optimizer.param_groups:
             group["lr"] = mamba.rate_at(
                 step, settings.steps, settings.rate, 200)
+        # Short lists come too: learning starts from them.
         cases = generate(
-            settings.batch, settings.least_pairs + step % spread, generator)
+            settings.batch, 1 + step % settings.most_pairs, generator)
         ids = torch.cat([cases.ids, cases.rest], 1).to(device)
         hidden = model.hidden(model.embed(ids[:, :-1]))
         asked = hidden[:, cases.ids.shape[1] - 1::2]
