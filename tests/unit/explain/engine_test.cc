@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/explain/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "tests/support/collecting_sink.h"
+
+namespace limpid {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using testing::CollectingSink;
+
+std::string Folder(const std::string& name) {
+  return std::string(LIMPID_TEST_DATA) + "/checkpoints/" + name;
+}
+
+// A model with 2 layers, E = 20, D = 40, V = 37 and no tokenizer.
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest() {
+    EngineOptions options;
+    options.device = "cpu";
+    options.max_tokens = 100;
+    auto engine = Engine::Create(options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+    auto model = engine_->Load("tied", Folder("mamba-tied"));
+    EXPECT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    request_.input =
+        TokenInput{{22, 9, 36, 35, 2, 7, 7, 6, 21, 12, 17, 8, 35}};
+  }
+
+  CollectingSink Explain(const ExplainRequest& request) {
+    CollectingSink sink;
+    auto plan = engine_->MakePlan(request, model_);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    if (!plan.ok()) return sink;
+    const absl::Status status = engine_->Run(**plan, sink, CancelToken());
+    EXPECT_TRUE(status.ok()) << status;
+    int64_t bytes = 0;
+    for (const auto& [name, tensor] : sink.tensors) {
+      bytes += static_cast<int64_t>(tensor.bytes.size());
+    }
+    EXPECT_LE(bytes, (*plan)->cost().reply_bytes);
+    EXPECT_EQ(sink.summary->num_tensors,
+              static_cast<int64_t>(sink.tensors.size()));
+    return sink;
+  }
+
+  std::set<std::string> ViolatedFields(const ExplainRequest& request) {
+    const absl::Status status =
+        engine_->MakePlan(request, model_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    std::set<std::string> fields;
+    for (const FieldViolation& violation :
+         GetErrorDetails(status).violations) {
+      fields.insert(violation.field);
+    }
+    return fields;
+  }
+
+  std::string Reason(const ExplainRequest& request, absl::StatusCode code) {
+    const absl::Status status = engine_->MakePlan(request, model_).status();
+    EXPECT_EQ(status.code(), code) << status;
+    return GetErrorDetails(status).reason;
+  }
+
+  std::unique_ptr<Engine> engine_;
+  std::shared_ptr<const Model> model_;
+  ExplainRequest request_;
+};
+
+TEST_F(EngineTest, ModelInfoSaysWhatWasLoaded) {
+  const ModelInfo& info = model_->info();
+  EXPECT_EQ(info.name, "tied");
+  EXPECT_EQ(info.architecture, "mamba");
+  EXPECT_EQ(info.num_layers, 2);
+  EXPECT_EQ(info.hidden_size, 20);
+  EXPECT_EQ(info.num_channels, 40);
+  EXPECT_EQ(info.state_size, 5);
+  EXPECT_EQ(info.vocabulary_size, 37);
+  EXPECT_FALSE(info.has_tokenizer);
+  EXPECT_EQ(info.digest.size(), 64u);
+  EXPECT_GT(info.resident_bytes, 8000 * 4);
+}
+
+TEST_F(EngineTest, DefaultReplyHoldsRowsAndAttribution) {
+  const CollectingSink reply = Explain(request_);
+  EXPECT_EQ(reply.header->method, "raw-attention");
+  EXPECT_EQ(reply.header->position, 12);
+  EXPECT_EQ(reply.header->tokens.size(), 13u);
+  EXPECT_EQ(reply.Floats("attribution").size(), 13u);
+  EXPECT_EQ(reply.Floats("layers.0.attention").size(), 13u);
+  EXPECT_EQ(reply.Floats("layers.1.attention").size(), 13u);
+  EXPECT_EQ(reply.tensors.at("attribution.layers").shape,
+            (std::vector<int64_t>{2, 13}));
+  EXPECT_EQ(reply.tensors.count("logits"), 0u);
+  EXPECT_EQ(reply.summary->predictions.size(), 5u);
+  EXPECT_EQ(reply.summary->target.id, reply.summary->predictions[0].id);
+  ASSERT_EQ(reply.summary->layers.size(), 2u);
+  for (const LayerReport& layer : reply.summary->layers) {
+    EXPECT_LE(layer.reconstruction_error, 1e-5);
+    EXPECT_GT(layer.reconstruction_error, 0);
+  }
+  EXPECT_EQ(reply.summary->num_non_finite, 0);
+  // Raw attention is the mean of the layers' rows.
+  const auto values = reply.Floats("attribution");
+  const auto first = reply.Floats("layers.0.attention");
+  const auto second = reply.Floats("layers.1.attention");
+  for (size_t i = 0; i < values.size(); ++i) {
+    EXPECT_NEAR(values[i], (first[i] + second[i]) / 2, 1e-6);
+  }
+}
+
+TEST_F(EngineTest, RowsAndMatricesAgreeAtEveryPosition) {
+  request_.attention.kind = AttentionKind::kMatrix;
+  const CollectingSink all = Explain(request_);
+  const auto matrix = all.Floats("layers.1.attention");
+  ASSERT_EQ(matrix.size(), 13u * 13u);
+  EXPECT_TRUE(all.tensors.at("layers.1.attention").lower_triangular);
+  request_.attention.kind = AttentionKind::kRow;
+  for (const int64_t position : {0, 5, 12}) {
+    request_.position = {Position::Kind::kIndex, position};
+    const auto row = Explain(request_).Floats("layers.1.attention");
+    for (int64_t j = 0; j < 13; ++j) {
+      EXPECT_NEAR(row[j], matrix[position * 13 + j], 1e-6);
+    }
+  }
+}
+
+TEST_F(EngineTest, PerChannelTensorsSatisfyTheIdentity) {
+  request_.attention.kind = AttentionKind::kMatrix;
+  request_.attention.reduction = ChannelReduction::kAll;
+  request_.debug_tensors = true;
+  for (const std::vector<int64_t>& channels :
+       {std::vector<int64_t>{}, std::vector<int64_t>{7, 3}}) {
+    request_.attention.channels = channels;
+    const CollectingSink reply = Explain(request_);
+    const int64_t count = channels.empty() ? 40 : 2;
+    const auto alpha = reply.Floats("layers.0.attention");
+    const auto value = reply.Floats("layers.0.value");
+    const auto bias = reply.Floats("layers.0.bias");
+    const auto output = reply.Floats("layers.0.output");
+    ASSERT_EQ(alpha.size(), static_cast<size_t>(count * 13 * 13));
+    ASSERT_EQ(output.size(), static_cast<size_t>(count * 13));
+    double worst = 0, scale = 0;
+    for (int64_t c = 0; c < count; ++c) {
+      for (int64_t i = 0; i < 13; ++i) {
+        double sum = bias[i * count + c];
+        for (int64_t j = 0; j < 13; ++j) {
+          sum += double{alpha[(c * 13 + i) * 13 + j]} * value[j * count + c];
+        }
+        worst = std::max(worst, std::abs(sum - output[i * count + c]));
+        scale = std::max<double>(scale, std::abs(output[i * count + c]));
+      }
+    }
+    EXPECT_LE(worst / scale, 1e-5);
+  }
+}
+
+TEST_F(EngineTest, RolloutIsTheProductOfNormalisedMatrices) {
+  request_.method = "attention-rollout";
+  request_.attention.kind = AttentionKind::kMatrix;
+  request_.position = {Position::Kind::kIndex, 9};
+  const CollectingSink reply = Explain(request_);
+  const int n = 13;
+  std::vector<double> rollout(n, 0);
+  rollout[9] = 1;
+  for (int layer = 1; layer >= 0; --layer) {
+    const auto matrix = reply.Floats("layers." + std::to_string(layer) +
+                                     ".attention");
+    std::vector<double> next(n, 0);
+    for (int i = 0; i < n; ++i) {
+      double sum = 1;
+      for (int j = 0; j < n; ++j) sum += matrix[i * n + j];
+      for (int j = 0; j < n; ++j) {
+        next[j] += rollout[i] * (matrix[i * n + j] + (i == j)) / sum;
+      }
+    }
+    rollout = next;
+  }
+  const auto values = reply.Floats("attribution");
+  for (int j = 0; j < n; ++j) EXPECT_NEAR(values[j], rollout[j], 1e-6);
+}
+
+TEST_F(EngineTest, IntegratedGradientsBecomeCompleteWithSteps) {
+  request_.method = "integrated-gradients";
+  request_.options.steps = 32;
+  const double coarse =
+      std::abs(*Explain(request_).summary->completeness_error);
+  request_.options.steps = 512;
+  const double fine =
+      std::abs(*Explain(request_).summary->completeness_error);
+  EXPECT_LT(fine, 0.02);
+  EXPECT_LT(fine, coarse);
+}
+
+TEST_F(EngineTest, GradientMethodsReturnTheirDebugTensors) {
+  request_.method = "input-x-gradient";
+  request_.debug_tensors = true;
+  request_.attention.kind = AttentionKind::kNone;
+  request_.logits = true;
+  request_.target = {Target::Kind::kContrast, 3, 4};
+  const CollectingSink reply = Explain(request_);
+  EXPECT_EQ(reply.summary->target.id, 3);
+  EXPECT_EQ(reply.summary->target.baseline_id, 4);
+  EXPECT_EQ(reply.tensors.at("gradient").shape,
+            (std::vector<int64_t>{13, 20}));
+  EXPECT_EQ(reply.tensors.at("logits").shape, (std::vector<int64_t>{37}));
+  EXPECT_EQ(reply.tensors.count("layers.0.attention"), 0u);
+  // The residual is there although no attention was asked for.
+  EXPECT_EQ(reply.summary->layers.size(), 2u);
+  const auto elementwise = reply.Floats("attribution.elementwise");
+  const auto values = reply.Floats("attribution");
+  for (int t = 0; t < 13; ++t) {
+    double sum = 0;
+    for (int e = 0; e < 20; ++e) sum += elementwise[t * 20 + e];
+    EXPECT_NEAR(sum, values[t], 1e-5);
+  }
+}
+
+TEST_F(EngineTest, EveryMethodAndFormAndReductionRuns) {
+  for (const MethodSpec& method : ListedMethods()) {
+    for (const AttentionForm form : model_->info().forms) {
+      for (const ChannelReduction reduction :
+           {ChannelReduction::kMeanAbs, ChannelReduction::kMeanPos,
+            ChannelReduction::kWnorm, ChannelReduction::kAll}) {
+        request_.method = method.name;
+        request_.attention.form = form;
+        request_.attention.reduction = reduction;
+        const CollectingSink reply = Explain(request_);
+        EXPECT_LE(reply.summary->layers[0].reconstruction_error, 1e-5)
+            << method.name << " " << FormName(form);
+      }
+    }
+  }
+}
+
+TEST_F(EngineTest, OneTokenIsEnough) {
+  for (const MethodSpec& method : ListedMethods()) {
+    request_.input = TokenInput{{3}};
+    request_.method = method.name;
+    request_.attention.kind = AttentionKind::kMatrix;
+    EXPECT_EQ(Explain(request_).Floats("attribution").size(), 1u);
+  }
+}
+
+TEST_F(EngineTest, AllWrongFieldsAreNamedAtOnce) {
+  request_.input = TokenInput{{1, 37, -1}};
+  request_.method = "wishful-thinking";
+  request_.position = {Position::Kind::kIndex, 3};
+  request_.target = {Target::Kind::kToken, 99, 0};
+  request_.attention.layers = {0, 2, 0};
+  request_.attention.channels = {40};
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{
+                "input.tokens.ids[1]", "input.tokens.ids[2]", "method",
+                "points[0].position.index", "points[0].target.token_id",
+                "attention.layers[1]", "attention.layers[2]",
+                "attention.channels[0]", "attention.channels"}));
+}
+
+TEST_F(EngineTest, OptionsAreCheckedByMethodAndRange) {
+  request_.options.steps = 64;
+  EXPECT_THAT(ViolatedFields(request_), Contains("options.steps"));
+  request_.method = "integrated-gradients";
+  request_.options.steps = 7;
+  request_.options.baseline = Baseline{Baseline::Kind::kBlur, 0};
+  request_.options.norm = 1;
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"options.steps", "options.baseline.blur",
+                                   "options.norm"}));
+  request_.options = {};
+  request_.method = "raw-attention";
+  request_.options.start_layer = 2;
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"options.start_layer"}));
+}
+
+TEST_F(EngineTest, EmptyAndLongInputsAreRefused) {
+  request_.input = TokenInput{};
+  EXPECT_THAT(ViolatedFields(request_), Contains("input.tokens.ids"));
+  request_.input = TokenInput{std::vector<int64_t>(101, 1)};
+  EXPECT_THAT(ViolatedFields(request_), Contains("input.tokens.ids"));
+  request_.input = TokenInput{std::vector<int64_t>(100, 1)};
+  EXPECT_TRUE(engine_->MakePlan(request_, model_).ok());
+}
+
+TEST_F(EngineTest, ContrastOfATokenWithItselfIsRefused) {
+  request_.target = {Target::Kind::kContrast, 5, 5};
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"points[0].target.contrast.baseline_id"}));
+}
+
+TEST_F(EngineTest, WhatTheModelDoesNotOfferIsAPrecondition) {
+  const auto code = absl::StatusCode::kFailedPrecondition;
+  ExplainRequest request = request_;
+  request.input = TextInput{"hello"};
+  EXPECT_EQ(Reason(request, code), "TOKENIZER_MISSING");
+  request.input = ImageInput{"png"};
+  EXPECT_EQ(Reason(request, code), "WRONG_MODALITY");
+  request = request_;
+  request.attention.form = AttentionForm::kNoNorm;
+  EXPECT_EQ(Reason(request, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
+}
+
+TEST_F(EngineTest, RequestsBeyondTheMemoryLimitAreRefusedBeforeWork) {
+  EngineOptions options;
+  options.device = "cpu";
+  options.max_request_memory_bytes = 100000;
+  auto engine = *Engine::Create(options);
+  auto model = *engine->Load("tied", Folder("mamba-tied"));
+  request_.attention.kind = AttentionKind::kMatrix;
+  request_.attention.reduction = ChannelReduction::kAll;
+  request_.input = TokenInput{std::vector<int64_t>(60, 1)};
+  const absl::Status status = engine->MakePlan(request_, model).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(GetErrorDetails(status).reason, "REQUEST_TOO_LARGE");
+}
+
+TEST_F(EngineTest, CancellationAndDeadlinesStopTheWorkBetweenLayers) {
+  const auto plan = *engine_->MakePlan(request_, model_);
+  CollectingSink sink;
+  CancelToken cancel;
+  sink.on_progress = [&](int64_t, int64_t) {
+    cancel.Cancel();
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(engine_->Run(*plan, sink, cancel).code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_FALSE(sink.summary.has_value());
+  CollectingSink late;
+  EXPECT_EQ(engine_
+                ->Run(*plan, late, CancelToken(absl::Now() - absl::Seconds(1)))
+                .code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(late.header.has_value());
+}
+
+TEST_F(EngineTest, AFailingSinkEndsTheWorkWithItsStatus) {
+  const auto plan = *engine_->MakePlan(request_, model_);
+  CollectingSink sink;
+  sink.on_progress = [](int64_t, int64_t) {
+    return absl::UnavailableError("reader gone");
+  };
+  EXPECT_EQ(engine_->Run(*plan, sink, CancelToken()).code(),
+            absl::StatusCode::kUnavailable);
+}
+
+TEST(EngineCreateTest, DevicesAreCheckedByName) {
+  EngineOptions options;
+  options.device = "abacus";
+  EXPECT_EQ(Engine::Create(options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  options.device = "cuda:99";
+  const absl::Status status = Engine::Create(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(GetErrorDetails(status).reason, "DEVICE_UNAVAILABLE");
+}
+
+TEST(EngineLoadTest, FoldersThatCanNotBeReadSayWhy) {
+  EngineOptions options;
+  options.device = "cpu";
+  const auto engine = *Engine::Create(options);
+  EXPECT_EQ(engine->Load("x", Folder("not-there")).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace limpid
