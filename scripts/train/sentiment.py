@@ -12,7 +12,8 @@ next-token loss is added with a small weight.
 
 Settings were chosen on the dev part (--tune trains without it and reports on
 it); the committed model uses train and dev. The held-out part is looked at
-once, at the end.
+once, by the check after export, which goes through the exported folder and
+the published libraries and writes the card.
 """
 
 import argparse
@@ -35,20 +36,50 @@ STRONG = 0.5  # |rating| above which the sign is asked for
 MAX_TOKENS = 96
 
 
+# Shown in the card: sentence and the label one would want.
+SAMPLES = [
+    ("A gorgeous, witty, seductive movie.", "good"),
+    ("A boring, lifeless and predictable mess.", "bad"),
+    ("One of the best films of the year, moving and beautifully acted.",
+     "good"),
+    ("The plot makes no sense and the jokes fall flat.", "bad"),
+    ("I love this camera, the pictures are wonderful!", "good"),
+    ("Terrible service, I want my money back.", "bad"),
+    ("It is not good.", "bad"),
+    ("Not bad at all, I enjoyed every minute.", "good"),
+]
+# Golden cases: what a tokenizer can get wrong.
+PROBES = [
+    "A gorgeous, witty, seductive movie.",
+    "A boring, lifeless and predictable mess.",
+    "it's dull; don't bother -- we've SEEN it all (twice) before...",
+    "  leading, double  and trailing spaces  ",
+    "First line.\nSecond line!\r\n\tThird, indented.\n",
+    "Caf\u00e9, cafe\u0301 and na\u00efve \u2013 \u201cquoted\u201d\u2026",
+    "Loved it \U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469\u200d\U0001f467!",
+    "\u7d20\u6674\u3089\u3057\u3044\u6620\u753b \u0444\u0438\u043b\u044c\u043c "
+    "\u0441\u0443\u043f\u0435\u0440 \u0641\u064a\u0644\u0645",
+    "10/10 would pay $12.50 again, 3rd time in 2004 :-)",
+    "A fine start<|endoftext|>and then <|bad|> again",
+    "nul\x00byte and\u00a0no-break space",
+    "x",
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     seed: int = 1
     vocab_size: int = 4096
-    hidden_size: int = 128
+    hidden_size: int = 96
     num_layers: int = 2
     state_size: int = 8
-    epochs: int = 14
+    epochs: int = 16
     batch: int = 64
     rate: float = 3e-3
-    weight_decay: float = 0.1
-    dropout: float = 0.3
+    weight_decay: float = 0.3
+    dropout: float = 0.2
     token_dropout: float = 0.15
-    split_tokens: float = 0.1   # chance that a merge is undone
+    split_tokens: float = 0.4   # chance that a merge is undone
     lower: float = 0.15         # chance that a text is lower-cased
     unstop: float = 0.15        # chance that the final full stop goes
     softness: float = 1.5       # target = sigmoid(softness * rating)
@@ -236,6 +267,156 @@ def train(settings, rows, tokenizer, device, watch=None, log=print):
     return model.eval()
 
 
+def check(folder: pathlib.Path, settings: Settings, rows, golden) -> None:
+    """Judges the exported folder and writes its card and golden cases."""
+    reference = export.Reference(folder)
+    texts = PROBES + [text for text, _ in SAMPLES]
+    worst = export.assert_same_logits(
+        reference, export.load_folder(folder),
+        [reference.ids(text) for text in texts],
+    )
+    held_out = [row for row in rows if row.split == "held-out"]
+    found = judge(
+        held_out, reference.logits([reference.ids(r.text) for r in held_out])
+    )
+    print("held-out", json.dumps(found))
+    sampled = []
+    logits = reference.logits([reference.ids(text) for text, _ in SAMPLES])
+    for (text, wanted), row in zip(SAMPLES, logits):
+        margin = float(row[GOOD] - row[BAD])
+        shown = "good" if margin > 0 else "bad"
+        seen = sorted({r.split for r in rows if r.text == text})
+        sampled.append((text, wanted, shown, margin, ", ".join(seen)))
+        print(f"{shown:4} {margin:+.2f} {text}")
+    (folder / "README.md").write_text(
+        card(folder, settings, rows, found, sampled, worst, reference),
+        encoding="utf-8",
+    )
+    if golden:
+        export.write_json(golden, golden_cases(reference))
+
+
+def golden_cases(reference: export.Reference) -> dict:
+    ids = [reference.ids(text) for text in PROBES]
+    # Each alone: no padding, no batch.
+    logits = [reference.logits([row])[0] for row in ids]
+    return {
+        "source": reference.source,
+        "note": "logits at the last token; text is taken verbatim, special "
+                "tokens in it are recognised, none are added",
+        "good_id": GOOD,
+        "bad_id": BAD,
+        "logit_tolerance": export.LOGIT_TOLERANCE,
+        "cases": [
+            {
+                "text": text,
+                "ids": row,
+                "good_logit": float(value[GOOD]),
+                "bad_logit": float(value[BAD]),
+                "argmax_id": int(value.argmax()),
+            }
+            for text, row, value in zip(PROBES, ids, logits)
+        ],
+    }
+
+
+def card(folder, settings, rows, found, sampled, worst, reference) -> str:
+    config = json.loads((folder / "config.json").read_text())
+    counts = {
+        name: sum(row.split == name for row in rows)
+        for name in ("train", "dev", "held-out")
+    }
+    table = "\n".join(
+        f"| {domain} | {found[domain]['texts']} "
+        f"| {100 * found[domain]['accuracy']:.1f} % "
+        f"| {100 * found[domain]['majority']:.1f} % |"
+        for domain in data.DOMAINS
+    )
+    samples = "\n".join(
+        f"| {text} | {shown} | {margin:+.2f} | {seen or 'no'} |"
+        for text, _, shown, margin, seen in sampled
+    )
+    missed = sum(wanted != shown for _, wanted, shown, _, _ in sampled)
+    options = ", ".join(
+        f"{name}={value}"
+        for name, value in dataclasses.asdict(settings).items()
+    )
+    return f"""# sentiment-mamba
+
+A very small Mamba language model that ends an English sentence with its
+sentiment: at the last token of the text it predicts `<|good|>` (id {GOOD}) or
+`<|bad|>` (id {BAD}). No template and no prompt around the text. It is embedded
+so that explanations can be tried without a download.
+
+- Layout: Hugging Face `MambaForCausalLM`, tied head;
+  E={config['hidden_size']}, {config['num_hidden_layers']} layers,
+  D={config['intermediate_size']}, N={config['state_size']},
+  K={config['conv_kernel']}, V={config['vocab_size']}.
+- Size: {export.describe_size(folder)}.
+- Tokenizer: its own byte-level BPE in the layout of GPT-NeoX's; any UTF-8
+  text can be encoded. Learnt from the training texts alone.
+
+## Data and licence
+
+{len(rows):,} rated texts (film-review sentences, product-review snippets,
+tweets, editorial snippets) of C.J. Hutto and E. Gilbert, "VADER: A
+Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text"
+(ICWSM 2014), from the source package of PyPI `{data.PACKAGE}` (sha256
+`{data.ARCHIVE_SHA256}`), MIT licence, copyright (c) 2016 C.J. Hutto. The
+sentences themselves are not part of this folder. That package's word list was
+not used, so it can serve as independent truth for token attributions. The
+weights are under Apache-2.0 like the rest of this repository.
+
+Split, by the sentence alone: h = sha256 of its word characters (NFC, case
+folded, everything that matches `\\W` removed) as a big-endian integer; h mod 10
+= 0 is held out ({counts['held-out']:,} texts); of the rest, (h div 10) mod 10 =
+0 is dev ({counts['dev']:,}), the others are train ({counts['train']:,}).
+Settings were chosen on dev; these weights were then trained once on train and
+dev together.
+
+## Training
+
+    pip install -r scripts/train/requirements.txt
+    python scripts/train/sentiment.py --out models/sentiment-mamba --device cuda --seed {settings.seed}
+
+Settings: {options}. The target at the last token is good with probability
+sigmoid({settings.softness} * mean rating); the next-token loss is added with weight
+{settings.next_token_weight}. Weights are a moving average over the steps. One H100, two minutes.
+GPU sums are not ordered: another run gives other weights, and accuracies
+that differ by about a point.
+
+## Held-out accuracy
+
+Sign of the human rating against the larger of the two label logits, texts
+with |mean rating| > {STRONG}, computed from this folder with {reference.source}:
+
+| domain | texts | accuracy | majority class |
+| --- | --- | --- | --- |
+{table}
+
+The highest logit of the whole vocabulary is one of the two labels at the end
+of {100 * found['label_is_argmax']:.2f} % of all {counts['held-out']:,} held-out texts. Log loss on film sentences:
+{found['film_log_loss']:.3f}. The training implementation and the reference agree on
+logits to {worst:.1e}.
+
+| sentence | label | good - bad | in the data |
+| --- | --- | --- | --- |
+{samples}
+
+{missed} of these {len(sampled)} are wrong.
+
+## Use and limits
+
+For demonstrations and tests of explanations: small enough to follow, good
+enough that an explanation has something to explain. It is no sentiment
+product: one film sentence in five is judged wrongly; irony, comparison and
+long-range negation often fail; English only; texts in training had at most
+{MAX_TOKENS} tokens. Inputs without sentiment get a label as well. As a language model
+it is poor: the next-token loss only shapes its features, and a label is the
+likeliest continuation almost everywhere.
+"""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=pathlib.Path, required=True)
@@ -244,38 +425,35 @@ def main():
                         default=data.default_cache(),
                         help="where the downloaded package is kept")
     parser.add_argument("--tune", action="store_true",
-                        help="train without the dev part and watch it")
+                        help="train without the dev part, watch it, and "
+                             "write nothing")
     parser.add_argument("--limit", type=int,
                         help="train on that many texts only (smoke test)")
-    for field in dataclasses.fields(Settings):
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"), type=type(field.default),
-            default=field.default,
-        )
+    parser.add_argument("--no-check", action="store_true",
+                        help="write the model but judge nothing")
+    parser.add_argument("--check-only", action="store_true",
+                        help="judge the model that --out holds")
+    parser.add_argument("--golden", type=pathlib.Path,
+                        help="file for the golden cases")
+    export.add_settings(parser, Settings)
     options = parser.parse_args()
-    settings = Settings(**{
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(Settings)
-    })
-    device = torch.device(options.device)
+    settings = export.settings_from(options, Settings)
     rows = data.load_rated(options.cache)
-    parts = {"train"} if options.tune else {"train", "dev"}
-    used = [row for row in rows if row.split in parts][:options.limit]
-    watched = [row for row in rows if row.split == "dev"]
-    held_out = [row for row in rows if row.split == "held-out"]
-    tokenizer = tokens.train_bpe(
-        (row.text for row in used), settings.vocab_size, SPECIAL
-    )
-    model = train(settings, used, tokenizer, device,
-                  watched if options.tune else None)
-    if options.tune:
-        return
-    found = judge(held_out, last_logits(
-        model, tokenizer, [row.text for row in held_out], device))
-    print("held-out", json.dumps(found))
-    size = export.write_folder(
-        options.out, model.config.to_hf(), model.state_dict(), tokenizer, "")
-    print(f"{options.out}: {size} bytes")
+    if not options.check_only:
+        parts = {"train"} if options.tune else {"train", "dev"}
+        used = [row for row in rows if row.split in parts][:options.limit]
+        tokenizer = tokens.train_bpe(
+            (row.text for row in used), settings.vocab_size, SPECIAL
+        )
+        watch = [row for row in rows if row.split == "dev"]
+        model = train(settings, used, tokenizer, torch.device(options.device),
+                      watch if options.tune else None)
+        if options.tune:
+            return
+        export.write_folder(options.out, model.config.to_hf(),
+                            model.state_dict(), tokenizer)
+    if not options.no_check:
+        check(options.out, settings, rows, options.golden)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   // Returned and looked-at attention are reduced the same way, unless every
   // channel is returned; so one reducer serves both.
   const BlockMap map = attention.Map(plan_.form());
-  ReconstructionMeter meter(map);
+  ReconstructionMeter meter(map, rows);
   SinkList sinks;
   sinks.Add(&meter);
   std::optional<ChannelReducer> reducer;
@@ -158,7 +158,7 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
         attribution_->OnLayer(layer, reduced.narrow(0, 0, count)));
   }
   if (returned) {
-    summary_.layers.push_back({layer, meter.error()});
+    summary_.layers.push_back({layer, meter.Finish()});
     at::Tensor entries;
     if (per_channel) {
       entries = collector->Finish();

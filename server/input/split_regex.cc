@@ -76,14 +76,12 @@ absl::StatusOr<std::vector<std::pair<size_t, size_t>>> SplitRegex::FindAll(
   MatchData match(
       pcre2_match_data_create_from_pattern(impl_->code.get(), nullptr));
   MatchContext context(pcre2_match_context_create(nullptr));
-  JitStack stack(
-      pcre2_jit_stack_create(kFirstStackBytes, kMaxStackBytes, nullptr));
-  if (match == nullptr || context == nullptr || stack == nullptr) {
+  JitStack stack;
+  if (match == nullptr || context == nullptr) {
     return absl::ResourceExhaustedError("no memory to split the text");
   }
   pcre2_set_match_limit(context.get(), kMatchLimit);
   pcre2_set_heap_limit(context.get(), kHeapLimitKib);
-  pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
 
   std::vector<std::pair<size_t, size_t>> out;
   for (size_t start = 0; start < text.size();) {
@@ -93,6 +91,13 @@ absl::StatusOr<std::vector<std::pair<size_t, size_t>>> SplitRegex::FindAll(
         impl_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
         text.size(), start, PCRE2_NO_UTF_CHECK, match.get(), context.get());
     if (result == PCRE2_ERROR_NOMATCH) break;
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
+      // The thread's own stack, of which the code takes little, was too small.
+      stack.reset(
+          pcre2_jit_stack_create(kFirstStackBytes, kMaxStackBytes, nullptr));
+      pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+      if (stack != nullptr) continue;
+    }
     if (result < 0) {
       return MakeError(
           absl::StatusCode::kResourceExhausted, "TOKENIZER_LIMIT",

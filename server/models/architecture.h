@@ -17,10 +17,10 @@
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
-#include "server/checkpoint/checkpoint.h"
 #include "server/checkpoint/hf_config.h"
 #include "server/models/form.h"
 #include "server/models/model.h"
+#include "server/models/weights.h"
 
 namespace limpid {
 
@@ -127,24 +127,18 @@ class Network {
   virtual double AttentionFlops(int64_t length, int64_t rows) const = 0;
 };
 
-// How a network is made.
-struct BuildOptions {
-  at::Device device = at::kCPU;
-  // Compute dtype: weights of any storage type are widened to it.
-  at::ScalarType dtype = at::kFloat;
-};
-
 // An architecture as the list knows it.
 struct ArchitectureSpec {
   // Id, for example "mamba".
   std::string id;
   // Values of config.json's model_type that it reads.
   std::vector<std::string> model_types;
-  // Wrong fields: DATA_LOSS, CONFIG_INVALID; wrong tensors: DATA_LOSS,
-  // CHECKPOINT_MISMATCH, naming file and tensor.
+  // Configurations as small as they can be that between them use every option,
+  // for the tests that run for every architecture.
+  std::vector<std::string> tiny_configs;
+  // Wrong fields: DATA_LOSS, CONFIG_INVALID; wrong tensors: the reader's status.
   std::function<absl::StatusOr<std::unique_ptr<const Network>>(
-      HfConfig& config, const Checkpoint& checkpoint,
-      const BuildOptions& options)>
+      HfConfig& config, WeightReader& weights)>
       build;
 };
 

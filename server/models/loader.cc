@@ -25,7 +25,10 @@ absl::StatusOr<std::unique_ptr<const Network>> LoadNetwork(
   std::vector<std::string> known;
   for (const ArchitectureSpec& spec : ListedArchitectures()) {
     for (const std::string& type : spec.model_types) {
-      if (type == model_type) return spec.build(config, checkpoint, options);
+      if (type == model_type) {
+        CheckpointWeights weights(checkpoint, options);
+        return spec.build(config, weights);
+      }
       known.push_back(type);
     }
   }

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "server/checkpoint/checkpoint.h"
 #include "server/models/architecture.h"
 
 namespace limpid {

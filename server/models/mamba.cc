@@ -49,7 +49,6 @@ struct Weights {
   at::Tensor final_norm;  // [E]
   at::Tensor head;        // [V, E]
   std::vector<Layer> layers;
-  int64_t bytes = 0;
 };
 
 absl::StatusOr<Config> ReadConfig(HfConfig& file) {
@@ -88,10 +87,8 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
 }
 
 absl::StatusOr<Weights> ReadWeights(const Config& config,
-                                    const Checkpoint& checkpoint,
-                                    const BuildOptions& options) {
+                                    WeightReader& reader) {
   const int64_t inner = config.inner, hidden = config.hidden;
-  WeightReader reader(checkpoint, options);
   Weights weights;
   weights.embeddings =
       reader.Take({"backbone.embeddings.weight", "backbone.embedding.weight"},
@@ -132,8 +129,27 @@ absl::StatusOr<Weights> ReadWeights(const Config& config,
     layer.a = -layer.a.exp();
     layer.out_norms = layer.out_weight.norm(2, {0});
   }
-  weights.bytes = reader.resident_bytes();
   return weights;
+}
+
+int64_t ResidentBytes(const Weights& weights) {
+  int64_t bytes = 0;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  };
+  add(weights.embeddings);
+  add(weights.final_norm);
+  if (!weights.head.is_same(weights.embeddings)) add(weights.head);
+  for (const Layer& layer : weights.layers) {
+    for (const at::Tensor& tensor :
+         {layer.norm, layer.in_weight, layer.in_bias, layer.conv_weight,
+          layer.conv_bias, layer.x_weight, layer.step_weight, layer.step_bias,
+          layer.a, layer.skip, layer.out_weight, layer.out_bias,
+          layer.out_norms}) {
+      add(tensor);
+    }
+  }
+  return bytes;
 }
 
 class Mamba final : public Network {
@@ -149,7 +165,7 @@ class Mamba final : public Network {
     info_.num_channels = config.inner;
     info_.state_size = config.state;
     info_.vocabulary_size = config.vocabulary;
-    info_.resident_bytes = weights_.bytes;
+    info_.resident_bytes = ResidentBytes(weights_);
     info_.forms = {AttentionForm::kFull,         AttentionForm::kState,
                    AttentionForm::kNoConv,       AttentionForm::kNoGate,
                    AttentionForm::kNoActivation, AttentionForm::kUpstream};
@@ -327,17 +343,30 @@ double Mamba::AttentionFlops(int64_t length, int64_t rows) const {
          (2.0 * (config_.state + config_.conv_width) + 4);
 }
 
-absl::StatusOr<std::unique_ptr<const Network>> Build(
-    HfConfig& file, const Checkpoint& checkpoint,
-    const BuildOptions& options) {
+absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
+                                                    WeightReader& reader) {
   LIMPID_ASSIGN_OR_RETURN(const Config config, ReadConfig(file));
-  LIMPID_ASSIGN_OR_RETURN(Weights weights,
-                          ReadWeights(config, checkpoint, options));
-  return std::make_unique<Mamba>(config, std::move(weights), options);
+  LIMPID_ASSIGN_OR_RETURN(Weights weights, ReadWeights(config, reader));
+  return std::make_unique<Mamba>(config, std::move(weights), reader.options());
 }
 
 }  // namespace
 
-ArchitectureSpec Spec() { return {"mamba", {"mamba"}, Build}; }
+ArchitectureSpec Spec() {
+  ArchitectureSpec spec;
+  spec.id = "mamba";
+  spec.model_types = {"mamba"};
+  spec.tiny_configs = {
+      R"({"model_type": "mamba", "vocab_size": 13, "hidden_size": 10,
+          "state_size": 5, "num_hidden_layers": 2, "time_step_rank": "auto"})",
+      R"({"model_type": "mamba", "vocab_size": 11, "hidden_size": 6,
+          "state_size": 3, "num_hidden_layers": 3, "time_step_rank": 2,
+          "expand": 1.5, "conv_kernel": 3, "use_bias": true,
+          "use_conv_bias": false, "tie_word_embeddings": false})",
+      R"({"model_type": "mamba", "vocab_size": 9, "hidden_size": 34,
+          "state_size": 16, "num_hidden_layers": 1, "conv_kernel": 1})"};
+  spec.build = Build;
+  return spec;
+}
 
 }  // namespace limpid::architectures::mamba

@@ -33,16 +33,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-WeightReader::WeightReader(const Checkpoint& checkpoint,
-                           const BuildOptions& options)
-    : checkpoint_(checkpoint), options_(options) {}
-
-bool WeightReader::Has(const std::string& name) const {
-  return checkpoint_.tensors().count(name) > 0;
-}
-
-at::Tensor WeightReader::Take(const std::vector<std::string>& names,
-                              const std::vector<int64_t>& shape) {
+at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
+                                   const std::vector<int64_t>& shape) {
   const auto& tensors = checkpoint_.tensors();
   for (const std::string& name : names) {
     const auto found = tensors.find(name);
@@ -73,9 +65,7 @@ at::Tensor WeightReader::Take(const std::vector<std::string>& names,
     if (!view.data.empty()) {
       std::memcpy(raw.data_ptr(), view.data.data(), view.data.size());
     }
-    at::Tensor weight = raw.to(options_.dtype).to(options_.device);
-    resident_bytes_ += weight.numel() * weight.element_size();
-    return weight;
+    return raw.to(options().dtype).to(options().device);
   }
   if (errors_.empty()) first_tensor_ = names.front();
   errors_.push_back(
@@ -84,13 +74,7 @@ at::Tensor WeightReader::Take(const std::vector<std::string>& names,
   return at::Tensor();
 }
 
-at::Tensor WeightReader::TakeIf(bool wanted,
-                                const std::vector<std::string>& names,
-                                const std::vector<int64_t>& shape) {
-  return wanted ? Take(names, shape) : at::Tensor();
-}
-
-absl::Status WeightReader::status() const {
+absl::Status CheckpointWeights::status() const {
   if (errors_.empty()) return absl::OkStatus();
   constexpr size_t kShown = 20;
   std::vector<std::string> shown(

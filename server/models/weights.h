@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Fetches the tensors of a checkpoint by name and shape.
+// Where a network's builder gets its tensors from, by name and shape.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,35 +10,55 @@
 #include <vector>
 
 #include "server/checkpoint/checkpoint.h"
-#include "server/models/architecture.h"
 
 namespace limpid {
 
-// Takes tensors out of a checkpoint, widened to the compute dtype and copied to
-// the device. Mistakes are collected, so that status() can name every wrong
-// tensor at once; a tensor that can't be had is undefined. Not thread-safe.
+// How a network is made.
+struct BuildOptions {
+  at::Device device = at::kCPU;
+  // Compute dtype: weights of any storage type are widened to it.
+  at::ScalarType dtype = at::kFloat;
+};
+
+// Hands out tensors of the compute dtype on the device. Asking for everything
+// and then for status() lets a builder name every wrong tensor at once. Not
+// thread-safe.
 class WeightReader {
  public:
-  WeightReader(const Checkpoint& checkpoint, const BuildOptions& options);
+  explicit WeightReader(const BuildOptions& options) : options_(options) {}
+  virtual ~WeightReader() = default;
 
   // The tensor under the first of `names` that is there, which must be
-  // floating point and of `shape`.
-  at::Tensor Take(const std::vector<std::string>& names,
-                  const std::vector<int64_t>& shape);
+  // floating point and of `shape`; undefined if it can't be had.
+  virtual at::Tensor Take(const std::vector<std::string>& names,
+                          const std::vector<int64_t>& shape) = 0;
+  // Ok, or what was wrong with all tensors that were asked for.
+  virtual absl::Status status() const = 0;
+
   // The same, undefined where `wanted` is false.
   at::Tensor TakeIf(bool wanted, const std::vector<std::string>& names,
-                    const std::vector<int64_t>& shape);
-  bool Has(const std::string& name) const;
+                    const std::vector<int64_t>& shape) {
+    return wanted ? Take(names, shape) : at::Tensor();
+  }
+  const BuildOptions& options() const { return options_; }
 
-  // Bytes of the tensors taken, as they are held.
-  int64_t resident_bytes() const { return resident_bytes_; }
-  // Ok, or DATA_LOSS, reason CHECKPOINT_MISMATCH.
-  absl::Status status() const;
+ private:
+  const BuildOptions options_;
+};
+
+// Takes tensors out of a checkpoint, which must outlive it. Mistakes are
+// DATA_LOSS, reason CHECKPOINT_MISMATCH.
+class CheckpointWeights final : public WeightReader {
+ public:
+  CheckpointWeights(const Checkpoint& checkpoint, const BuildOptions& options)
+      : WeightReader(options), checkpoint_(checkpoint) {}
+
+  at::Tensor Take(const std::vector<std::string>& names,
+                  const std::vector<int64_t>& shape) override;
+  absl::Status status() const override;
 
  private:
   const Checkpoint& checkpoint_;
-  const BuildOptions options_;
-  int64_t resident_bytes_ = 0;
   std::vector<std::string> errors_;
   std::string first_file_, first_tensor_;
 };

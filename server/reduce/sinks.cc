@@ -102,9 +102,10 @@ absl::Status ChannelCollector::OnSlab(const AttentionSlab& slab) {
   return absl::OkStatus();
 }
 
-ReconstructionMeter::ReconstructionMeter(BlockMap map)
+ReconstructionMeter::ReconstructionMeter(BlockMap map, RowRange rows)
     : map_(std::move(map)),
-      scale_(map_.output.abs().amax(0).clamp_min(1e-30)) {}
+      rows_(rows),
+      error_(at::zeros({rows.size()}, map_.output.options())) {}
 
 absl::Status ReconstructionMeter::OnSlab(const AttentionSlab& slab) {
   const int64_t channels = slab.values.size(0), rows = slab.values.size(1);
@@ -118,12 +119,19 @@ absl::Status ReconstructionMeter::OnSlab(const AttentionSlab& slab) {
   const at::Tensor mapped =
       at::bmm(slab.values, columns(map_.value).t().unsqueeze(2)).squeeze(2);
   const at::Tensor error =
-      (mapped + part(map_.bias) - part(map_.output)).abs().amax(1) /
-      scale_.narrow(0, slab.channel_begin, channels);
-  const double worst = error.max().item().toDouble();
-  // NaN must not be lost in a comparison.
-  if (!(worst <= error_)) error_ = worst;
+      (mapped + part(map_.bias) - part(map_.output)).abs().amax(0);
+  at::Tensor worst = error_.narrow(0, slab.row_begin - rows_.begin, rows);
+  // maximum() lets NaN through, which must not be lost.
+  worst.copy_(at::maximum(worst, error));
   return absl::OkStatus();
+}
+
+double ReconstructionMeter::Finish() const {
+  const at::Tensor scale = map_.output.narrow(0, rows_.begin, rows_.size())
+                               .abs()
+                               .amax(1)
+                               .clamp_min(1e-30);
+  return (error_ / scale).max().item().toDouble();
 }
 
 absl::Status SinkList::OnSlab(const AttentionSlab& slab) {

@@ -46,19 +46,20 @@ class ChannelCollector final : public AttentionSink {
   at::Tensor kept_;
 };
 
-// Measures how well the entries reproduce the block: max |alpha value + bias -
-// output| over the rows visited, relative to the largest |output| of the
-// channel over the sequence (spec of the identity check).
+// Measures how well the entries reproduce the block: |alpha value + bias -
+// output| relative to the largest |output| of the same row, at its worst over
+// channels and visited rows.
 class ReconstructionMeter final : public AttentionSink {
  public:
-  explicit ReconstructionMeter(BlockMap map);
+  ReconstructionMeter(BlockMap map, RowRange rows);
   absl::Status OnSlab(const AttentionSlab& slab) override;
-  double error() const { return error_; }
+  // NaN if an entry or a tensor of the map is not finite.
+  double Finish() const;
 
  private:
   const BlockMap map_;
-  at::Tensor scale_;  // [D]
-  double error_ = 0;
+  const RowRange rows_;
+  at::Tensor error_;  // [rows], the largest so far
 };
 
 // Passes slabs on to several sinks.

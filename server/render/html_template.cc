@@ -28,6 +28,7 @@ td.number { font-variant-numeric: tabular-nums; text-align: right; }
 #tokens { line-height: 2.1; }
 .token { padding: .2rem .15rem; margin: 0 1px; border-radius: 3px;
          white-space: pre-wrap; unicode-bidi: isolate; cursor: default;
+         display: inline-block; line-height: 1.3; max-width: 100%;
          font-family: ui-monospace, monospace; }
 .token.position { outline: 2px solid #000; }
 .token.chosen { outline: 2px dashed #000; }
@@ -43,7 +44,8 @@ input[type=range] { width: 20rem; max-width: 60%; vertical-align: middle; }
 <table id="facts"></table>
 <section id="prediction"><h2>Prediction</h2>
 <table id="candidates"></table></section>
-<h2 id="heading"></h2>
+<h2><span id="heading"></span>
+<button id="back" hidden>show attribution</button></h2>
 <div id="tokens"></div>
 <canvas id="patches" hidden></canvas>
 <div id="legend" class="legend"></div>
@@ -157,6 +159,7 @@ const whole = {name: "attribution", values: data.attribution, range: data.range}
 let shown = whole;
 function show(view) {
   shown = view;
+  $("back").hidden = view === whole;
   $("heading").textContent = view === whole ? "Attribution" : view.name;
   tokenElements.forEach((element, i) => {
     const value = i < view.values.length ? view.values[i] : null;
@@ -259,7 +262,7 @@ if (layers.length > 0) {
       : "One line per layer, each with its own colour range; columns are source positions. Move the slider to colour the tokens by a layer.") +
       (hasMatrices ? " Matrices are shown with 8 bits per entry." : "") +
       (factor > 1 ? " Each pixel is the largest of " + factor + " x " + factor + " entries." : "");
-  $("heading").addEventListener("click", () => show(whole));
+  $("back").addEventListener("click", () => show(whole));
   chooseLayer(0, false);
 }
 </script>

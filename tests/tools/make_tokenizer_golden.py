@@ -147,9 +147,9 @@ def main():
         rng = random.Random(name)
         tokens = [t.content for t in tok.get_added_tokens_decoder().values()]
         texts = HAND_WRITTEN + [line for line in TEXT.splitlines() if line]
-        while len(texts) < 400:
+        while len(texts) < 330:
             text = generate(rng, tokens)
-            if len(text) <= 250:
+            if len(text) <= 120:
                 texts.append(text)
         with open(folder / f"tiny-{name}.jsonl", "w", encoding="utf-8") as file:
             for text in texts:

@@ -10,16 +10,14 @@
 
 namespace limpid::kernels::cpu {
 
-// `size` numbers, zero at first, whose first one starts a cache line: a wide
-// register that crosses a line costs two loads.
+// `size` numbers of no particular value, the first of which starts a cache line:
+// a wide register that crosses a line costs two loads.
 template <typename T>
 class AlignedBuffer {
  public:
   explicit AlignedBuffer(int64_t size)
       : data_(static_cast<T*>(
-            ::operator new(static_cast<size_t>(size) * sizeof(T), kLine))) {
-    std::uninitialized_fill_n(data_.get(), size, T{0});
-  }
+            ::operator new(static_cast<size_t>(size) * sizeof(T), kLine))) {}
 
   T* data() const { return data_.get(); }
   T& operator[](int64_t i) const { return data_.get()[i]; }

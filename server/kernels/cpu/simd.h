@@ -18,15 +18,20 @@
 
 #if defined(__GNUC__)
 #define LIMPID_INLINE inline __attribute__((always_inline))
-// The iterations of the next loop do not touch each other's memory.
+// LIMPID_IVDEP: iterations of the next loop do not touch each other's memory.
+// LIMPID_UNROLL writes the next loop out, before the loops inside it become
+// vector instructions; that is what puts an array of sums into registers.
 #if defined(__clang__)
 #define LIMPID_IVDEP _Pragma("clang loop vectorize(enable)")
+#define LIMPID_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LIMPID_IVDEP _Pragma("GCC ivdep")
+#define LIMPID_UNROLL _Pragma("GCC unroll 8")
 #endif
 #else
 #define LIMPID_INLINE inline
 #define LIMPID_IVDEP
+#define LIMPID_UNROLL
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__)

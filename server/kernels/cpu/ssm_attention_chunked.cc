@@ -36,7 +36,7 @@ constexpr int kChunk = 32;
 constexpr int kPad = kMaxConvWidth;
 constexpr int kWindow = kPad + kChunk;
 // Channels whose inputs are transposed together: neighbours share cache lines.
-constexpr int kGroup = 16;
+constexpr int64_t kGroup = 16;
 
 constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -48,15 +48,16 @@ struct Workspace {
   explicit Workspace(const SsmAttention<T>& op)
       : op(op),
         num_states(op.ssm.state_size),
+        group(std::min(kGroup, op.channel_end - op.channel_begin)),
         // Not a power of two, or all states of a column would share a set of
         // the cache.
         stride(RoundUp(op.row_end + kWindow + kPad, 64) + 16),
         keys(num_states * stride),
         b(num_states * stride),
         c(num_states * stride),
-        delta(kGroup * stride),
-        source(kGroup * stride),
-        row_scale(kGroup * stride),
+        delta(group * stride),
+        source(group * stride),
+        row_scale(group * stride),
         input(stride),
         suffix(stride),
         raw_key(stride),
@@ -66,13 +67,14 @@ struct Workspace {
 
   const SsmAttention<T>& op;
   int64_t num_states;
+  int64_t group;  // channels transposed together
   int64_t stride;
   AlignedBuffer<T> keys;       // [N, stride], column j at kPad + j
   AlignedBuffer<T> b;          // [N, stride], column = position
   AlignedBuffer<T> c;          // [N, stride], column = position
-  AlignedBuffer<T> delta;      // [kGroup, stride]
-  AlignedBuffer<T> source;     // [kGroup, stride]
-  AlignedBuffer<T> row_scale;  // [kGroup, stride]
+  AlignedBuffer<T> delta;      // [group, stride]
+  AlignedBuffer<T> source;     // [group, stride]
+  AlignedBuffer<T> row_scale;  // [group, stride]
   // Of the current channel.
   AlignedBuffer<T> input;      // [stride]: source_j delta_j
   AlignedBuffer<T> suffix;     // [stride]: sum of delta after j, to row_begin
@@ -110,19 +112,27 @@ struct Chunked {
     const SsmAttention<T>& op = work.op;
     const SelectiveSsm<T>& ssm = op.ssm;
     for (int64_t n = 0; n < ssm.state_size; ++n) {
-      Transpose(ssm.b + n, ssm.b_stride, 0, op.row_end, 1,
-                work.b.data() + n * work.stride, work.stride);
-      Transpose(ssm.c + n, ssm.c_stride, op.row_begin, op.row_end, 1,
-                work.c.data() + n * work.stride, work.stride);
+      T* b = work.b.data() + n * work.stride;
+      T* c = work.c.data() + n * work.stride;
+      Transpose(ssm.b + n, ssm.b_stride, 0, op.row_end, 1, b, work.stride);
+      Transpose(ssm.c + n, ssm.c_stride, op.row_begin, op.row_end, 1, c,
+                work.stride);
+      // The last chunk reads on to its full size.
+      std::fill_n(b + op.row_end, kChunk, T{0});
+      std::fill_n(c + op.row_end, kChunk, T{0});
     }
-    std::fill_n(work.source.data(), kGroup * work.stride, T{1});
-    std::fill_n(work.row_scale.data(), kGroup * work.stride, T{1});
+    if (op.source_scale == nullptr) {
+      std::fill_n(work.source.data(), work.group * work.stride, T{1});
+    }
+    if (op.row_scale == nullptr) {
+      std::fill_n(work.row_scale.data(), work.group * work.stride, T{1});
+    }
     const int64_t plane =
         (op.row_end - op.row_begin) * op.ssm.num_positions;
     for (int64_t first = op.channel_begin; first < op.channel_end;
-         first += kGroup) {
+         first += work.group) {
       const int count = static_cast<int>(
-          std::min<int64_t>(kGroup, op.channel_end - first));
+          std::min(work.group, op.channel_end - first));
       Transpose(ssm.delta + first, ssm.delta_stride, 0, op.row_end, count,
                 work.delta.data(), work.stride);
       if (op.source_scale != nullptr) {
@@ -233,6 +243,33 @@ struct Chunked {
     }
   }
 
+  // kRows x kPanel entries of Q K. `sum` is only indexed by constants once the
+  // loops are written out: else it would live in memory.
+  template <typename T>
+  static LIMPID_INLINE void Tile(const T* query, const T* key, int64_t stride,
+                                 int64_t num_states, T* __restrict out,
+                                 int64_t out_stride) {
+    constexpr int kColumns = kPanel<T>;
+    T sum[kRows][kColumns];
+    LIMPID_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      for (int w = 0; w < kColumns; ++w) sum[r][w] = query[r] * key[w];
+    }
+    for (int64_t n = 1; n < num_states; ++n) {
+      LIMPID_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const T q = query[n * kChunk + r];
+        for (int w = 0; w < kColumns; ++w) {
+          sum[r][w] += q * key[n * stride + w];
+        }
+      }
+    }
+    LIMPID_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      for (int w = 0; w < kColumns; ++w) out[r * out_stride + w] = sum[r][w];
+    }
+  }
+
   // Sets all columns of the chunk's rows to Q K, and moves K on to the end of
   // the chunk while a panel of it is in the first cache.
   template <typename T>
@@ -243,30 +280,18 @@ struct Chunked {
     const int64_t num_states = work.num_states;
     for (int64_t j = 0; j < b; j += kColumns) {
       T* __restrict key = work.keys.data() + kPad + j;
-      const int columns =
-          static_cast<int>(std::min<int64_t>(kColumns, width - j));
+      const bool full = j + kColumns <= width;
       for (int i = 0; i < rows; i += kRows) {
         const T* query = work.query.data() + i;
-        alignas(64) T sum[kRows][kColumns] = {};
-        for (int64_t n = 0; n < num_states; ++n) {
-          for (int r = 0; r < kRows; ++r) {
-            for (int w = 0; w < kColumns; ++w) {
-              sum[r][w] += query[n * kChunk + r] * key[n * work.stride + w];
-            }
-          }
-        }
-        T* __restrict out_row = out + i * width + j;
-        if (columns == kColumns && rows - i >= kRows) {
-          for (int r = 0; r < kRows; ++r) {
-            for (int w = 0; w < kColumns; ++w) {
-              out_row[r * width + w] = sum[r][w];
-            }
-          }
+        T* __restrict tile = out + i * width + j;
+        if (full && i + kRows <= rows) {
+          Tile(query, key, work.stride, num_states, tile, width);
         } else {
-          for (int r = 0; r < kRows && i + r < rows; ++r) {
-            for (int w = 0; w < columns; ++w) {
-              out_row[r * width + w] = sum[r][w];
-            }
+          alignas(64) T whole[kRows * kColumns];
+          Tile(query, key, work.stride, num_states, whole, kColumns);
+          const int64_t columns = std::min<int64_t>(kColumns, width - j);
+          for (int r = 0; r < std::min(kRows, rows - i); ++r) {
+            std::copy_n(whole + r * kColumns, columns, tile + r * width);
           }
         }
       }
@@ -294,37 +319,55 @@ struct Chunked {
     }
   }
 
-  // Adds what the chunk's own keys give. Leaves them decayed to its last row.
-  template <typename T>
-  static LIMPID_INLINE void MultiplyInside(Workspace<T>& work, const T* source,
-                                           const T* row_scale, int64_t b,
-                                           int rows, T* __restrict out) {
-    const int64_t width = work.op.ssm.num_positions;
-    alignas(64) T column[kChunk];
-    for (int w = 0; w < kChunk; ++w) column[w] = static_cast<T>(w);
-    // Entry (i, b + w) at kPad + w, zeros around.
-    alignas(64) T entry[kWindow + kPad] = {};
-    alignas(64) T result[kWindow];
-    for (int i = 0; i < rows; ++i) {
-      alignas(64) T sum[kChunk] = {};
+  // Entries of rows [begin, end) with the chunk's own keys, of which only the
+  // first kColumns can be before them; decays the keys to row end - 1. Entry
+  // (i, w) stands at entries[i][kPad + w].
+  template <int kColumns, typename T>
+  static LIMPID_INLINE void Triangle(Workspace<T>& work, const T* source,
+                                     int64_t b, int begin, int end,
+                                     T (*entries)[kWindow + kPad]) {
+    alignas(64) T column[kColumns];
+    for (int w = 0; w < kColumns; ++w) column[w] = static_cast<T>(w);
+    for (int i = begin; i < end; ++i) {
+      alignas(64) T sum[kColumns] = {};
       const T row = static_cast<T>(i);
       for (int64_t n = 0; n < work.num_states; ++n) {
         T* __restrict key = work.local_key.data() + n * kChunk;
         const T decay = work.decay[n * kChunk + i];
         const T c = work.c[n * work.stride + b + i];
-        for (int w = 0; w < kChunk; ++w) {
+        for (int w = 0; w < kColumns; ++w) {
           // Key i itself and those after it are not decayed by this row.
           const T k = key[w] * (column[w] < row ? decay : T{1});
           key[w] = k;
           sum[w] += c * k;
         }
       }
-      for (int w = 0; w < kChunk; ++w) {
-        entry[kPad + w] = column[w] <= row ? sum[w] : T{0};
+      for (int w = 0; w < kColumns; ++w) {
+        entries[i][kPad + w] = column[w] <= row ? sum[w] : T{0};
       }
-      entry[kPad + i] += work.skip * source[i];
-      Convolve(work, entry, result);
+      entries[i][kPad + i] += work.skip * source[i];
+    }
+  }
 
+  // Adds what the chunk's own keys give. Leaves them decayed to its last row.
+  template <typename T>
+  static LIMPID_INLINE void MultiplyInside(Workspace<T>& work, const T* source,
+                                           const T* row_scale, int64_t b,
+                                           int rows, T* __restrict out) {
+    constexpr int kHalf = kChunk / 2;
+    const int64_t width = work.op.ssm.num_positions;
+    // All rows first and then the convolution of all: a load that overlaps two
+    // stores just made has to wait for both.
+    alignas(64) T entries[kChunk][kWindow + kPad];
+    for (int i = 0; i < rows; ++i) {
+      for (int x = 0; x < kWindow + kPad; ++x) entries[i][x] = 0;
+    }
+    Triangle<kHalf>(work, source, b, 0, std::min(rows, kHalf), entries);
+    Triangle<kChunk>(work, source, b, kHalf, rows, entries);
+
+    alignas(64) T result[kWindow];
+    for (int i = 0; i < rows; ++i) {
+      Convolve(work, entries[i], result);
       const T scale = row_scale[i];
       T* __restrict out_row = out + i * width + b - kPad;
       if (b >= kPad && b + kChunk <= width) {

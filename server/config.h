@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Settings of the server: flags over a configuration file over defaults,
+// checked as a whole.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/status.h"
+
+namespace limpid {
+
+// Valid settings. Fields as in limpid.config.v1.ServerConfig.
+struct Settings {
+  std::string model_repository;
+  std::string listen = "127.0.0.1:0";
+  std::optional<std::string> metrics = "127.0.0.1:0";  // none: off
+  std::string device = "auto";
+  bool allow_plaintext = false;
+  std::optional<std::string> health;
+  std::vector<std::string> startup_models;  // empty: all
+  bool reflection = true;
+  absl::Duration drain = absl::Seconds(10);
+
+  int64_t max_tokens = 4096;
+  int64_t max_request_bytes = int64_t{16} << 20;
+  int64_t max_unary_reply_bytes = int64_t{64} << 20;
+  int64_t max_request_memory_bytes = int64_t{8} << 30;
+  int64_t max_queue_size = 256;
+  absl::Duration max_request_time = absl::Seconds(600);
+
+  std::optional<int64_t> workers;  // none: see NumWorkers
+  int64_t threads_per_worker = 1;
+
+  std::string log_format = "json";
+  std::string log_level = "info";
+};
+
+// Workers on a device, "cpu" or "cuda:N": as set, else one per core on the CPU
+// and one on a GPU.
+int64_t NumWorkers(const Settings& settings, const std::string& device);
+
+// What the command line asks for.
+struct CommandLine {
+  enum class Action { kServe, kPrintConfig, kPrint };
+  Action action = Action::kServe;
+  // kPrint: help or version. kPrintConfig: the effective configuration as JSON,
+  // which can be read again with --config.
+  std::string text;
+  Settings settings;
+};
+
+// Reads flags, without the program's name, and the file that --config names.
+// INVALID_ARGUMENT names every mistake at once: unknown flags and fields, wrong
+// types, values out of range, settings that contradict each other. A mistake of
+// a flag has the flag as its field, one of the file the field's path.
+absl::StatusOr<CommandLine> ParseCommandLine(
+    const std::vector<std::string>& arguments);
+
+}  // namespace limpid

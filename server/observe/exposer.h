@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// GET /metrics over HTTP.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "prometheus/registry.h"
+#include "server/base/status.h"
+
+namespace limpid {
+
+// Serves a registry until it is destroyed. Scrapers that connect and stay
+// silent hold a thread each, so keep the port off public networks.
+class MetricsExposer {
+ public:
+  // `host_port` as "127.0.0.1:0" or "[::1]:9090"; port 0 takes a free one.
+  // FAILED_PRECONDITION, reason METRICS_LISTEN_FAILED, if it can't be opened.
+  static absl::StatusOr<std::unique_ptr<MetricsExposer>> Open(
+      const std::string& host_port,
+      std::shared_ptr<prometheus::Registry> registry);
+  virtual ~MetricsExposer() = default;
+
+  // HOST:PORT with the port in use.
+  virtual const std::string& address() const = 0;
+};
+
+}  // namespace limpid

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/observe/log.h"
+
+#include <spdlog/logger.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace limpid {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+spdlog::level::level_enum ToSpdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      break;
+  }
+  return spdlog::level::err;
+}
+
+const char* LevelName(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      break;
+  }
+  return "error";
+}
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string AsJson(const std::string& time, LogLevel level,
+                   absl::string_view message, const LogFields& fields) {
+  Json line;
+  line["time"] = time;
+  line["level"] = LevelName(level);
+  line["message"] = std::string(message);
+  for (const auto& [name, value] : fields) {
+    std::visit([&line, name = name](const auto& v) { line[name] = v; }, value);
+  }
+  return Dump(line);
+}
+
+std::string AsText(const std::string& time, LogLevel level,
+                   absl::string_view message, const LogFields& fields) {
+  std::string line = absl::StrCat(time, " ", LevelName(level), " ",
+                                  absl::Utf8SafeCEscape(message));
+  for (const auto& [name, value] : fields) {
+    absl::StrAppend(&line, " ", name, "=");
+    std::visit([&line](const auto& v) { line += Dump(Json(v)); }, value);
+  }
+  return line;
+}
+
+// Milliseconds with three digits behind the point.
+double Milliseconds(absl::Duration duration) {
+  return static_cast<double>(absl::ToInt64Microseconds(duration)) / 1000;
+}
+
+bool OurFault(absl::StatusCode code) {
+  return code == absl::StatusCode::kInternal ||
+         code == absl::StatusCode::kUnknown ||
+         code == absl::StatusCode::kDataLoss;
+}
+
+}  // namespace
+
+struct Log::Impl {
+  Impl(const LogOptions& options, spdlog::sink_ptr sink)
+      : format(options.format), logger("limpid", std::move(sink)) {
+    logger.set_pattern("%v");
+    logger.set_level(ToSpdlog(options.level));
+    logger.flush_on(spdlog::level::trace);
+  }
+
+  const LogFormat format;
+  spdlog::logger logger;
+};
+
+Log::Log(const LogOptions& options)
+    : impl_(std::make_unique<Impl>(
+          options, std::make_shared<spdlog::sinks::stderr_sink_mt>())) {}
+
+Log::Log(const LogOptions& options, std::ostream& out)
+    : impl_(std::make_unique<Impl>(
+          options, std::make_shared<spdlog::sinks::ostream_sink_mt>(out))) {}
+
+Log::~Log() = default;
+
+void Log::Write(LogLevel level, absl::string_view message,
+                const LogFields& fields) {
+  if (!impl_->logger.should_log(ToSpdlog(level))) return;
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ",
+                                            absl::Now(), absl::UTCTimeZone());
+  const std::string line = impl_->format == LogFormat::kJson
+                               ? AsJson(time, level, message, fields)
+                               : AsText(time, level, message, fields);
+  // The line is an argument and not the format: it may hold braces.
+  impl_->logger.log(ToSpdlog(level), "{}", line);
+}
+
+void Log::Request(const RequestLine& line) {
+  LogFields fields = {
+      {"request_id", line.request_id},
+      {"rpc", std::string(line.rpc)},
+      {"model", line.model},
+      {"method", line.method},
+      {"code", absl::StatusCodeToString(line.code)},
+  };
+  if (!line.reason.empty()) fields.push_back({"reason", line.reason});
+  fields.push_back({"tokens", line.num_tokens});
+  fields.push_back({"total_ms", Milliseconds(line.total)});
+  fields.push_back({"queue_ms", Milliseconds(line.queue)});
+  fields.push_back({"compute_ms", Milliseconds(line.compute)});
+  fields.push_back({"serialize_ms", Milliseconds(line.serialize)});
+  fields.push_back({"reply_bytes", line.reply_bytes});
+  Write(OurFault(line.code) ? LogLevel::kWarning : LogLevel::kInfo, "request",
+        fields);
+}
+
+void Log::Flush() { impl_->logger.flush(); }
+
+}  // namespace limpid

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/observe/metrics.h"
+
+#include "absl/strings/ascii.h"
+
+namespace limpid {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Histogram;
+using Buckets = Histogram::BucketBoundaries;
+
+const Buckets kSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                          0.5,   1,      2.5,   5,    10,    25,   50,  100,
+                          250,   600};
+const Buckets kTokens = {1,   4,    16,   64,    128,   256,    512,
+                         1024, 2048, 4096, 16384, 65536, 262144, 1048576};
+const Buckets kBytes = {1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18,
+                        1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+// Float32 gives about 1e-6; from 1e-4 on something is wrong.
+const Buckets kRatios = {1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5,
+                         3e-5, 1e-4, 1e-3, 1e-2, 0.1,  1};
+
+template <typename Builder>
+auto* Build(Builder builder, const char* name, const char* help,
+            prometheus::Registry& registry) {
+  return &builder.Name(name).Help(help).Register(registry);
+}
+
+}  // namespace
+
+std::string CodeName(absl::StatusCode code) {
+  return absl::StatusCodeToString(code);
+}
+
+std::string GoCodeName(absl::StatusCode code) {
+  if (code == absl::StatusCode::kOk) return "OK";
+  if (code == absl::StatusCode::kCancelled) return "Canceled";
+  std::string name;
+  bool start = true;
+  for (const char c : CodeName(code)) {
+    if (c == '_') {
+      start = true;
+    } else {
+      name += start ? c : absl::ascii_tolower(c);
+      start = false;
+    }
+  }
+  return name;
+}
+
+Metrics::Metrics(absl::string_view version)
+    : registry_(std::make_shared<prometheus::Registry>()) {
+  prometheus::Registry& r = *registry_;
+  requests_ = Build(BuildCounter(), "limpid_requests_total",
+                    "Explanations by how they ended.", r);
+  request_seconds_ =
+      Build(BuildHistogram(), "limpid_request_duration_seconds",
+            "From the request's arrival to the end of its reply.", r);
+  queue_seconds_ = Build(BuildHistogram(), "limpid_queue_duration_seconds",
+                         "Waiting for a worker.", r);
+  compute_seconds_ = Build(BuildHistogram(), "limpid_compute_duration_seconds",
+                           "Computing an explanation.", r);
+  serialize_seconds_ =
+      Build(BuildHistogram(), "limpid_serialize_duration_seconds",
+            "Packing an explanation.", r);
+  first_chunk_seconds_ = Build(
+      BuildHistogram(), "limpid_time_to_first_chunk_seconds",
+      "From a streamed request's arrival to its first piece of a tensor.", r);
+  input_tokens_ = Build(BuildHistogram(), "limpid_input_tokens",
+                        "Length of explained inputs in tokens or patches.", r);
+  response_bytes_ = Build(BuildHistogram(), "limpid_response_bytes",
+                          "Bytes of a reply's messages.", r);
+  reconstruction_error_ =
+      Build(BuildHistogram(), "limpid_reconstruction_error_ratio",
+            "Largest reconstruction residual of an explanation's layers.", r);
+  load_seconds_ = Build(BuildHistogram(), "limpid_model_load_duration_seconds",
+                        "Loading and warming a model.", r);
+  resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
+                          "Bytes held for a model's weights.", r);
+  rpcs_started_ = Build(BuildCounter(), "grpc_server_started_total",
+                        "RPCs started.", r);
+  rpcs_handled_ = Build(BuildCounter(), "grpc_server_handled_total",
+                        "RPCs ended, by code.", r);
+  rpc_seconds_ = Build(BuildHistogram(), "grpc_server_handling_seconds",
+                       "From an RPC's start to its end.", r);
+  in_flight_ = &Build(BuildGauge(), "limpid_requests_in_flight",
+                      "Requests that have no reply yet.", r)
+                    ->Add({});
+  queue_size_ = &Build(BuildGauge(), "limpid_queue_size",
+                       "Explanations that wait for a worker.", r)
+                     ->Add({});
+  wasted_seconds_ =
+      &Build(BuildCounter(), "limpid_cancelled_compute_seconds_total",
+             "Compute time of explanations that were given up.", r)
+           ->Add({});
+  Build(BuildGauge(), "limpid_build_info", "1, labelled with the version.", r)
+      ->Add({{"version", std::string(version)}})
+      .Set(1);
+}
+
+void Metrics::ExplanationEnded(const ExplanationMetrics& e) {
+  requests_
+      ->Add({{"model", e.model},
+             {"method", e.method},
+             {"code", CodeName(e.code)}})
+      .Increment();
+  const prometheus::Labels model = {{"model", e.model}};
+  const auto seconds = [&](Histograms family, absl::Duration took) {
+    if (took > absl::ZeroDuration()) {
+      family->Add(model, kSeconds).Observe(absl::ToDoubleSeconds(took));
+    }
+  };
+  seconds(request_seconds_, e.request);
+  seconds(queue_seconds_, e.queue);
+  seconds(compute_seconds_, e.compute);
+  seconds(serialize_seconds_, e.serialize);
+  seconds(first_chunk_seconds_, e.first_chunk);
+  if (e.num_tokens > 0) {
+    input_tokens_->Add(model, kTokens)
+        .Observe(static_cast<double>(e.num_tokens));
+  }
+  if (e.reply_bytes > 0) {
+    response_bytes_->Add(model, kBytes)
+        .Observe(static_cast<double>(e.reply_bytes));
+  }
+  if (e.reconstruction_error >= 0) {
+    reconstruction_error_->Add(model, kRatios).Observe(e.reconstruction_error);
+  }
+}
+
+void Metrics::AddInFlight(int64_t delta) {
+  in_flight_->Increment(static_cast<double>(delta));
+}
+
+void Metrics::OnQueueSize(int64_t num_queued) {
+  queue_size_->Set(static_cast<double>(num_queued));
+}
+
+void Metrics::ComputeWasted(absl::Duration compute) {
+  wasted_seconds_->Increment(absl::ToDoubleSeconds(compute));
+}
+
+void Metrics::LoadEnded(const std::string& model, absl::Duration took,
+                        absl::StatusCode code) {
+  load_seconds_->Add({{"model", model}, {"code", CodeName(code)}}, kSeconds)
+      .Observe(absl::ToDoubleSeconds(took));
+}
+
+void Metrics::SetResidentBytes(const std::string& model, int64_t bytes) {
+  resident_bytes_->Add({{"model", model}}).Set(static_cast<double>(bytes));
+}
+
+void Metrics::RpcStarted(const char* type, const char* service,
+                         const char* method) {
+  rpcs_started_
+      ->Add({{"grpc_type", type},
+             {"grpc_service", service},
+             {"grpc_method", method}})
+      .Increment();
+}
+
+void Metrics::RpcHandled(const char* type, const char* service,
+                         const char* method, absl::StatusCode code,
+                         absl::Duration took) {
+  rpcs_handled_
+      ->Add({{"grpc_type", type},
+             {"grpc_service", service},
+             {"grpc_method", method},
+             {"grpc_code", GoCodeName(code)}})
+      .Increment();
+  rpc_seconds_
+      ->Add({{"grpc_type", type},
+             {"grpc_service", service},
+             {"grpc_method", method}},
+            kSeconds)
+      .Observe(absl::ToDoubleSeconds(took));
+}
+
+}  // namespace limpid

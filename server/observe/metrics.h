@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every metric of the server. Labels come from closed sets: models of the
+// repository, listed methods, status codes; whoever calls this replaces
+// anything else by kUnknown, so that no request can make a new time series.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "prometheus/family.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/counter.h"
+#include "prometheus/registry.h"
+#include "server/schedule/worker_pool.h"
+
+namespace limpid {
+
+inline constexpr char kUnknown[] = "unknown";
+
+// An explanation that has ended, as metrics see it.
+struct ExplanationMetrics {
+  std::string model = kUnknown;
+  std::string method = kUnknown;  // attribution method
+  absl::StatusCode code = absl::StatusCode::kOk;
+  absl::Duration request;
+  // Zero durations and counts mean that it did not get that far.
+  absl::Duration queue;
+  absl::Duration compute;
+  absl::Duration serialize;
+  absl::Duration first_chunk;  // streams only
+  int64_t num_tokens = 0;
+  int64_t reply_bytes = 0;
+  // Largest of the layers; negative: none.
+  double reconstruction_error = -1;
+};
+
+// Thread-safe.
+class Metrics final : public PoolObserver {
+ public:
+  explicit Metrics(absl::string_view version);
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // limpid_requests_total{model,method,code} and, by model,
+  // limpid_{request,queue,compute,serialize}_duration_seconds,
+  // limpid_time_to_first_chunk_seconds, limpid_input_tokens,
+  // limpid_response_bytes, limpid_reconstruction_error_ratio.
+  void ExplanationEnded(const ExplanationMetrics& explanation);
+
+  // limpid_requests_in_flight.
+  void AddInFlight(int64_t delta);
+  // limpid_queue_size.
+  void OnQueueSize(int64_t num_queued) override;
+  // limpid_cancelled_compute_seconds_total: spent on what nobody got.
+  void ComputeWasted(absl::Duration compute);
+
+  // limpid_model_load_duration_seconds{model,code}.
+  void LoadEnded(const std::string& model, absl::Duration took,
+                 absl::StatusCode code);
+  // limpid_model_resident_bytes{model}; 0 when it is not resident.
+  void SetResidentBytes(const std::string& model, int64_t bytes);
+
+  // grpc_server_started_total, grpc_server_handled_total and
+  // grpc_server_handling_seconds, with go-grpc's labels. `type` is "unary" or
+  // "server_stream".
+  void RpcStarted(const char* type, const char* service, const char* method);
+  void RpcHandled(const char* type, const char* service, const char* method,
+                  absl::StatusCode code, absl::Duration took);
+
+  const std::shared_ptr<prometheus::Registry>& registry() const {
+    return registry_;
+  }
+
+ private:
+  template <typename T>
+  using Family = prometheus::Family<T>*;
+  using Counters = Family<prometheus::Counter>;
+  using Gauges = Family<prometheus::Gauge>;
+  using Histograms = Family<prometheus::Histogram>;
+
+  const std::shared_ptr<prometheus::Registry> registry_;
+  Counters requests_;
+  Histograms request_seconds_;
+  Histograms queue_seconds_;
+  Histograms compute_seconds_;
+  Histograms serialize_seconds_;
+  Histograms first_chunk_seconds_;
+  Histograms input_tokens_;
+  Histograms response_bytes_;
+  Histograms reconstruction_error_;
+  Histograms load_seconds_;
+  Gauges resident_bytes_;
+  Counters rpcs_started_;
+  Counters rpcs_handled_;
+  Histograms rpc_seconds_;
+  prometheus::Gauge* in_flight_;
+  prometheus::Gauge* queue_size_;
+  prometheus::Counter* wasted_seconds_;
+};
+
+// "INVALID_ARGUMENT", and as go-grpc's metrics spell it, "InvalidArgument".
+std::string CodeName(absl::StatusCode code);
+std::string GoCodeName(absl::StatusCode code);
+
+}  // namespace limpid
