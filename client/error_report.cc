@@ -32,7 +32,9 @@ void Decode(const google::protobuf::Any& detail, ErrorReport& report) {
   google::rpc::RequestInfo request;
   if (detail.UnpackTo(&info)) {
     report.reason = info.reason();
-    report.metadata.insert(info.metadata().begin(), info.metadata().end());
+    for (const auto& [key, value] : info.metadata()) {
+      report.metadata[key] = value;
+    }
   } else if (detail.UnpackTo(&bad_request)) {
     for (const auto& violation : bad_request.field_violations()) {
       report.violations.emplace_back(violation.field(),

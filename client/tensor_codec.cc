@@ -201,8 +201,8 @@ absl::StatusOr<std::vector<float>> UnpackFloats(const v1::Tensor& tensor) {
 
 absl::StatusOr<std::vector<int64_t>> UnpackInts(const v1::Tensor& tensor) {
   if (absl::Status s = CheckTensor(tensor); !s.ok()) return s;
-  if (tensor.header().data_type() != v1::DATA_TYPE_INT64 || IsTriangle(tensor.header()) ||
-      tensor.floats_size() > 0) {
+  if (tensor.header().data_type() != v1::DATA_TYPE_INT64 ||
+      IsTriangle(tensor.header()) || tensor.floats_size() > 0) {
     return DamagedTensor(tensor.header(), "does not hold integers");
   }
   std::vector<int64_t> out(tensor.data().size() / sizeof(int64_t));

@@ -29,7 +29,7 @@ Flags ParseFlags(const std::vector<std::string>& arguments,
   const auto text = [&](const char* name,
                         std::optional<std::string> Flags::*value,
                         const char* type, const char* help) {
-    CLI::Option* option = app.add_option(name, help);
+    CLI::Option* option = app.add_option(name, CLI::callback_t(), help);
     option->type_name(type);
     // Zero values are allowed, so that a missing one does not hide what else is
     // wrong.

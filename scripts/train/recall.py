@@ -240,10 +240,7 @@ itself, the last token, is no candidate.
 
 - Layout: Hugging Face `MambaForCausalLM`, tied head;
   E={config['hidden_size']}, {config['num_hidden_layers']} layer, D={config['intermediate_size']}, N={config['state_size']}, K={config['conv_kernel']},
-  V={config['vocab_size']} (`<|endoftext|>`, digits, letters). One layer
-  is enough here and keeps the route from pair to answer unambiguous; models
-  of two layers were as accurate, but part of them passed the answer on
-  through tokens in between.
+  V={config['vocab_size']} (`<|endoftext|>`, digits, letters).
 - Size: {export.describe_size(folder)}.
 - Tokenizer: layout of a byte-level BPE without merges; its vocabulary holds
   the needed characters alone, others cannot be encoded.
@@ -278,8 +275,14 @@ largest value):
 input-x-gradient is the sum over E of e * d logit / d e; integrated-gradients
 takes the zero baseline and 64 nodes t = u^3 at midpoints u; raw-attention is the last row of the
 implicit attention (recurrence, skip, convolution, activation and gate) with
-|.| averaged over channels and layers. Nothing in training asked for
-any of these rates.
+|.| averaged over channels and layers.
+
+The loss asks for none of these rates, but the design was chosen with them in
+view, on other seeds: three models of two layers were as accurate, with
+78-99 % for integrated-gradients and 10-66 % for raw-attention. One layer keeps
+the route from pair to answer short. Half the steps, without short lists, gave
+one layer 98 % for integrated-gradients and 16 % for raw-attention: accuracy
+alone does not make raw attention point at the pair.
 
 ## Use and limits
 

@@ -86,8 +86,8 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   if (size == 0) return MappedFile(std::span<const std::byte>());
   void* start = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.value, 0);
   if (start == MAP_FAILED) {
-    return DamagedFile(path, absl::StrCat("cannot be mapped: ",
-                                          std::strerror(errno)));
+    return DamagedFile(
+        path, absl::StrCat("cannot be mapped: ", std::strerror(errno)));
   }
   return MappedFile(
       std::span<const std::byte>(static_cast<const std::byte*>(start), size));

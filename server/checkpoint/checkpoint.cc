@@ -22,8 +22,8 @@ using Json = nlohmann::json;
 constexpr char kConfig[] = "config.json";
 constexpr char kWeights[] = "model.safetensors";
 constexpr char kIndex[] = "model.safetensors.index.json";
-constexpr const char* kTokenizers[] = {
-    "rwkv_vocab_v20230424.txt", "tokenizer.json", "tokenizer.model"};
+constexpr const char* kTokenizers[] = {"rwkv_vocab_v20230424.txt",
+                                       "tokenizer.json", "tokenizer.model"};
 constexpr size_t kMaxConfigBytes = 16 << 20;
 constexpr size_t kMaxIndexBytes = 64 << 20;
 constexpr int kMaxDepth = 64;
@@ -62,8 +62,8 @@ absl::Status NoWeights(const std::string& folder) {
   if (!fs::is_directory(folder, error)) {
     return Missing(folder, "no such model folder");
   }
-  for (fs::directory_iterator entry(folder, error), end;
-       !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (!absl::EndsWith(name, ".bin") && !absl::EndsWith(name, ".pt") &&
         !absl::EndsWith(name, ".pth") && !absl::EndsWith(name, ".ckpt")) {
@@ -84,8 +84,7 @@ absl::Status NoWeights(const std::string& folder) {
 }
 
 bool IsPlainFileName(const std::string& name) {
-  return !name.empty() && name != "." &&
-         name.find("..") == std::string::npos &&
+  return !name.empty() && name != "." && name.find("..") == std::string::npos &&
          name.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
 }
 
@@ -109,11 +108,11 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(
     }
     const std::string& name = shard.get_ref<const std::string&>();
     if (!IsPlainFileName(name)) {
-      return Damaged(path,
-                     absl::StrCat("its shard \"",
-                                  absl::CEscape(name.substr(0, 200)),
-                                  "\" is not a plain file name"),
-                     tensor);
+      return Damaged(
+          path,
+          absl::StrCat("its shard \"", absl::CEscape(name.substr(0, 200)),
+                       "\" is not a plain file name"),
+          tensor);
     }
     out[tensor] = name;
   }
@@ -203,18 +202,18 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& folder) {
                        absl::StrCat("is in ", other->second, " too"), tensor);
       }
       if (!single && shard_of.count(tensor) == 0) {
-        return Damaged(Join(folder, name),
-                       absl::StrCat("is not in ", kIndex), tensor);
+        return Damaged(Join(folder, name), absl::StrCat("is not in ", kIndex),
+                       tensor);
       }
       out.tensors_.emplace(tensor, view);
     }
   }
   for (const auto& [tensor, shard] : shard_of) {
     if (out.FileOf(tensor) != shard) {
-      return Damaged(Join(folder, shard),
-                     absl::StrCat("is not in the file, though ", kIndex,
-                                  " says so"),
-                     tensor);
+      return Damaged(
+          Join(folder, shard),
+          absl::StrCat("is not in the file, though ", kIndex, " says so"),
+          tensor);
     }
   }
   return out;

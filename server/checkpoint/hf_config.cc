@@ -101,7 +101,7 @@ absl::StatusOr<HfConfig> HfConfig::Parse(absl::string_view text,
   const std::string plain = QuoteSpecialNumbers(text);
   Json json = Json::parse(plain, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return damaged("not JSON");
-  if (!json.is_object()) return damaged("not a JSON object");
+  if (!json.is_object() || AsDouble(json)) return damaged("not a JSON object");
   auto impl = std::make_unique<Impl>();
   impl->file = std::move(file);
   impl->json = std::make_shared<const Json>(std::move(json));
@@ -137,10 +137,10 @@ int64_t HfConfig::Int(absl::string_view name, int64_t fallback, int64_t min,
           static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   const int64_t number = huge ? 0 : value->get<int64_t>();
   if (huge || number < min || number > max) {
-    const std::string came = huge ? absl::StrCat(value->get<uint64_t>())
-                                  : absl::StrCat(number);
-    impl_->Add(name, absl::StrCat("is ", came, ", must be from ", min, " to ",
-                                  max));
+    const std::string came =
+        huge ? absl::StrCat(value->get<uint64_t>()) : absl::StrCat(number);
+    impl_->Add(name,
+               absl::StrCat("is ", came, ", must be from ", min, " to ", max));
     return fallback;
   }
   return number;

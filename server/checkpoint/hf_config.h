@@ -17,8 +17,8 @@ namespace limpid {
 // Reads fields of a config.json. A missing field takes the default given; a
 // field of the wrong type or out of range is noted and the default returned, so
 // that status() can name every wrong field at once. Accepts the bare Infinity,
-// -Infinity and NaN that Python writes, and {"__float__": "Infinity"}. A null is
-// a missing field. Not thread-safe.
+// -Infinity and NaN that Python writes, and {"__float__": "Infinity"}. A null
+// is a missing field. Not thread-safe.
 class HfConfig {
  public:
   // DATA_LOSS, reason CONFIG_DAMAGED, if the text is not a JSON object.

@@ -91,9 +91,9 @@ bool CheckLayout(const SafetensorsHeader& header, uint64_t data_bytes,
     damage.tensor = item.first;
     if (!CheckSize(item.second, damage.what)) return false;
     if (item.second.end > data_bytes) {
-      damage.what = absl::StrCat("its bytes end at ", item.second.end,
-                                 ", the file has ", data_bytes,
-                                 " behind its header: it is cut short");
+      damage.what =
+          absl::StrCat("its bytes end at ", item.second.end, ", the file has ",
+                       data_bytes, " behind its header: it is cut short");
       return false;
     }
     order.push_back(&item);
@@ -106,11 +106,11 @@ bool CheckLayout(const SafetensorsHeader& header, uint64_t data_bytes,
   for (const Item* item : order) {
     if (item->second.begin != covered) {
       damage.tensor = item->first;
-      damage.what = item->second.begin < covered
-                        ? "its bytes overlap another tensor's"
-                        : absl::StrCat("there is a hole of ",
-                                       item->second.begin - covered,
-                                       " bytes before it");
+      damage.what =
+          item->second.begin < covered
+              ? "its bytes overlap another tensor's"
+              : absl::StrCat("there is a hole of ",
+                             item->second.begin - covered, " bytes before it");
       return false;
     }
     covered = item->second.end;
@@ -159,10 +159,10 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
     header_bytes |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
   }
   if (header_bytes > kMaxHeaderBytes) {
-    return Damaged(path, {absl::StrCat("a header of ", header_bytes,
-                                       " bytes, at most ", kMaxHeaderBytes,
-                                       " are allowed"),
-                          ""});
+    return Damaged(
+        path, {absl::StrCat("a header of ", header_bytes, " bytes, at most ",
+                            kMaxHeaderBytes, " are allowed"),
+               ""});
   }
   if (header_bytes > bytes.size() - kLengthBytes) {
     return Damaged(path, {absl::StrCat("the header of ", header_bytes,

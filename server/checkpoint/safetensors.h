@@ -18,8 +18,18 @@
 
 namespace limpid {
 
-enum class DType { kFloat64, kFloat32, kFloat16, kBFloat16, kInt64, kInt32,
-                   kInt16, kInt8, kUint8, kBool };
+enum class DType {
+  kFloat64,
+  kFloat32,
+  kFloat16,
+  kBFloat16,
+  kInt64,
+  kInt32,
+  kInt16,
+  kInt8,
+  kUint8,
+  kBool
+};
 
 // Size of one element in bytes.
 int64_t ElementBytes(DType dtype);
@@ -65,8 +75,8 @@ class SafetensorsFile {
 
 // Writes a file with the tensors in the order of their names. The file appears
 // under its name only once it is complete. Errors name the path.
-absl::Status WriteSafetensors(const std::string& path,
-                              const std::map<std::string, TensorView>& tensors,
-                              const std::map<std::string, std::string>& metadata);
+absl::Status WriteSafetensors(
+    const std::string& path, const std::map<std::string, TensorView>& tensors,
+    const std::map<std::string, std::string>& metadata);
 
 }  // namespace limpid

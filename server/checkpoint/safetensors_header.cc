@@ -155,8 +155,18 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
 
  private:
   // Where in the header the next event comes from.
-  enum class Place { kStart, kTop, kTopValue, kMetadata, kMetadataValue,
-                     kTensor, kDType, kShape, kOffsets, kEnd };
+  enum class Place {
+    kStart,
+    kTop,
+    kTopValue,
+    kMetadata,
+    kMetadataValue,
+    kTensor,
+    kDType,
+    kShape,
+    kOffsets,
+    kEnd
+  };
 
   bool TopKey(const std::string& name) {
     in_metadata_ = name == kMetadata;
@@ -202,8 +212,8 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
         return Fail(absl::StrCat(in_metadata_ ? kMetadata : "the description",
                                  " is ", what, " instead of an object"));
       case Place::kMetadataValue:
-        return Fail(absl::StrCat(kMetadata, " holds ", what,
-                                 " instead of a string"));
+        return Fail(
+            absl::StrCat(kMetadata, " holds ", what, " instead of a string"));
       case Place::kDType:
         return Fail(absl::StrCat("\"dtype\" is ", what));
       case Place::kShape:

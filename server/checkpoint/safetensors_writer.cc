@@ -29,10 +29,9 @@ absl::Status WriteError(const std::string& path, absl::string_view step,
   if (error == ENOSPC || error == EDQUOT) {
     code = absl::StatusCode::kResourceExhausted;
   }
-  return MakeError(code,
-                   absl::StrCat(path, ": cannot ", step, ": ",
-                                std::strerror(error)),
-                   std::move(details));
+  return MakeError(
+      code, absl::StrCat(path, ": cannot ", step, ": ", std::strerror(error)),
+      std::move(details));
 }
 
 absl::Status BadTensor(const std::string& path, const std::string& name,
@@ -57,8 +56,8 @@ class PendingFile {
 
   absl::Status Create() {
     static std::atomic<uint64_t> counter{0};
-    std::string name = absl::StrCat(path_, ".", ::getpid(), ".",
-                                    counter.fetch_add(1), ".tmp");
+    std::string name =
+        absl::StrCat(path_, ".", ::getpid(), ".", counter.fetch_add(1), ".tmp");
     file_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file_ < 0) return WriteError(path_, "create the file", errno);
     temporary_ = std::move(name);
@@ -109,8 +108,8 @@ absl::Status WriteSafetensors(
     }
     uint64_t bytes = ElementBytes(view.dtype);
     for (const int64_t size : view.shape) {
-      if (size < 0 || __builtin_mul_overflow(
-                          bytes, static_cast<uint64_t>(size), &bytes)) {
+      if (size < 0 ||
+          __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes)) {
         return BadTensor(path, name, "negative or too large shape");
       }
     }

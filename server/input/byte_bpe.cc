@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/input/bpe_model.h"
+#include "server/input/json_part.h"
 #include "server/input/normalizer.h"
 #include "server/input/tokenizer_json.h"
 #include "server/input/unicode.h"
@@ -161,16 +162,16 @@ absl::Status ByteBpe::AddAddedTokens(TokenizerSpec& spec,
     const auto damaged = [&](absl::string_view what) {
       return TokenizerDamaged(
           file, absl::StrCat("added_tokens: \"",
-                             absl::CEscape(token.content.substr(0, 80)),
-                             "\" (", token.id, ") ", what));
+                             absl::CEscape(token.content.substr(0, 80)), "\" (",
+                             token.id, ") ", what));
     };
     if (!seen.emplace(token.content, token.id).second) {
       return damaged("is there twice");
     }
     const auto known = ids_.find(token.content);
     if (known != ids_.end() && known->second != token.id) {
-      return damaged(absl::StrCat("has the id ", known->second,
-                                  " in model.vocab"));
+      return damaged(
+          absl::StrCat("has the id ", known->second, " in model.vocab"));
     }
     if (known == ids_.end() && IsKnown(token.id) &&
         !pieces_[token.id].empty()) {

@@ -4,7 +4,6 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-
 #include "absl/strings/str_cat.h"
 
 namespace limpid {

@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/mapped_file.h"
 #include "server/input/byte_bpe.h"
-#include "server/input/tokenizer_json.h"
+#include "server/input/json_part.h"
 
 namespace limpid {
 namespace {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/input/tokenizer_json.h"
 
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/json_guard.h"
+#include "server/input/json_part.h"
 
 namespace limpid {
 namespace {
@@ -16,16 +16,6 @@ using Json = nlohmann::json;
 constexpr int kMaxDepth = 64;
 constexpr int64_t kMaxValues = 16'000'000;
 
-// A value for a message, which must not grow with the file.
-std::string Shown(const Json& value) {
-  if (value.is_string()) {
-    return absl::StrCat(
-        "\"", absl::CEscape(value.get_ref<const std::string&>().substr(0, 80)),
-        "\"");
-  }
-  return value.is_structured() ? value.type_name() : value.dump();
-}
-
 // The "type" of a part; empty if it has none.
 std::string TypeOf(const Json& json) {
   if (!json.is_object()) return "";
@@ -33,82 +23,6 @@ std::string TypeOf(const Json& json) {
   if (type == json.end() || !type->is_string()) return "";
   return type->get<std::string>();
 }
-
-// Reads one object, which must outlive it. Every getter notes the first mistake and what was asked
-// for, so that Finish can refuse the rest.
-class Reader {
- public:
-  Reader(const std::string& file, std::string part, const Json& json)
-      : file_(file), part_(std::move(part)), json_(json) {
-    if (!json.is_object()) {
-      Damage(absl::StrCat(part_, " is ", Shown(json), ", not an object"));
-    }
-  }
-
-  // Null if it is missing or null.
-  const Json* Get(const char* name) {
-    known_.push_back(name);
-    if (!json_.is_object()) return nullptr;
-    const auto found = json_.find(name);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-  bool Bool(const char* name, bool fallback) {
-    const Json* value = Get(name);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) {
-      Damage(absl::StrCat(Path(name), " is ", Shown(*value),
-                          ", must be true or false"));
-      return fallback;
-    }
-    return value->get<bool>();
-  }
-  std::string String(const char* name) {
-    const Json* value = Get(name);
-    if (value == nullptr || !value->is_string()) {
-      Damage(absl::StrCat(Path(name), " is missing or no string"));
-      return "";
-    }
-    return value->get<std::string>();
-  }
-  // The value must be one of the JSON literals given, or missing.
-  void Only(const char* name, std::initializer_list<Json> allowed) {
-    const Json* value = Get(name);
-    if (value == nullptr) return;
-    for (const Json& one : allowed) {
-      if (*value == one) return;
-    }
-    Unsupported(name, Shown(*value));
-  }
-  void Ignore(const char* name) { known_.push_back(name); }
-
-  void Damage(absl::string_view what) {
-    if (status_.ok()) status_ = TokenizerDamaged(file_, what);
-  }
-  void Unsupported(absl::string_view name, absl::string_view what) {
-    if (status_.ok()) status_ = TokenizerUnsupported(file_, Path(name), what);
-  }
-  std::string Path(absl::string_view name) const {
-    return part_.empty() ? std::string(name) : absl::StrCat(part_, ".", name);
-  }
-
-  // The first mistake; refuses names that were never asked for.
-  absl::Status Finish() {
-    if (!status_.ok()) return status_;
-    for (const auto& [name, value] : json_.items()) {
-      bool is_known = false;
-      for (const char* known : known_) is_known = is_known || name == known;
-      if (!is_known) Unsupported(absl::CEscape(name.substr(0, 80)), "unknown");
-    }
-    return status_;
-  }
-
- private:
-  const std::string& file_;
-  const std::string part_;
-  const Json& json_;
-  std::vector<const char*> known_;
-  absl::Status status_;
-};
 
 // An object of a pipeline, or the list of them under `list` if it is a
 // "Sequence". Missing parts give none.
@@ -118,7 +32,7 @@ absl::StatusOr<std::vector<const Json*>> Steps(const std::string& file,
                                                const char* list) {
   if (json == nullptr) return std::vector<const Json*>();
   if (TypeOf(*json) != "Sequence") return std::vector<const Json*>{json};
-  Reader reader(file, part, *json);
+  JsonPart reader(file, part, *json);
   reader.Ignore("type");
   const Json* items = reader.Get(list);
   if (items == nullptr || !items->is_array()) {
@@ -135,7 +49,7 @@ absl::Status ReadNormalizer(const std::string& file, const Json* json,
   LIMPID_ASSIGN_OR_RETURN(std::vector<const Json*> steps,
                           Steps(file, "normalizer", json, "normalizers"));
   for (const Json* step : steps) {
-    Reader reader(file, "normalizer", *step);
+    JsonPart reader(file, "normalizer", *step);
     const std::string type = reader.String("type");
     if (type != "NFC") {
       reader.Unsupported("type", absl::CEscape(type.substr(0, 80)));
@@ -146,15 +60,15 @@ absl::Status ReadNormalizer(const std::string& file, const Json* json,
   return absl::OkStatus();
 }
 
-absl::Status ReadSplit(const std::string& file, Reader& reader,
+absl::Status ReadSplit(const std::string& file, JsonPart& reader,
                        SplitStep& step) {
   step.invert = reader.Bool("invert", false);
   reader.Only("behavior", {"Isolated", "Removed"});
   step.remove = reader.String("behavior") == "Removed";
   const Json nothing;
   const Json* pattern = reader.Get("pattern");
-  Reader inner(file, reader.Path("pattern"),
-               pattern == nullptr ? nothing : *pattern);
+  JsonPart inner(file, reader.Path("pattern"),
+                 pattern == nullptr ? nothing : *pattern);
   if (inner.Get("String") != nullptr) {
     step.kind = SplitStep::Kind::kLiteral;
     step.literal = inner.String("String");
@@ -180,7 +94,7 @@ absl::Status ReadPretokenizer(const std::string& file, const Json* json,
                           Steps(file, part, json, "pretokenizers"));
   bool is_bytes = false;
   for (const Json* json_step : steps) {
-    Reader reader(file, part, *json_step);
+    JsonPart reader(file, part, *json_step);
     const std::string type = reader.String("type");
     if (is_bytes) {
       // It would see the spelling of bytes, not the text.
@@ -191,8 +105,7 @@ absl::Status ReadPretokenizer(const std::string& file, const Json* json,
       out.use_regex = reader.Bool("use_regex", true);
       reader.Bool("trim_offsets", true);  // About offsets only.
     } else if (type == "Split") {
-      LIMPID_RETURN_IF_ERROR(
-          ReadSplit(file, reader, out.steps.emplace_back()));
+      LIMPID_RETURN_IF_ERROR(ReadSplit(file, reader, out.steps.emplace_back()));
     } else if (type == "Digits") {
       SplitStep& step = out.steps.emplace_back();
       step.kind = SplitStep::Kind::kDigits;
@@ -222,7 +135,7 @@ absl::Status ReadAddedTokens(const std::string& file, const Json* json,
     return TokenizerDamaged(file, "added_tokens is not a list");
   }
   for (const Json& item : *json) {
-    Reader reader(file, absl::StrCat("added_tokens[", out.size(), "]"), item);
+    JsonPart reader(file, absl::StrCat("added_tokens[", out.size(), "]"), item);
     AddedToken& token = out.emplace_back();
     if (!ReadId(reader.Get("id"), token.id)) {
       reader.Damage(absl::StrCat(reader.Path("id"), " is no token id below ",
@@ -262,7 +175,7 @@ bool ReadMerge(const Json& json, std::pair<std::string, std::string>& out) {
 absl::Status ReadModel(const std::string& file, const Json* json,
                        TokenizerSpec& spec) {
   if (json == nullptr) return TokenizerDamaged(file, "model is missing");
-  Reader reader(file, "model", *json);
+  JsonPart reader(file, "model", *json);
   reader.Only("type", {"BPE"});
   reader.Only("dropout", {0.0});
   reader.Only("continuing_subword_prefix", {""});
@@ -274,8 +187,8 @@ absl::Status ReadModel(const std::string& file, const Json* json,
   const Json* vocabulary = reader.Get("vocab");
   const Json* merges = reader.Get("merges");
   LIMPID_RETURN_IF_ERROR(reader.Finish());
-  if (vocabulary == nullptr || !vocabulary->is_object() ||
-      merges == nullptr || !merges->is_array()) {
+  if (vocabulary == nullptr || !vocabulary->is_object() || merges == nullptr ||
+      !merges->is_array()) {
     return TokenizerDamaged(
         file, "model.vocab is not an object, or model.merges not a list");
   }
@@ -285,45 +198,22 @@ absl::Status ReadModel(const std::string& file, const Json* json,
       return TokenizerDamaged(
           file, absl::StrCat("model.vocab: the id of \"",
                              absl::CEscape(token.substr(0, 80)), "\" is ",
-                             Shown(id), ", must be from 0 to ",
+                             ShownInMessage(id), ", must be from 0 to ",
                              kMaxTokens - 1));
     }
     spec.vocabulary.emplace_back(token, static_cast<int32_t>(number));
   }
   for (const Json& merge : *merges) {
     if (!ReadMerge(merge, spec.merges.emplace_back())) {
-      return TokenizerDamaged(file,
-                              absl::StrCat("model.merges[",
-                                           spec.merges.size() - 1,
-                                           "] is not a pair of tokens"));
+      return TokenizerDamaged(
+          file, absl::StrCat("model.merges[", spec.merges.size() - 1,
+                             "] is not a pair of tokens"));
     }
   }
   return absl::OkStatus();
 }
 
 }  // namespace
-
-absl::Status TokenizerDamaged(const std::string& file,
-                              absl::string_view what) {
-  ErrorDetails details;
-  details.reason = "TOKENIZER_DAMAGED";
-  details.metadata["file"] = file;
-  return MakeError(absl::StatusCode::kDataLoss,
-                   absl::StrCat(file, ": ", what), std::move(details));
-}
-
-absl::Status TokenizerUnsupported(const std::string& file,
-                                  const std::string& part,
-                                  absl::string_view what) {
-  ErrorDetails details;
-  details.reason = "TOKENIZER_UNSUPPORTED";
-  details.metadata["file"] = file;
-  details.metadata["part"] = part;
-  return MakeError(absl::StatusCode::kDataLoss,
-                   absl::StrCat(file, ": ", part, ": ", what,
-                                " is not supported; only byte-level BPE is"),
-                   std::move(details));
-}
 
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view text,
                                                  const std::string& file) {
@@ -335,7 +225,7 @@ absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view text,
                                 /*allow_exceptions=*/false);
   if (json.is_discarded()) return TokenizerDamaged(file, "not JSON");
   if (!json.is_object()) return TokenizerDamaged(file, "not a JSON object");
-  Reader reader(file, "", json);
+  JsonPart reader(file, "", json);
   reader.Only("version", {"1.0"});
   // How batches are cut and filled, what is put around a text, and how ids
   // become text: all of that is done elsewhere or not at all.

@@ -38,10 +38,4 @@ inline constexpr int64_t kMaxTokens = int64_t{1} << 22;
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view json,
                                                  const std::string& file);
 
-// The errors of a tokenizer file. `part` is the part's path in the JSON.
-absl::Status TokenizerDamaged(const std::string& file, absl::string_view what);
-absl::Status TokenizerUnsupported(const std::string& file,
-                                  const std::string& part,
-                                  absl::string_view what);
-
 }  // namespace limpid

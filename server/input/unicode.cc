@@ -94,7 +94,9 @@ bool IsNumber(char32_t c) {
   return IsCategory(c, U_GC_N_MASK) || (c > 0x10000 && IsIn(kNewNumbers, c));
 }
 
-bool IsWhiteSpace(char32_t c) { return u_isUWhiteSpace(static_cast<UChar32>(c)); }
+bool IsWhiteSpace(char32_t c) {
+  return u_isUWhiteSpace(static_cast<UChar32>(c));
+}
 
 bool IsWordCharacter(char32_t c) {
   return IsLetter(c) || Has(c, UCHAR_ALPHABETIC) ||

@@ -24,9 +24,9 @@ char32_t LastCodePoint(absl::string_view text, size_t position);
 
 void AppendUtf8(char32_t code_point, std::string& out);
 
-bool IsLetter(char32_t code_point);      // \p{L}
-bool IsNumber(char32_t code_point);      // \p{N}
-bool IsWhiteSpace(char32_t code_point);  // \s
+bool IsLetter(char32_t code_point);         // \p{L}
+bool IsNumber(char32_t code_point);         // \p{N}
+bool IsWhiteSpace(char32_t code_point);     // \s
 bool IsWordCharacter(char32_t code_point);  // \w as in UTS 18
 
 }  // namespace limpid

@@ -48,15 +48,25 @@ std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+Json ToJson(const LogField& field) {
+  switch (field.kind) {
+    case LogField::Kind::kText:
+      return field.text;
+    case LogField::Kind::kInteger:
+      return field.integer;
+    case LogField::Kind::kReal:
+      break;
+  }
+  return field.real;
+}
+
 std::string AsJson(const std::string& time, LogLevel level,
                    absl::string_view message, const LogFields& fields) {
   Json line;
   line["time"] = time;
   line["level"] = LevelName(level);
   line["message"] = std::string(message);
-  for (const auto& [name, value] : fields) {
-    std::visit([&line, name = name](const auto& v) { line[name] = v; }, value);
-  }
+  for (const LogField& field : fields) line[field.name] = ToJson(field);
   return Dump(line);
 }
 
@@ -64,9 +74,8 @@ std::string AsText(const std::string& time, LogLevel level,
                    absl::string_view message, const LogFields& fields) {
   std::string line = absl::StrCat(time, " ", LevelName(level), " ",
                                   absl::Utf8SafeCEscape(message));
-  for (const auto& [name, value] : fields) {
-    absl::StrAppend(&line, " ", name, "=");
-    std::visit([&line](const auto& v) { line += Dump(Json(v)); }, value);
+  for (const LogField& field : fields) {
+    absl::StrAppend(&line, " ", field.name, "=", Dump(ToJson(field)));
   }
   return line;
 }
@@ -126,13 +135,13 @@ void Log::Request(const RequestLine& line) {
       {"method", line.method},
       {"code", absl::StatusCodeToString(line.code)},
   };
-  if (!line.reason.empty()) fields.push_back({"reason", line.reason});
-  fields.push_back({"tokens", line.num_tokens});
-  fields.push_back({"total_ms", Milliseconds(line.total)});
-  fields.push_back({"queue_ms", Milliseconds(line.queue)});
-  fields.push_back({"compute_ms", Milliseconds(line.compute)});
-  fields.push_back({"serialize_ms", Milliseconds(line.serialize)});
-  fields.push_back({"reply_bytes", line.reply_bytes});
+  if (!line.reason.empty()) fields.emplace_back("reason", line.reason);
+  fields.emplace_back("tokens", line.num_tokens);
+  fields.emplace_back("total_ms", Milliseconds(line.total));
+  fields.emplace_back("queue_ms", Milliseconds(line.queue));
+  fields.emplace_back("compute_ms", Milliseconds(line.compute));
+  fields.emplace_back("serialize_ms", Milliseconds(line.serialize));
+  fields.emplace_back("reply_bytes", line.reply_bytes);
   Write(OurFault(line.code) ? LogLevel::kWarning : LogLevel::kInfo, "request",
         fields);
 }

@@ -9,7 +9,6 @@
 #include <ostream>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,10 +25,24 @@ struct LogOptions {
   LogFormat format = LogFormat::kJson;
 };
 
-// Named values of a line, in the order in which they are written.
-using LogFields =
-    std::vector<std::pair<const char*,
-                          std::variant<std::string, int64_t, double>>>;
+// A named value of a line: text or a number.
+struct LogField {
+  enum class Kind { kText, kInteger, kReal };
+  LogField(const char* name, std::string text)
+      : name(name), kind(Kind::kText), text(std::move(text)) {}
+  LogField(const char* name, int64_t integer)
+      : name(name), kind(Kind::kInteger), integer(integer) {}
+  LogField(const char* name, double real)
+      : name(name), kind(Kind::kReal), real(real) {}
+
+  const char* name;
+  Kind kind;
+  std::string text;
+  int64_t integer = 0;
+  double real = 0;
+};
+// In the order in which they are written.
+using LogFields = std::vector<LogField>;
 
 // A request that has ended.
 struct RequestLine {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Tokenizes lines for a comparison with another implementation: reads one JSON
-// string per line from stdin and prints its ids, separated by spaces, on a line.
-// With --spans every id is followed by ":begin:end". A text that is refused
-// gives "error: " and the message.
+// string per line from stdin and prints its ids, separated by spaces, on a
+// line. With --spans every id is followed by ":begin:end". A text that is
+// refused gives "error: " and the message.
 #include <cstdint>
 #include <iostream>
 #include <nlohmann/json.hpp>

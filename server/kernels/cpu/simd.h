@@ -18,19 +18,24 @@
 
 #if defined(__GNUC__)
 #define LIMPID_INLINE inline __attribute__((always_inline))
-// LIMPID_IVDEP: iterations of the next loop do not touch each other's memory.
-// LIMPID_UNROLL writes the next loop out, before the loops inside it become
-// vector instructions; that is what puts an array of sums into registers.
+// Hints that stand before a loop. LIMPID_IVDEP: its iterations do not touch each
+// other's memory. LIMPID_KEEP_LOOP: do not write it out before it is turned into
+// vector instructions; g++ does so to short loops of few operations, and then
+// finds no loop to turn. LIMPID_UNROLL: do write it out before the loops inside
+// it are turned; that is what puts an array of sums into registers.
 #if defined(__clang__)
 #define LIMPID_IVDEP _Pragma("clang loop vectorize(enable)")
+#define LIMPID_KEEP_LOOP
 #define LIMPID_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define LIMPID_IVDEP _Pragma("GCC ivdep")
+#define LIMPID_KEEP_LOOP _Pragma("GCC unroll 1")
 #define LIMPID_UNROLL _Pragma("GCC unroll 8")
 #endif
 #else
 #define LIMPID_INLINE inline
 #define LIMPID_IVDEP
+#define LIMPID_KEEP_LOOP
 #define LIMPID_UNROLL
 #endif
 

@@ -335,6 +335,7 @@ struct Chunked {
         T* __restrict key = work.local_key.data() + n * kChunk;
         const T decay = work.decay[n * kChunk + i];
         const T c = work.c[n * work.stride + b + i];
+        LIMPID_KEEP_LOOP
         for (int w = 0; w < kColumns; ++w) {
           // Key i itself and those after it are not decayed by this row.
           const T k = key[w] * (column[w] < row ? decay : T{1});

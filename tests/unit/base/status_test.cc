@@ -11,7 +11,8 @@ namespace {
 TEST(ErrorDetailsTest, SurviveTheStatus) {
   ErrorDetails details;
   details.reason = "MODEL_NOT_FOUND";
-  details.metadata = {{"file", "a:b/3:c"}, {"", ""}, {"nul", std::string(1, 0)}};
+  details.metadata = {
+      {"file", "a:b/3:c"}, {"", ""}, {"nul", std::string(1, 0)}};
   details.violations = {{"options.steps", "is 4, must be 8 to 1024"},
                         {"", "12:"}};
   details.retry_after = absl::Milliseconds(250);

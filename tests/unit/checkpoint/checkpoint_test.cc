@@ -153,9 +153,7 @@ TEST_F(CheckpointTest, TellsWhatIsMissing) {
 
 TEST_F(CheckpointTest, DigestIsOfEveryByte) {
   WriteShard("model.safetensors", {"a"});
-  const auto digest = [this] {
-    return *Checkpoint::Open(folder_)->Digest();
-  };
+  const auto digest = [this] { return *Checkpoint::Open(folder_)->Digest(); };
   const std::string first = digest();
   EXPECT_EQ(first.size(), 64u);
   EXPECT_EQ(first.find_first_not_of("0123456789abcdef"), std::string::npos);

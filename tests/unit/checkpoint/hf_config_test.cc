@@ -58,7 +58,8 @@ TEST(HfConfigTest, MissingAndNullTakeTheDefault) {
 }
 
 TEST(HfConfigTest, NamesEveryMistake) {
-  HfConfig config = Parse(R"({"i": "7", "range": 11, "huge": 18446744073709551615,
+  HfConfig config =
+      Parse(R"({"i": "7", "range": 11, "huge": 18446744073709551615,
       "fraction": 1.5, "d": "x", "b": 1, "s": 3, "ss": ["a", 1], "ds": [1, "x"],
       "o": [], "truth": true})");
   EXPECT_EQ(config.Int("i", 5, 0, 10), 5);
@@ -87,9 +88,9 @@ TEST(HfConfigTest, NamesEveryMistake) {
   for (const auto& violation : details.violations) {
     fields.push_back(violation.field);
   }
-  EXPECT_THAT(fields, ElementsAre("i", "range", "huge", "fraction", "truth",
-                                  "d", "b", "s", "ss", "ds", "o", "needed",
-                                  "pair"));
+  EXPECT_THAT(fields,
+              ElementsAre("i", "range", "huge", "fraction", "truth", "d", "b",
+                          "s", "ss", "ds", "o", "needed", "pair"));
 }
 
 TEST(HfConfigTest, AcceptsNumbersThatPythonWrites) {

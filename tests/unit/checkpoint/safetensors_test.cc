@@ -96,8 +96,8 @@ TEST_F(SafetensorsTest, ReadsWhatItWrote) {
     EXPECT_EQ(back.dtype, view.dtype) << name;
     EXPECT_EQ(back.shape, view.shape) << name;
     ASSERT_EQ(back.data.size(), view.data.size()) << name;
-    EXPECT_TRUE(std::equal(back.data.begin(), back.data.end(),
-                           view.data.begin()))
+    EXPECT_TRUE(
+        std::equal(back.data.begin(), back.data.end(), view.data.begin()))
         << name;
   }
   EXPECT_EQ(file->tensors().at("empty").num_elements(), 0);
@@ -167,11 +167,13 @@ TEST_F(SafetensorsTest, RefusesBadLengths) {
 
 TEST_F(SafetensorsTest, RefusesWhatIsNotJson) {
   for (const std::string header :
-       {"[]", " {}", "null", "\xef\xbb\xbf{}", "{", "{}}", "{\"a\":}", "{,}",
-        "{\"\xff\":{}}", "{'a':1}", "{}x", "{\"a\":NaN}"}) {
+       {"[]", " {}", "null", "\xef\xbb\xbf{}", "{", "{}}", "{,}",
+        "{\"\xff\":{}}", "{'a':1}", "{}x"}) {
     SCOPED_TRACE(header);
-    ExpectDamaged(File(header, 0), "header", "");
+    ExpectDamaged(File(header, 0), "header");
   }
+  ExpectDamaged(File("{\"a\":}", 0), "not UTF-8 JSON", "a");
+  ExpectDamaged(File("{\"a\":NaN}", 0), "not UTF-8 JSON", "a");
   using std::string_literals::operator""s;
   ExpectDamaged(File("{}\0"s, 0), "NUL");
   ExpectDamaged(File("{\"a\0\":{}}"s, 0), "NUL");
@@ -189,8 +191,10 @@ TEST_F(SafetensorsTest, RefusesNestingBombs) {
 }
 
 TEST_F(SafetensorsTest, RefusesDuplicates) {
-  const std::string a = R"("a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]})";
-  const std::string twice = R"("\u0061":{"dtype":"U8","shape":[8],"data_offsets":[8,16]})";
+  const std::string a =
+      R"("a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]})";
+  const std::string twice =
+      R"("\u0061":{"dtype":"U8","shape":[8],"data_offsets":[8,16]})";
   ExpectDamagedHeader("{" + a + "," + twice + "}", "twice", "a");
   ExpectDamagedHeader(R"({"__metadata__":{},"__metadata__":{}})", "twice");
   ExpectDamagedHeader(R"({"__metadata__":{"k":"1","k":"2"}})", "twice");
@@ -239,9 +243,9 @@ TEST_F(SafetensorsTest, RefusesShapesThatDoNotFit) {
   ExpectDamagedHeader(One("[4611686018427387904]", "[0,0]"), "too large", "a");
   ExpectDamagedHeader(One("[4294967296,4294967296]", "[0,0]"), "too large",
                       "a");
-  ExpectDamagedHeader(One("[9223372036854775807,9223372036854775807,0]",
-                          "[0,0]"),
-                      "too large", "a");
+  ExpectDamagedHeader(
+      One("[9223372036854775807,9223372036854775807,0]", "[0,0]"), "too large",
+      "a");
 }
 
 std::string Two(const std::string& a, const std::string& b) {
@@ -261,14 +265,17 @@ TEST_F(SafetensorsTest, RefusesOverlapsAndHoles) {
 
 TEST_F(SafetensorsTest, ZeroSizeTensorsMayShareAPlace) {
   EXPECT_TRUE(OpenBytes(File(One("[0]", "[0,0]"), 0)).ok());
-  EXPECT_TRUE(OpenBytes(File(
-      R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
-      R"("b":{"dtype":"U8","shape":[0,9],"data_offsets":[8,8]},)"
-      R"("c":{"dtype":"U8","shape":[9,0],"data_offsets":[0,0]}})", 8)).ok());
-  ExpectDamaged(File(
-      R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
-      R"("b":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})", 8),
-      "overlap", "b");
+  EXPECT_TRUE(
+      OpenBytes(
+          File(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+               R"("b":{"dtype":"U8","shape":[0,9],"data_offsets":[8,8]},)"
+               R"("c":{"dtype":"U8","shape":[9,0],"data_offsets":[0,0]}})",
+               8))
+          .ok());
+  ExpectDamaged(File(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+                     R"("b":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})",
+                     8),
+                "overlap", "b");
 }
 
 TEST_F(SafetensorsTest, LongNamesAreCutInMessages) {
@@ -286,7 +293,7 @@ TEST_F(SafetensorsTest, MutationsNeverCrash) {
   const auto below = [&](size_t limit) { return random() % limit; };
   const std::string spice = "{}[]\",:\\0123456789-.eE tfnu\xff\x80";
   int opened = 0, damaged = 0;
-  for (int round = 0; round < 6000; ++round) {
+  for (int round = 0; round < 3000; ++round) {
     std::string bytes = good;
     for (size_t edits = 1 + below(3); edits > 0 && !bytes.empty(); --edits) {
       const size_t at = below(bytes.size());
@@ -330,15 +337,16 @@ TEST_F(SafetensorsTest, MutationsNeverCrash) {
     ++opened;
     unsigned sum = 0;
     for (const auto& [name, view] : file->tensors()) {
-      ASSERT_EQ(view.data.size(), static_cast<size_t>(view.num_elements() *
-                                      ElementBytes(view.dtype)));
+      ASSERT_EQ(
+          view.data.size(),
+          static_cast<size_t>(view.num_elements() * ElementBytes(view.dtype)));
       for (const std::byte b : view.data) sum += std::to_integer<unsigned>(b);
     }
     EXPECT_LE(sum, 255u * bytes.size());
   }
   // Both ways were taken.
   EXPECT_GT(opened, 50);
-  EXPECT_GT(damaged, 3000);
+  EXPECT_GT(damaged, 1500);
 }
 
 }  // namespace

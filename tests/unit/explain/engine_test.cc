@@ -7,6 +7,7 @@
 #include <cmath>
 #include <set>
 
+#include "server/attribution/method_spec.h"
 #include "tests/support/collecting_sink.h"
 
 namespace limpid {

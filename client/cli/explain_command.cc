@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/explain_command.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/explain_view.h"
+#include "client/cli/files.h"
+#include "client/cli/json_output.h"
+#include "client/cli/pictures.h"
+#include "client/cli/request_builder.h"
+#include "client/cli/save_file.h"
+
+namespace limpid::cli {
+namespace {
+
+absl::Status WriteResult(const std::string& path,
+                         const absl::StatusOr<std::string>& bytes,
+                         Terminal& terminal) {
+  if (!bytes.ok()) return bytes.status();
+  const absl::Status status = WriteWholeFile(path, *bytes);
+  if (status.ok() && terminal.progress) {
+    terminal.err << "wrote " << path << "\n";
+  }
+  return status;
+}
+
+absl::Status WriteMatrices(const std::string& folder,
+                           const Explanation& explanation,
+                           Terminal& terminal) {
+  const absl::StatusOr<std::vector<LayerView>> layers =
+      ViewLayers(explanation, /*matrices=*/true);
+  if (!layers.ok()) return layers.status();
+  for (const LayerView& layer : *layers) {
+    const absl::Status status = WriteResult(
+        absl::StrCat(folder, "/layer-", layer.layer, ".png"),
+        LayerPng(explanation, layer), terminal);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Writes every file that the flags name. The first error ends it.
+absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
+                        const Explanation& explanation, Terminal& terminal) {
+  absl::Status status;
+  if (flags.save) status = SaveExplanation(*flags.save, explanation);
+  if (status.ok() && flags.png) {
+    status = WriteResult(*flags.png, AttributionPng(explanation), terminal);
+  }
+  if (status.ok() && flags.html) {
+    status = WriteResult(*flags.html, ReportHtml(explanation, matrices),
+                         terminal);
+  }
+  if (!status.ok() || !flags.out) return status;
+  const std::string& folder = *flags.out;
+  status = MakeFolder(folder);
+  if (status.ok()) {
+    status = SaveExplanation(folder + "/explanation.safetensors", explanation);
+  }
+  if (status.ok()) {
+    status = WriteResult(folder + "/explanation.json",
+                         ExplanationJson(explanation), terminal);
+  }
+  if (status.ok()) {
+    status = WriteResult(folder + "/attribution.png",
+                         AttributionPng(explanation), terminal);
+  }
+  if (status.ok()) {
+    status = WriteResult(folder + "/report.html",
+                         ReportHtml(explanation, matrices), terminal);
+  }
+  if (status.ok() && matrices) {
+    status = WriteMatrices(folder, explanation, terminal);
+  }
+  return status;
+}
+
+// {"KEY": MESSAGE} on a line of its own.
+void PrintJsonPart(Terminal& terminal, const char* key,
+                   const google::protobuf::Message& message) {
+  const absl::StatusOr<std::string> json = MessageJson(message);
+  if (json.ok()) {
+    terminal.out << "{\"" << key << "\":" << *json << "}\n" << std::flush;
+  }
+}
+
+void PrintJsonTensor(Terminal& terminal, const v1::Tensor& tensor) {
+  std::string values;
+  if (AppendTensorJson(tensor, values).ok()) {
+    terminal.out << "{\"tensor\":" << QuotedJson(tensor.header().name())
+                 << ",\"values\":" << values << "}\n"
+                 << std::flush;
+  }
+}
+
+// The streamed call: parts are printed with --stream, else only progress is
+// shown.
+absl::StatusOr<Explanation> Stream(Client& client,
+                                   const v1::ExplainRequest& request,
+                                   const CommandLine& line,
+                                   Terminal& terminal) {
+  ProgressLine progress(terminal);
+  StreamObserver observer;
+  observer.on_progress = [&](const v1::Progress& part) {
+    if (line.explain.stream && line.json) {
+      PrintJsonPart(terminal, "progress", part);
+    }
+    progress.Show(part.done(), part.total(), part.unit());
+  };
+  if (line.explain.stream) {
+    observer.on_header = [&](const v1::ExplanationHeader& header) {
+      progress.Clear();
+      line.json ? PrintJsonPart(terminal, "header", header)
+                : PrintHeaderPart(terminal, header);
+    };
+    observer.on_tensor = [&](const v1::Tensor& tensor) {
+      progress.Clear();
+      line.json ? PrintJsonTensor(terminal, tensor)
+                : PrintTensorPart(terminal, tensor);
+    };
+  }
+  return client.StreamExplain(request, observer);
+}
+
+absl::Status Print(const CommandLine& line, const Explanation& explanation,
+                   Terminal& terminal) {
+  if (!line.json) {
+    if (line.explain.stream) terminal.out << "\n";
+    line.explain.validate_only ? PrintCost(terminal, explanation)
+                               : PrintExplanation(terminal, explanation);
+    return absl::OkStatus();
+  }
+  if (line.explain.stream && !line.explain.validate_only) {
+    PrintJsonPart(terminal, "summary", explanation.summary);
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<std::string> json = ExplanationJson(explanation);
+  if (json.ok()) terminal.out << *json << "\n";
+  return json.status();
+}
+
+}  // namespace
+
+int RunExplain(Client& client, const CommandLine& line, Terminal& terminal) {
+  absl::StatusOr<v1::ExplainRequest> request = BuildRequest(line.explain);
+  absl::StatusOr<v1::Input> input = BuildInput(line.explain);
+  for (const absl::Status& status : {request.status(), input.status()}) {
+    if (status.ok()) continue;
+    terminal.err << "limpid: " << Safe(status.message()) << "\n";
+    return kExitUsage;
+  }
+  *request->mutable_input() = *std::move(input);
+  const bool streamed =
+      (line.explain.stream || terminal.progress) && !request->validate_only();
+  const absl::StatusOr<Explanation> explanation =
+      streamed ? Stream(client, *request, line, terminal)
+               : client.Explain(*request);
+  absl::Status status = explanation.status();
+  if (status.ok()) {
+    const bool matrices =
+        request->attention().kind() == v1::ATTENTION_KIND_MATRIX;
+    status = Print(line, *explanation, terminal);
+    if (status.ok()) {
+      status = WriteFiles(line.explain, matrices, *explanation, terminal);
+    }
+  }
+  if (status.ok()) return kExitOk;
+  PrintError(terminal, status);
+  return kExitFailed;
+}
+
+}  // namespace limpid::cli

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/explain_view.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/flag_values.h"
+#include "client/cli/pictures.h"
+
+namespace limpid::cli {
+namespace {
+
+double Milliseconds(const google::protobuf::Duration& duration) {
+  return 1e3 * static_cast<double>(duration.seconds()) + 1e-6 * duration.nanos();
+}
+
+void PrintBar(Terminal& terminal, const render::ValueRange& range) {
+  std::string bar;
+  for (int i = 0; i < 32; ++i) {
+    bar += Colored(terminal.color,
+                   render::ColorTable(range.scale)[i * 255 / 31], " ");
+  }
+  terminal.out << absl::StreamFormat("%.3g %s %.3g\n", range.low, bar,
+                                     range.high);
+}
+
+void PrintColored(Terminal& terminal, const AttributionView& view) {
+  const render::ValueRange range = render::RangeOf(view.values);
+  if (view.grid_rows > 0) {
+    for (size_t i = 0; i < view.values.size(); ++i) {
+      terminal.out << Colored(terminal.color, range.Color(view.values[i]),
+                              "  ");
+      if ((i + 1) % view.grid_columns == 0) terminal.out << "\n";
+    }
+  } else {
+    for (size_t i = 0; i < view.labels.size(); ++i) {
+      terminal.out << Colored(terminal.color, range.Color(view.values[i]),
+                              Safe(view.labels[i]));
+      if (absl::EndsWith(view.labels[i], "\n")) terminal.out << "\n";
+    }
+    terminal.out << "\n";
+  }
+  PrintBar(terminal, range);
+}
+
+// Pieces come last: their width on a screen is not known.
+void PrintTable(Terminal& terminal, const Explanation& explanation,
+                const AttributionView& view) {
+  if (view.grid_rows > 0) {
+    for (size_t i = 0; i < view.values.size(); ++i) {
+      const bool last = (i + 1) % view.grid_columns == 0;
+      terminal.out << absl::StreamFormat("%.6g", view.values[i])
+                   << (last ? "\n" : "\t");
+    }
+    return;
+  }
+  const bool ids =
+      view.labels.size() ==
+      static_cast<size_t>(explanation.header.tokens_size());
+  terminal.out << absl::StreamFormat("%6s  %13s%s  %s\n", "index", "value",
+                                     ids ? "        id" : "", "piece");
+  for (size_t i = 0; i < view.labels.size(); ++i) {
+    terminal.out << absl::StreamFormat("%6d  %13.6g", i, view.values[i]);
+    if (ids) {
+      terminal.out << absl::StreamFormat(
+          "  %8d", explanation.header.tokens(static_cast<int>(i)).id());
+    }
+    terminal.out << "  " << Safe(view.labels[i]) << "\n";
+  }
+}
+
+void PrintPrediction(Terminal& terminal,
+                     const v1::ExplanationSummary& summary) {
+  bool first = true;
+  for (const v1::Candidate& candidate : summary.predictions()) {
+    terminal.out << absl::StreamFormat(
+        "%-22s %7.3f %%  logit %9.4f  id %6d  %s\n",
+        first ? "prediction" : "", 100 * candidate.probability(),
+        candidate.logit(), candidate.id(), Safe(candidate.piece()));
+    first = false;
+  }
+}
+
+template <class Value>
+void PrintFact(Terminal& terminal, const std::string& name,
+               const Value& value) {
+  terminal.out << absl::StreamFormat("%-22s ", name) << value << "\n";
+}
+
+void PrintFaithfulness(Terminal& terminal,
+                       const v1::Faithfulness& faithfulness) {
+  const auto line = [&](const char* name, const char* better,
+                        const v1::FaithfulnessCurve& curve) {
+    PrintFact(terminal, name,
+              absl::StrFormat("%.4f, in random order %.4f (%s is better)",
+                              curve.area(), curve.random_area(), better));
+  };
+  line("deletion area", "lower", faithfulness.deletion());
+  line("insertion area", "higher", faithfulness.insertion());
+}
+
+void PrintQuality(Terminal& terminal, const v1::ExplanationSummary& summary) {
+  if (summary.layers_size() > 0) {
+    const auto worst = std::max_element(
+        summary.layers().begin(), summary.layers().end(),
+        [](const v1::LayerReport& a, const v1::LayerReport& b) {
+          return a.reconstruction_error() < b.reconstruction_error();
+        });
+    PrintFact(terminal, "reconstruction error",
+              absl::StrFormat("%.3g at most, in layer %d of %d layers",
+                              worst->reconstruction_error(), worst->layer(),
+                              summary.layers_size()));
+  }
+  if (summary.has_completeness_error()) {
+    PrintFact(terminal, "completeness error",
+              absl::StrFormat("%.3g", summary.completeness_error()));
+  }
+  if (summary.num_non_finite() > 0) {
+    PrintFact(terminal, "values not finite", summary.num_non_finite());
+  }
+  if (summary.has_faithfulness()) {
+    PrintFaithfulness(terminal, summary.faithfulness());
+  }
+  if (summary.has_times()) {
+    const v1::StageTimes& times = summary.times();
+    PrintFact(terminal, "time",
+              absl::StrFormat("queue %.1f ms, compute %.1f ms, serialize %.1f "
+                              "ms",
+                              Milliseconds(times.queue()),
+                              Milliseconds(times.compute()),
+                              Milliseconds(times.serialize())));
+  }
+}
+
+std::string Shape(const v1::TensorHeader& header) {
+  return absl::StrCat("[", absl::StrJoin(header.shape(), ", "), "]");
+}
+
+}  // namespace
+
+void PrintHeaderPart(Terminal& terminal, const v1::ExplanationHeader& header) {
+  PrintFact(terminal, "model",
+            Safe(absl::StrCat(header.model(), " (", header.architecture(),
+                              "), ", header.num_tokens(), " tokens")));
+  PrintFact(terminal, "method", Safe(header.method()));
+  PrintFact(terminal, "position", header.position());
+}
+
+void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {
+  PrintFact(terminal, Safe(tensor.header().name()),
+            absl::StrCat(Shape(tensor.header()), ", ",
+                         tensor.header().num_bytes(), " bytes"));
+  terminal.out << std::flush;
+}
+
+void PrintExplanation(Terminal& terminal, const Explanation& explanation) {
+  const absl::StatusOr<AttributionView> view = ViewAttribution(explanation);
+  if (view.ok()) {
+    if (terminal.color == ColorMode::kNone) {
+      PrintTable(terminal, explanation, *view);
+    } else {
+      PrintColored(terminal, *view);
+    }
+    terminal.out << "\n";
+  }
+  PrintHeaderPart(terminal, explanation.header);
+  PrintFact(terminal, "target", FormatTarget(explanation.summary.target()));
+  PrintPrediction(terminal, explanation.summary);
+  PrintQuality(terminal, explanation.summary);
+  PrintFact(terminal, "device", Safe(explanation.header.device()));
+}
+
+void PrintCost(Terminal& terminal, const Explanation& explanation) {
+  const v1::Cost& cost = explanation.summary.cost();
+  PrintFact(terminal, "model", Safe(explanation.header.model()));
+  PrintFact(terminal, "method", Safe(explanation.header.method()));
+  PrintFact(terminal, "operations", absl::StrFormat("%.3g", cost.flops()));
+  PrintFact(terminal, "peak bytes", cost.peak_bytes());
+  PrintFact(terminal, "reply bytes", cost.reply_bytes());
+  PrintFact(terminal, "compute seconds",
+            absl::StrFormat("%.3g", cost.compute_seconds()));
+  PrintFact(terminal, "fits a unary reply",
+            cost.fits_unary_reply() ? "yes" : "no");
+}
+
+}  // namespace limpid::cli

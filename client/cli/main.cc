@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// limpid: the command-line client.
+#include <google/protobuf/stubs/common.h>
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+#include <google/protobuf/stubs/logging.h>
+#endif
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "client/cli/command_line.h"
+#include "client/cli/commands.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/terminal.h"
+#include "client/client.h"
+
+namespace limpid::cli {
+namespace {
+
+// Libraries must not write to stderr, which belongs to this program's own
+// messages. Text that is not UTF-8 is sent as it is, so that the server can
+// judge it, but Protobuf would complain about it here.
+void SilenceLibraries() {
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+  google::protobuf::SetLogHandler(nullptr);
+#endif
+}
+
+int Main(const std::vector<std::string>& arguments) {
+  const GetEnv get_env = [](const char* name) { return std::getenv(name); };
+  const std::variant<CommandLine, ParseExit> parsed =
+      ParseCommandLine(arguments, get_env);
+  if (const ParseExit* exit = std::get_if<ParseExit>(&parsed)) {
+    (exit->code == kExitOk ? std::cout : std::cerr) << exit->text;
+    return exit->code;
+  }
+  const CommandLine& line = std::get<CommandLine>(parsed);
+  Terminal terminal{
+      .out = std::cout,
+      .err = std::cerr,
+      .color = ChooseColor(isatty(STDOUT_FILENO) != 0, get_env),
+      .progress = isatty(STDERR_FILENO) != 0};
+  const absl::StatusOr<std::unique_ptr<Client>> client =
+      Client::Create(line.client);
+  if (!client.ok()) {
+    terminal.err << "limpid: " << Safe(client.status().message()) << "\n";
+    return kExitUsage;
+  }
+  Interrupt interrupt([&client] { (*client)->Cancel(); });
+  int code = RunCommand(**client, line, terminal);
+  std::cout.flush();
+  if (!std::cout) {
+    terminal.err << "limpid: cannot write to standard output\n";
+    code = kExitFailed;
+  }
+  return interrupt.fired() ? kExitInterrupted : code;
+}
+
+}  // namespace
+}  // namespace limpid::cli
+
+int main(int argc, char** argv) {
+  limpid::cli::BlockInterrupts();
+  limpid::cli::SilenceLibraries();
+  std::ios::sync_with_stdio(false);
+  return limpid::cli::Main({argv + 1, argv + argc});
+}

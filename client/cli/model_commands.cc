@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/model_commands.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "client/cli/json_output.h"
+
+namespace limpid::cli {
+namespace {
+
+int Failed(Terminal& terminal, const absl::Status& status) {
+  PrintError(terminal, status);
+  return kExitFailed;
+}
+
+// "ready" for MODEL_STATE_READY.
+std::string Word(const std::string& name, const std::string& prefix) {
+  if (name.empty()) return "unknown";
+  return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
+}
+
+std::string StateOf(const v1::Model& model) {
+  return Word(v1::ModelState_Name(model.state()), "MODEL_STATE_");
+}
+
+std::string ModalityOf(const v1::Model& model) {
+  return Word(v1::Modality_Name(model.modality()), "MODALITY_");
+}
+
+std::string Bytes(int64_t bytes) {
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+// Columns as wide as their widest entry.
+void PrintRows(Terminal& terminal,
+               const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()), 0);
+    for (size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      absl::StrAppendFormat(&line, "%-*s", static_cast<int>(widths[i]) + 2,
+                            row[i]);
+    }
+    terminal.out << absl::StripTrailingAsciiWhitespace(line) << "\n";
+  }
+}
+
+void PrintModel(Terminal& terminal, const v1::Model& model) {
+  std::vector<std::vector<std::string>> rows = {
+      {"name", Safe(model.name())}, {"state", StateOf(model)}};
+  if (!model.state_reason().empty()) {
+    rows.push_back({"reason", Safe(absl::StrCat(model.state_reason(), " (",
+                                                model.state_reason_code(),
+                                                ")"))});
+  }
+  if (!model.architecture().empty()) {
+    const auto add = [&rows](const char* name, const std::string& value) {
+      rows.push_back({name, Safe(value)});
+    };
+    add("architecture", model.architecture() +
+                            (model.experimental() ? " (experimental)" : ""));
+    add("digest", model.digest());
+    add("modality", ModalityOf(model));
+    add("tokenizer", model.has_tokenizer() ? "yes" : "no: token ids only");
+    add("layers", absl::StrCat(model.num_layers()));
+    add("hidden size", absl::StrCat(model.hidden_size()));
+    add("channels", absl::StrCat(model.num_channels()));
+    add("state size", absl::StrCat(model.state_size()));
+    add("vocabulary or classes", absl::StrCat(model.vocabulary_size()));
+    add("longest input", absl::StrCat(model.max_tokens(), " tokens"));
+    add("weights", Bytes(model.resident_bytes()));
+    add("device", model.device());
+    add("causal", model.causal() ? "yes" : "no");
+    add("methods", absl::StrJoin(model.methods(), ", "));
+    add("forms", absl::StrJoin(model.forms(), ", "));
+  }
+  PrintRows(terminal, rows);
+}
+
+template <class Messages>
+int PrintJsonList(Terminal& terminal, const Messages& messages) {
+  std::vector<std::string> entries;
+  for (const auto& message : messages) {
+    const absl::StatusOr<std::string> json = MessageJson(message);
+    if (!json.ok()) return Failed(terminal, json.status());
+    entries.push_back(*json);
+  }
+  terminal.out << "[" << absl::StrJoin(entries, ",") << "]\n";
+  return kExitOk;
+}
+
+}  // namespace
+
+int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
+  const absl::StatusOr<std::vector<v1::Model>> models = client.ListModels();
+  if (!models.ok()) return Failed(terminal, models.status());
+  if (line.json) return PrintJsonList(terminal, *models);
+  std::vector<std::vector<std::string>> rows = {
+      {"NAME", "STATE", "ARCHITECTURE", "INPUT", "LAYERS", "WEIGHTS",
+       "DEVICE"}};
+  for (const v1::Model& model : *models) {
+    if (model.architecture().empty()) {
+      rows.push_back({Safe(model.name()), StateOf(model),
+                      Safe(model.state_reason())});
+      continue;
+    }
+    rows.push_back({Safe(model.name()), StateOf(model),
+                    Safe(model.architecture()), ModalityOf(model),
+                    absl::StrCat(model.num_layers()),
+                    Bytes(model.resident_bytes()), Safe(model.device())});
+  }
+  PrintRows(terminal, rows);
+  return kExitOk;
+}
+
+int RunModel(Client& client, const CommandLine& line, Terminal& terminal) {
+  const absl::StatusOr<v1::Model> model =
+      line.command == Command::kLoad     ? client.LoadModel(line.name)
+      : line.command == Command::kUnload ? client.UnloadModel(line.name)
+                                         : client.GetModel(line.name);
+  if (!model.ok()) return Failed(terminal, model.status());
+  if (!line.json) {
+    PrintModel(terminal, *model);
+    return kExitOk;
+  }
+  const absl::StatusOr<std::string> json = MessageJson(*model);
+  if (!json.ok()) return Failed(terminal, json.status());
+  terminal.out << *json << "\n";
+  return kExitOk;
+}
+
+int RunMethods(Client& client, const CommandLine& line, Terminal& terminal) {
+  const absl::StatusOr<std::vector<v1::Method>> methods = client.ListMethods();
+  if (!methods.ok()) return Failed(terminal, methods.status());
+  if (line.json) return PrintJsonList(terminal, *methods);
+  for (const v1::Method& method : *methods) {
+    terminal.out << Safe(method.name()) << "\n  " << Safe(method.description())
+                 << "\n";
+    if (!method.source().empty()) {
+      terminal.out << "  source: " << Safe(method.source()) << "\n";
+    }
+    terminal.out << "  architectures: "
+                 << Safe(absl::StrJoin(method.architectures(), ", ")) << "\n";
+    for (const v1::MethodOptionSpec& option : method.options()) {
+      terminal.out << "  option " << Safe(option.name()) << ": "
+                   << Safe(option.description()) << "\n";
+    }
+  }
+  return kExitOk;
+}
+
+int RunHealth(Client& client, const CommandLine& line, Terminal& terminal) {
+  const absl::StatusOr<std::string> state = client.CheckHealth(line.name);
+  if (!state.ok()) return Failed(terminal, state.status());
+  if (line.json) {
+    terminal.out << "{\"status\":\"" << *state << "\"}\n";
+  } else {
+    terminal.out << *state << "\n";
+  }
+  return *state == "SERVING" ? kExitOk : kExitFailed;
+}
+
+}  // namespace limpid::cli

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/cli/terminal.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/error_report.h"
+#include "server/render/token_text.h"
+
+namespace limpid::cli {
+
+ColorMode ChooseColor(bool is_terminal, const GetEnv& get_env) {
+  const auto read = [&get_env](const char* name) {
+    const char* value = get_env(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  const std::string term = read("TERM"), depth = read("COLORTERM");
+  if (!is_terminal || !read("NO_COLOR").empty() || term.empty() ||
+      term == "dumb") {
+    return ColorMode::kNone;
+  }
+  return depth == "truecolor" || depth == "24bit" ? ColorMode::kTrueColor
+                                                  : ColorMode::k256;
+}
+
+int NearestOf256(render::Rgb color) {
+  // xterm's cube of 6 x 6 x 6 colours from 16 on and 24 greys from 232 on.
+  constexpr std::array<int, 6> kLevels = {0, 95, 135, 175, 215, 255};
+  int best = 16, best_distance = std::numeric_limits<int>::max();
+  const auto consider = [&](int index, int r, int g, int b) {
+    const int dr = r - color.r, dg = g - color.g, db = b - color.b;
+    const int distance = dr * dr + dg * dg + db * db;
+    if (distance < best_distance) {
+      best = index;
+      best_distance = distance;
+    }
+  };
+  for (int i = 0; i < 216; ++i) {
+    consider(16 + i, kLevels[i / 36], kLevels[i / 6 % 6], kLevels[i % 6]);
+  }
+  for (int i = 0; i < 24; ++i) {
+    consider(232 + i, 8 + 10 * i, 8 + 10 * i, 8 + 10 * i);
+  }
+  return best;
+}
+
+std::string Colored(ColorMode mode, render::Rgb background,
+                    absl::string_view text) {
+  const bool dark_text = render::TextColorOn(background) == render::kBlack;
+  switch (mode) {
+    case ColorMode::kNone:
+      return std::string(text);
+    case ColorMode::k256:
+      return absl::StrCat("\x1b[48;5;", NearestOf256(background), ";38;5;",
+                          dark_text ? 16 : 231, "m", text, "\x1b[0m");
+    case ColorMode::kTrueColor:
+      return absl::StrCat("\x1b[48;2;", int{background.r}, ";",
+                          int{background.g}, ";", int{background.b}, ";38;5;",
+                          dark_text ? 16 : 231, "m", text, "\x1b[0m");
+  }
+  return std::string(text);
+}
+
+void ProgressLine::Show(int64_t done, int64_t total, const std::string& unit) {
+  if (!terminal_.progress) return;
+  constexpr int64_t kWidth = 30;
+  const int64_t filled =
+      total > 0 ? std::clamp<int64_t>(done, 0, total) * kWidth / total : 0;
+  terminal_.err << "\r\x1b[K[" << std::string(filled, '=')
+                << std::string(kWidth - filled, ' ') << "] "
+                << Safe(unit.substr(0, 20)) << " " << done << "/" << total
+                << std::flush;
+  shown_ = true;
+}
+
+void ProgressLine::Clear() {
+  if (shown_) terminal_.err << "\r\x1b[K" << std::flush;
+  shown_ = false;
+}
+
+void PrintError(Terminal& terminal, const absl::Status& status) {
+  const ErrorReport report = GetErrorReport(status);
+  terminal.err << "limpid: " << CanonicalName(status.code());
+  if (!report.reason.empty()) {
+    terminal.err << " (" << Safe(report.reason) << ")";
+  }
+  terminal.err << ": " << Safe(status.message()) << "\n";
+  for (const auto& [field, what] : report.violations) {
+    terminal.err << "  " << Safe(field) << ": " << Safe(what) << "\n";
+  }
+  for (const auto& [key, value] : report.metadata) {
+    if (key == "request_id") continue;
+    terminal.err << "  " << Safe(key) << " = " << Safe(value) << "\n";
+  }
+  if (report.retry_after) {
+    terminal.err << "  try again after "
+                 << absl::FormatDuration(*report.retry_after) << "\n";
+  }
+  if (!report.request_id.empty()) {
+    terminal.err << "  request id " << Safe(report.request_id) << "\n";
+  }
+  terminal.err << std::flush;
+}
+
+std::string Safe(absl::string_view text) { return render::SafeText(text); }
+
+}  // namespace limpid::cli

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What every call has, whatever its shape: a request id, a deadline, a way to
+// be told to stop, and one log line and one set of metrics at its end.
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/base/clock.h"
+#include "server/base/mutex.h"
+#include "server/base/status.h"
+#include "server/observe/log.h"
+#include "server/observe/metrics.h"
+
+namespace limpid {
+
+// Counts calls that are not over, so that a shutdown can wait for them.
+// Thread-safe.
+class CallTracker {
+ public:
+  explicit CallTracker(Metrics& metrics) : metrics_(metrics) {}
+  void Add();
+  void Remove();
+  // False if there still were some at `limit`.
+  bool WaitForNone(absl::Time limit);
+
+ private:
+  Metrics& metrics_;
+  Mutex mutex_;
+  std::condition_variable none_;
+  int64_t num_calls_ LIMPID_GUARDED_BY(mutex_) = 0;
+};
+
+// What calls report to. Outlives them.
+struct CallServices {
+  Metrics& metrics;
+  Log& log;
+  CallTracker& tracker;
+  // Limit of a call's time, whatever its caller says.
+  absl::Duration max_request_time = absl::InfiniteDuration();
+};
+
+struct RpcName {
+  const char* type;     // "unary" or "server_stream"
+  const char* service;  // "limpid.v1.ExplanationService"
+  const char* method;   // "Explain"
+  bool explains;        // counted as an explanation, too
+};
+
+// The fields that describe the explanation are written by whoever works on the
+// call at the time: the handler, then a worker. End and NoteClientGone may come
+// from any thread.
+class Call {
+ public:
+  // Takes x-request-id from the call's metadata if it is 1 to 128 printable
+  // ASCII characters, else makes one, and sends it back.
+  Call(const CallServices& services, const RpcName& rpc,
+       grpc::CallbackServerContext& context);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  const std::string& request_id() const { return request_id_; }
+  CancelToken& cancel() { return cancel_; }
+  absl::Time start() const { return start_; }
+
+  // The caller has gone or its deadline has passed.
+  void NoteClientGone();
+  bool client_gone() const { return client_gone_; }
+
+  // The final status with its details, logged and counted. Work that was
+  // cancelled without its caller's doing gets UNAVAILABLE: the server is
+  // shutting down. Once only.
+  grpc::Status End(absl::Status status);
+
+  // For metrics and the log line; model and method of the closed sets only.
+  ExplanationMetrics explained;
+
+ private:
+  absl::Status Explain(absl::Status status) const;
+
+  const CallServices& services_;
+  const RpcName rpc_;
+  const std::string request_id_;
+  const absl::Time start_;
+  CancelToken cancel_;
+  std::atomic<bool> client_gone_{false};
+};
+
+// `given` if it is a valid request id, else a new random one.
+std::string MakeRequestId(absl::string_view given);
+
+}  // namespace limpid

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/encode_reply.h"
+
+#include <algorithm>
+
+#include "server/rpc/safe_text.h"
+#include "server/rpc/status_map.h"
+
+namespace limpid {
+namespace {
+
+v1::ModelState EncodeState(ModelState state) {
+  switch (state) {
+    case ModelState::kUnloaded:
+      return v1::MODEL_STATE_UNLOADED;
+    case ModelState::kLoading:
+      return v1::MODEL_STATE_LOADING;
+    case ModelState::kReady:
+      return v1::MODEL_STATE_READY;
+    case ModelState::kUnloading:
+      return v1::MODEL_STATE_UNLOADING;
+    case ModelState::kFailed:
+      break;
+  }
+  return v1::MODEL_STATE_FAILED;
+}
+
+bool Serves(const MethodSpec& method, const std::string& architecture) {
+  return method.architectures.empty() ||
+         std::find(method.architectures.begin(), method.architectures.end(),
+                   architecture) != method.architectures.end();
+}
+
+void EncodeInfo(const ModelInfo& info, v1::Model& model) {
+  model.set_architecture(info.architecture);
+  model.set_digest(info.digest);
+  model.set_modality(info.modality == Modality::kText ? v1::MODALITY_TEXT
+                                                      : v1::MODALITY_IMAGE);
+  model.set_has_tokenizer(info.has_tokenizer);
+  model.set_num_layers(static_cast<int32_t>(info.num_layers));
+  model.set_hidden_size(static_cast<int32_t>(info.hidden_size));
+  model.set_num_channels(static_cast<int32_t>(info.num_channels));
+  model.set_state_size(static_cast<int32_t>(info.state_size));
+  model.set_vocabulary_size(static_cast<int32_t>(info.vocabulary_size));
+  model.set_resident_bytes(info.resident_bytes);
+  model.set_device(info.device);
+  model.set_experimental(info.experimental);
+  model.set_causal(info.causal);
+  for (const AttentionForm form : info.forms) {
+    model.add_forms(std::string(FormName(form)));
+  }
+}
+
+}  // namespace
+
+v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
+                                   const ModelInfo& model,
+                                   const ReplyContext& context) {
+  v1::ExplanationHeader out;
+  out.set_model(model.name);
+  out.set_model_digest(model.digest);
+  out.set_architecture(model.architecture);
+  out.set_method(header.method);
+  out.mutable_tokens()->Reserve(static_cast<int>(header.tokens.size()));
+  int32_t index = 0;
+  for (const ResultToken& token : header.tokens) {
+    v1::Token& t = *out.add_tokens();
+    t.set_index(index++);
+    t.set_id(token.id);
+    t.set_piece(SafeText(token.piece));
+    t.set_piece_bytes(token.piece);
+    t.set_begin(static_cast<int32_t>(token.begin));
+    t.set_end(static_cast<int32_t>(token.end));
+    t.set_special(token.special);
+  }
+  for (const int64_t side : header.patch_grid) {
+    out.add_patch_grid(static_cast<int32_t>(side));
+  }
+  out.set_position(static_cast<int32_t>(header.position));
+  for (const int64_t layer : header.layers) {
+    out.add_layers(static_cast<int32_t>(layer));
+  }
+  out.set_request_id(context.request_id);
+  out.set_server_version(context.server_version);
+  out.set_device(model.device);
+  out.set_num_tokens(static_cast<int32_t>(header.num_positions));
+  return out;
+}
+
+v1::ExplanationSummary EncodeSummary(const ResultSummary& summary,
+                                     const ModelInfo& model,
+                                     const v1::ExplanationHeader& header) {
+  v1::ExplanationSummary out;
+  double largest = 0;
+  for (const LayerReport& layer : summary.layers) {
+    v1::LayerReport& report = *out.add_layers();
+    report.set_layer(static_cast<int32_t>(layer.layer));
+    report.set_reconstruction_error(layer.reconstruction_error);
+    // A NaN must not be lost among the others.
+    if (!(layer.reconstruction_error <= largest)) {
+      largest = layer.reconstruction_error;
+    }
+  }
+  out.set_max_reconstruction_error(largest);
+  if (summary.completeness_error) {
+    out.set_completeness_error(*summary.completeness_error);
+  }
+  out.set_num_non_finite(summary.num_non_finite);
+  // Patches are in the tensor only: they have no text to stand beside.
+  if (header.tokens_size() == static_cast<int>(summary.attribution.size())) {
+    for (int i = 0; i < header.tokens_size(); ++i) {
+      v1::TokenAttribution& value = *out.add_attributions();
+      value.set_index(i);
+      value.set_piece(header.tokens(i).piece());
+      value.set_value(summary.attribution[i]);
+    }
+  }
+  out.set_num_tensors(static_cast<int32_t>(summary.num_tensors));
+  v1::Target& target = *out.mutable_target();
+  if (summary.target.baseline_id) {
+    target.mutable_contrast()->set_id(summary.target.id);
+    target.mutable_contrast()->set_baseline_id(*summary.target.baseline_id);
+  } else if (model.modality == Modality::kImage) {
+    target.set_class_id(summary.target.id);
+  } else {
+    target.set_token_id(summary.target.id);
+  }
+  for (const Prediction& prediction : summary.predictions) {
+    v1::Candidate& candidate = *out.add_predictions();
+    candidate.set_id(prediction.id);
+    candidate.set_piece(SafeText(prediction.piece));
+    candidate.set_logit(prediction.logit);
+    candidate.set_probability(prediction.probability);
+  }
+  return out;
+}
+
+v1::Cost EncodeCost(const Cost& cost, bool fits_unary_reply) {
+  v1::Cost out;
+  out.set_flops(cost.flops);
+  out.set_peak_bytes(cost.peak_bytes);
+  out.set_reply_bytes(cost.reply_bytes);
+  out.set_compute_seconds(cost.compute_seconds);
+  out.set_fits_unary_reply(fits_unary_reply);
+  return out;
+}
+
+v1::Model EncodeModel(const ModelStatus& status,
+                      const std::vector<MethodSpec>& methods,
+                      int64_t max_tokens) {
+  v1::Model model;
+  model.set_name(status.name);
+  model.set_state(EncodeState(status.state));
+  if (status.state == ModelState::kFailed) {
+    model.set_state_reason(SafeText(status.failure.message()));
+    model.set_state_reason_code(ReasonOf(status.failure));
+  }
+  if (!status.info) return model;
+  EncodeInfo(*status.info, model);
+  model.set_max_tokens(static_cast<int32_t>(max_tokens));
+  for (const MethodSpec& method : methods) {
+    if (Serves(method, status.info->architecture)) {
+      model.add_methods(method.name);
+    }
+  }
+  return model;
+}
+
+v1::Method EncodeMethod(const MethodSpec& method,
+                        const std::vector<std::string>& architectures) {
+  v1::Method out;
+  out.set_name(method.name);
+  out.set_description(method.description);
+  out.set_source(method.source);
+  const std::vector<std::string>& served =
+      method.architectures.empty() ? architectures : method.architectures;
+  out.mutable_architectures()->Add(served.begin(), served.end());
+  for (const OptionSpec& option : method.options) {
+    v1::MethodOptionSpec& spec = *out.add_options();
+    spec.set_name(option.name);
+    spec.set_description(option.description);
+  }
+  out.set_uses_target(method.uses_target);
+  out.set_complete(method.complete);
+  return out;
+}
+
+void SetDuration(absl::Duration duration, google::protobuf::Duration& message) {
+  absl::Duration rest;
+  message.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+  message.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+}
+
+}  // namespace limpid

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/validate.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/rpc/safe_text.h"
+#include "server/rpc/validate_fields.h"
+
+namespace limpid {
+namespace {
+
+using validate::Fields;
+
+constexpr size_t kMaxNameShown = 64;
+
+void ReadMethod(const std::string& name, const std::vector<MethodSpec>& methods,
+                Fields& fields, ExplainRequest& request) {
+  if (name.empty()) return;
+  std::string names;
+  for (const MethodSpec& method : methods) {
+    if (method.name == name) {
+      request.method = name;
+      return;
+    }
+    absl::StrAppend(&names, names.empty() ? "" : ", ", method.name);
+  }
+  fields.Wrong("method",
+               absl::StrCat("no method \"",
+                            absl::Utf8SafeCEscape(CutUtf8(name, kMaxNameShown)),
+                            "\"; known methods: ", names));
+  // Options that fit no method in particular can't be judged.
+  fields.StandIn("method");
+  fields.StandIn("options");
+}
+
+void ReadPrecision(const v1::ExplainRequest& message, Fields& fields) {
+  if (!message.has_precision() ||
+      !fields.Known("precision", message.precision(),
+                    *v1::Precision_descriptor())) {
+    return;
+  }
+  if (message.precision() != v1::PRECISION_FLOAT32) {
+    fields.NotServed("precision", v1::Precision_Name(message.precision()));
+  }
+}
+
+void ReadFaithfulness(const v1::FaithfulnessOptions& message, Fields& fields) {
+  if (message.has_random_orders()) {
+    fields.InRange("faithfulness.random_orders", message.random_orders(), 1,
+                   64);
+  }
+  if (message.enabled()) {
+    fields.NotServed("faithfulness", "measuring faithfulness");
+  }
+}
+
+void ReadAggregation(const v1::Aggregation& message, Fields& fields) {
+  if (message.has_unit() &&
+      !fields.Known("aggregation.unit", message.unit(),
+                    *v1::AggregationUnit_descriptor())) {
+    return;
+  }
+  const bool by_token = !message.has_unit() ||
+                        message.unit() == v1::AGGREGATION_UNIT_TOKEN;
+  if (!by_token || message.spans_size() > 0) {
+    fields.NotServed("aggregation", "aggregation over larger units");
+  }
+}
+
+void ReadOutput(const v1::OutputOptions& message, Fields& fields,
+                ValidatedRequest& out) {
+  out.request.logits = message.logits();
+  out.request.debug_tensors = message.debug_tensors();
+  if (message.has_encoding() &&
+      fields.Known("output.encoding", message.encoding(),
+                   *v1::TensorEncoding_descriptor())) {
+    out.encode.floats = message.encoding() == v1::TENSOR_ENCODING_FLOATS;
+  }
+  if (message.has_attention_data_type()) {
+    const v1::DataType type = message.attention_data_type();
+    if (type == v1::DATA_TYPE_FLOAT32 || type == v1::DATA_TYPE_FLOAT16 ||
+        type == v1::DATA_TYPE_UINT8) {
+      out.encode.attention_type = type;
+    } else {
+      fields.Wrong("output.attention_data_type",
+                   absl::StrCat(static_cast<int>(type),
+                                " is not one of DATA_TYPE_FLOAT32, "
+                                "DATA_TYPE_FLOAT16, DATA_TYPE_UINT8"));
+    }
+  }
+  if (message.has_attention_layout() &&
+      fields.Known("output.attention_layout", message.attention_layout(),
+                   *v1::TensorLayout_descriptor())) {
+    out.encode.lower_triangular =
+        message.attention_layout() == v1::TENSOR_LAYOUT_LOWER_TRIANGULAR;
+  }
+  if (message.has_top_k() &&
+      fields.InRange("output.top_k", message.top_k(), 1, 100)) {
+    out.request.top_k = message.top_k();
+  }
+}
+
+bool IsStandIn(const ValidatedRequest& request, const std::string& field) {
+  return std::any_of(request.stand_ins.begin(), request.stand_ins.end(),
+                     [&](const std::string& path) {
+                       return field == path ||
+                              absl::StartsWith(field, path + ".") ||
+                              absl::StartsWith(field, path + "[");
+                     });
+}
+
+}  // namespace
+
+ValidatedRequest Validate(const v1::ExplainRequest& message,
+                          const std::vector<MethodSpec>& methods) {
+  ValidatedRequest out;
+  Fields fields(out);
+  out.model = message.model();
+  out.validate_only = message.validate_only();
+  if (message.model().empty()) fields.Wrong("model", "required");
+  out.request.input = validate::ReadInput(message, fields);
+  ReadMethod(message.method(), methods, fields, out.request);
+  out.request.options = validate::ReadOptions(message.options(), fields);
+  if (message.points_size() > 1) {
+    fields.NotServed("points", "explaining more than one point");
+  }
+  if (message.points_size() > 0) {
+    validate::ReadPoint(message.points(0), fields, out.request);
+  }
+  out.request.attention =
+      validate::ReadAttention(message.attention(), fields);
+  ReadOutput(message.output(), fields, out);
+  ReadPrecision(message, fields);
+  ReadFaithfulness(message.faithfulness(), fields);
+  ReadAggregation(message.aggregation(), fields);
+  return out;
+}
+
+v1::ExplainRequest ToExplainRequest(const v1::RenderHeatmapRequest& message) {
+  v1::ExplainRequest request;
+  request.set_model(message.model());
+  if (message.has_input()) *request.mutable_input() = message.input();
+  request.set_method(message.method());
+  if (message.has_options()) *request.mutable_options() = message.options();
+  if (message.has_point()) *request.add_points() = message.point();
+  if (message.has_attention()) {
+    *request.mutable_attention() = message.attention();
+  }
+  if (!message.attention().has_kind()) {
+    request.mutable_attention()->set_kind(v1::ATTENTION_KIND_NONE);
+  }
+  return request;
+}
+
+absl::Status ValidatedRequest::ToStatus() const {
+  if (!violations.empty()) {
+    Violations all;
+    for (const FieldViolation& v : violations) all.Add(v.field, v.description);
+    for (const FieldViolation& v : not_served) all.Add(v.field, v.description);
+    return all.ToStatus();
+  }
+  if (not_served.empty()) return absl::OkStatus();
+  ErrorDetails details;
+  details.reason = "NOT_SERVED_YET";
+  details.violations = not_served;
+  std::string message;
+  for (const FieldViolation& v : not_served) {
+    absl::StrAppend(&details.metadata["field"],
+                    message.empty() ? "" : ",", v.field);
+    absl::StrAppend(&message, message.empty() ? "" : "; ", v.field, ": ",
+                    v.description);
+  }
+  return MakeError(absl::StatusCode::kFailedPrecondition, message,
+                   std::move(details));
+}
+
+absl::Status MergeStatus(const ValidatedRequest& request,
+                         const absl::Status& engine) {
+  if (engine.code() == absl::StatusCode::kInvalidArgument) {
+    ValidatedRequest all = request;
+    for (FieldViolation& v : GetErrorDetails(engine).violations) {
+      if (!IsStandIn(request, v.field)) all.violations.push_back(std::move(v));
+    }
+    absl::Status merged = all.ToStatus();
+    return merged.ok() ? engine : merged;
+  }
+  absl::Status own = request.ToStatus();
+  return own.ok() ? engine : own;
+}
+
+}  // namespace limpid

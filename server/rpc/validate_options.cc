@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Options of methods and of the attention that is returned.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "server/rpc/validate_fields.h"
+
+namespace limpid::validate {
+namespace {
+
+constexpr size_t kMaxShown = 8;
+
+// Enums of the proto and ours are in the same order, the proto's behind its
+// zero value.
+template <typename Ours>
+Ours FromProto(int value) {
+  return static_cast<Ours>(value - 1);
+}
+static_assert(static_cast<int>(IntegrationRule::kGaussLegendre) ==
+              v1::INTEGRATION_RULE_GAUSS_LEGENDRE - 1);
+static_assert(static_cast<int>(GradientAxis::kTarget) ==
+              v1::GRADIENT_AXIS_TARGET - 1);
+static_assert(static_cast<int>(Compatibility::kUpstream) ==
+              v1::COMPATIBILITY_UPSTREAM - 1);
+static_assert(static_cast<int>(AttentionKind::kMatrix) ==
+              v1::ATTENTION_KIND_MATRIX - 1);
+static_assert(static_cast<int>(ChannelReduction::kWnorm) ==
+              v1::CHANNEL_REDUCTION_WNORM - 1);
+static_assert(static_cast<int>(ChannelReduction::kAll) ==
+              v1::CHANNEL_REDUCTION_ALL - 1);
+static_assert(static_cast<int>(AttentionForm::kNoConv) ==
+              v1::ATTENTION_FORM_NO_CONV - 1);
+static_assert(static_cast<int>(AttentionForm::kUpstream) ==
+              v1::ATTENTION_FORM_UPSTREAM - 1);
+
+// Indices without negative ones and repetitions, which are noted.
+std::vector<int64_t> ReadIndices(
+    absl::string_view field,
+    const google::protobuf::RepeatedField<int32_t>& values, Fields& fields) {
+  std::vector<int64_t> indices;
+  std::set<int64_t> seen;
+  std::string negative, twice;
+  size_t num_wrong = 0;
+  for (const int32_t value : values) {
+    std::string* const list =
+        value < 0 ? &negative : seen.insert(value).second ? nullptr : &twice;
+    if (list == nullptr) {
+      indices.push_back(value);
+    } else if (++num_wrong <= kMaxShown) {
+      absl::StrAppend(list, list->empty() ? "" : ", ", value);
+    }
+  }
+  if (!negative.empty()) {
+    fields.Wrong(field, absl::StrCat(negative, " is not 0 or more"));
+  }
+  if (!twice.empty()) {
+    fields.Wrong(field, absl::StrCat(twice, " appears more than once"));
+  }
+  return indices;
+}
+
+void ReadBaseline(const v1::Baseline& message, Fields& fields,
+                  MethodOptions& options) {
+  Baseline baseline;
+  switch (message.kind_case()) {
+    case v1::Baseline::kZero:
+      break;
+    case v1::Baseline::kMean:
+      baseline.kind = Baseline::Kind::kMean;
+      break;
+    case v1::Baseline::kTokenId:
+      if (!fields.AtLeast<int64_t>("options.baseline.token_id",
+                                   message.token_id(), 0)) {
+        return;
+      }
+      baseline = {Baseline::Kind::kToken, message.token_id()};
+      break;
+    case v1::Baseline::kBlur:
+      baseline.kind = Baseline::Kind::kBlur;
+      break;
+    case v1::Baseline::KIND_NOT_SET:
+      fields.Wrong("options.baseline",
+                   "one of zero, mean, token_id, blur is required");
+      return;
+  }
+  options.baseline = baseline;
+}
+
+void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
+  if (message.head_form()) {
+    fields.NotServed("attention.head_form", "the form by heads");
+  }
+  if (message.has_downsample() &&
+      fields.InRange("attention.downsample", message.downsample(), 1, 64) &&
+      message.downsample() != 1) {
+    fields.NotServed("attention.downsample", "averaging over blocks");
+  }
+  if (message.has_top_k() &&
+      fields.AtLeast("attention.top_k", message.top_k(), 1)) {
+    fields.NotServed("attention.top_k", "keeping the largest entries only");
+  }
+}
+
+}  // namespace
+
+MethodOptions ReadOptions(const v1::MethodOptions& message, Fields& fields) {
+  MethodOptions options;
+  constexpr int32_t kMax = std::numeric_limits<int32_t>::max();
+  if (message.has_steps() &&
+      fields.InRange("options.steps", message.steps(), 8, 1024)) {
+    options.steps = message.steps();
+  }
+  if (message.has_baseline()) {
+    ReadBaseline(message.baseline(), fields, options);
+  }
+  if (message.has_rule() && fields.Known("options.rule", message.rule(),
+                                         *v1::IntegrationRule_descriptor())) {
+    options.rule = FromProto<IntegrationRule>(message.rule());
+  }
+  if (message.has_start_layer() &&
+      fields.InRange("options.start_layer", message.start_layer(), 0, kMax)) {
+    options.start_layer = message.start_layer();
+  }
+  if (message.has_axis() && fields.Known("options.axis", message.axis(),
+                                         *v1::GradientAxis_descriptor())) {
+    options.axis = FromProto<GradientAxis>(message.axis());
+  }
+  if (message.has_compat() && fields.Known("options.compat", message.compat(),
+                                           *v1::Compatibility_descriptor())) {
+    options.compat = FromProto<Compatibility>(message.compat());
+  }
+  if (message.has_norm() &&
+      fields.InRange("options.norm", message.norm(), 1, 2)) {
+    options.norm = message.norm();
+  }
+  if (message.has_special_tokens()) {
+    options.special_tokens = message.special_tokens();
+  }
+  if (message.has_smoothing_samples() &&
+      fields.InRange("options.smoothing_samples", message.smoothing_samples(),
+                     1, 256)) {
+    options.smoothing_samples = message.smoothing_samples();
+  }
+  if (message.has_smoothing_noise() &&  // NaN is in no range
+      fields.InRange("options.smoothing_noise", message.smoothing_noise(), 0.0,
+                     1.0)) {
+    options.smoothing_noise = message.smoothing_noise();
+  }
+  if (message.has_seed()) options.seed = message.seed();
+  if (message.has_occlusion_token_id() &&
+      fields.AtLeast<int64_t>("options.occlusion_token_id",
+                              message.occlusion_token_id(), 0)) {
+    options.occlusion_token_id = message.occlusion_token_id();
+  }
+  if (message.has_occlusion_window() &&
+      fields.AtLeast("options.occlusion_window", message.occlusion_window(),
+                     1)) {
+    options.occlusion_window = message.occlusion_window();
+  }
+  return options;
+}
+
+AttentionRequest ReadAttention(const v1::AttentionOptions& message,
+                               Fields& fields) {
+  AttentionRequest attention;
+  if (message.has_kind() && fields.Known("attention.kind", message.kind(),
+                                         *v1::AttentionKind_descriptor())) {
+    attention.kind = FromProto<AttentionKind>(message.kind());
+  }
+  const bool reduction_ok =
+      !message.has_channel_reduction() ||
+      fields.Known("attention.channel_reduction", message.channel_reduction(),
+                   *v1::ChannelReduction_descriptor());
+  if (message.has_channel_reduction() && reduction_ok) {
+    attention.reduction =
+        FromProto<ChannelReduction>(message.channel_reduction());
+  }
+  if (message.has_form() && fields.Known("attention.form", message.form(),
+                                         *v1::AttentionForm_descriptor())) {
+    attention.form = FromProto<AttentionForm>(message.form());
+  }
+  if (message.has_include_skip()) {
+    attention.include_skip = message.include_skip();
+  }
+  attention.layers =
+      ReadIndices("attention.layers", message.layers(), fields);
+  const std::vector<int64_t> channels =
+      ReadIndices("attention.channels", message.channels(), fields);
+  if (attention.reduction == ChannelReduction::kAll) {
+    attention.channels = channels;
+  } else if (!message.channels().empty() && reduction_ok) {
+    fields.Wrong("attention.channels",
+                 "channels are chosen with CHANNEL_REDUCTION_ALL only");
+  }
+  ReadUnserved(message, fields);
+  return attention;
+}
+
+}  // namespace limpid::validate

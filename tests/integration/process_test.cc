@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two programs as a user meets them: real models, real sockets, signals.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "tests/support/process.h"
+
+namespace limpid {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Process;
+using testing::ProcessResult;
+using testing::RunProcess;
+using std::chrono::seconds;
+
+const std::string kServer = std::string(LIMPID_BIN_DIR) + "/limpid-server";
+const std::string kClient = std::string(LIMPID_BIN_DIR) + "/limpid";
+
+// A repository with the embedded models, two golden checkpoints, a damaged
+// folder, and files that are no models; and a server for it.
+class ProcessTest : public ::testing::Test {
+ protected:
+  ProcessTest() {
+    std::string pattern = ::testing::TempDir() + "/limpid-XXXXXX";
+    folder_ = mkdtemp(pattern.data());
+    const fs::path models = fs::path(LIMPID_SOURCE_DIR) / "models";
+    const fs::path golden = fs::path(LIMPID_TEST_DATA) / "checkpoints";
+    fs::create_directory(folder_ / "models");
+    for (const auto& source : {models / "sentiment-mamba",
+                               models / "recall-mamba", golden / "mamba-tied"}) {
+      fs::create_directory_symlink(source,
+                                   folder_ / "models" / source.filename());
+    }
+    fs::copy(golden / "mamba-bias-untied", folder_ / "models" / "damaged");
+    fs::resize_file(folder_ / "models" / "damaged" / "model.safetensors", 20000);
+    std::ofstream(folder_ / "models" / "notes.txt") << "not a model\n";
+  }
+  ~ProcessTest() override {
+    server_.reset();
+    fs::remove_all(folder_);
+  }
+
+  void StartServer(const std::vector<std::string>& arguments = {}) {
+    std::vector<std::string> command = {
+        kServer,    "--model-repository", (folder_ / "models").string(),
+        "--listen", "127.0.0.1:0",        "--metrics",
+        "off",      "--device",           "cpu"};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    server_ = std::make_unique<Process>(command);
+    const std::string prefix = "limpid-server listening on ";
+    const std::string line = server_->ReadLine(seconds(60));
+    ASSERT_EQ(line.substr(0, prefix.size()), prefix);
+    address_ = line.substr(prefix.size());
+  }
+
+  std::vector<std::string> ClientCommand(
+      const std::vector<std::string>& arguments) const {
+    std::vector<std::string> command = {kClient, "--server", address_};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return command;
+  }
+  ProcessResult Client(const std::vector<std::string>& arguments) const {
+    return RunProcess(ClientCommand(arguments));
+  }
+  // Arguments of a request that takes many seconds.
+  static std::vector<std::string> LongRequest() {
+    std::string text;
+    for (int i = 0; i < 300; ++i) text += "an endless and dull story ";
+    return {"explain",  "--model",  "sentiment-mamba",
+            "--text",   text,       "--method",
+            "integrated-gradients", "--option", "steps=1024"};
+  }
+
+  fs::path folder_;
+  std::unique_ptr<Process> server_;
+  std::string address_;
+};
+
+TEST_F(ProcessTest, DamagedFoldersAreListedAndDoNotKeepOthersFromServing) {
+  StartServer();
+  const ProcessResult models = Client({"models"});
+  EXPECT_EQ(models.exit_status, 0) << models.errors;
+  EXPECT_THAT(models.output, HasSubstr("sentiment-mamba"));
+  EXPECT_THAT(models.output, HasSubstr("recall-mamba"));
+  EXPECT_THAT(models.output, HasSubstr("damaged"));
+  EXPECT_THAT(models.output, HasSubstr("model.safetensors"));
+  EXPECT_THAT(models.output, Not(HasSubstr("notes.txt")));
+  const ProcessResult refused =
+      Client({"explain", "--model", "damaged", "--tokens", "1,2"});
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_THAT(refused.errors, HasSubstr("DATA_LOSS"));
+  EXPECT_THAT(refused.errors, HasSubstr("model.safetensors"));
+  EXPECT_EQ(Client({"explain", "--model", "mamba-tied", "--tokens", "1,2"})
+                .exit_status,
+            0);
+}
+
+TEST_F(ProcessTest, ExplainSavesPicturesAndTensors) {
+  StartServer();
+  const std::string out = (folder_ / "out").string();
+  const ProcessResult result =
+      Client({"explain", "--model", "sentiment-mamba", "--text",
+              "A gorgeous, witty, seductive movie.", "--out", out});
+  EXPECT_EQ(result.exit_status, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("gorgeous"));
+  for (const char* name :
+       {"explanation.safetensors", "explanation.json", "attribution.png",
+        "report.html"}) {
+    EXPECT_TRUE(fs::exists(fs::path(out) / name)) << name;
+  }
+}
+
+TEST_F(ProcessTest, RefusalsNameCodeAndFields) {
+  StartServer();
+  const ProcessResult unknown =
+      Client({"explain", "--model", "nobody", "--text", "x"});
+  EXPECT_EQ(unknown.exit_status, 1);
+  EXPECT_THAT(unknown.errors, HasSubstr("NOT_FOUND"));
+  EXPECT_THAT(unknown.errors, HasSubstr("sentiment-mamba"));
+  const ProcessResult many =
+      Client({"explain", "--model", "mamba-tied", "--tokens", "1,99",
+              "--method", "magic", "--layers", "0,7"});
+  EXPECT_EQ(many.exit_status, 1);
+  EXPECT_THAT(many.errors, HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(many.errors, HasSubstr("input.tokens.ids[1]"));
+  EXPECT_THAT(many.errors, HasSubstr("method"));
+  EXPECT_THAT(many.errors, HasSubstr("raw-attention"));
+  EXPECT_THAT(many.errors, HasSubstr("attention.layers[1]"));
+  const ProcessResult empty =
+      Client({"explain", "--model", "sentiment-mamba", "--text", ""});
+  EXPECT_EQ(empty.exit_status, 1);
+  EXPECT_THAT(empty.errors, HasSubstr("input.text"));
+  const ProcessResult bytes =
+      Client({"explain", "--model", "sentiment-mamba", "--text", "caf\xe9"});
+  EXPECT_EQ(bytes.exit_status, 1);
+  EXPECT_THAT(bytes.errors, HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(bytes.errors, HasSubstr("input.text"));
+  EXPECT_EQ(Client({"health"}).exit_status, 0);
+}
+
+TEST_F(ProcessTest, APassedDeadlineIsSaidSo) {
+  StartServer();
+  std::vector<std::string> command = LongRequest();
+  command.insert(command.begin(), {"--deadline", "1ms"});
+  const ProcessResult result = Client(command);
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_THAT(result.errors, HasSubstr("DEADLINE_EXCEEDED"));
+  EXPECT_EQ(Client({"health"}).exit_status, 0);
+}
+
+TEST_F(ProcessTest, InterruptingTheClientCancelsItsCall) {
+  StartServer();
+  Process client(ClientCommand(LongRequest()));
+  // The server logs a request when it ends; by then the client is gone, so its
+  // start is seen by the client's own waiting: signal once the model is busy.
+  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  client.Signal(SIGINT);
+  EXPECT_EQ(client.Wait(seconds(10)).exit_status, 130);
+  EXPECT_TRUE(server_->WaitForError("CANCELLED", seconds(10)));
+  EXPECT_EQ(Client({"health"}).exit_status, 0);
+}
+
+TEST_F(ProcessTest, TerminationWithoutRequestsIsQuick) {
+  StartServer();
+  server_->Signal(SIGTERM);
+  const ProcessResult result = server_->Wait(seconds(15));
+  EXPECT_EQ(result.exit_status, 0) << result.errors;
+}
+
+TEST_F(ProcessTest, TerminationGivesRunningRequestsTheirGrace) {
+  std::ofstream(folder_ / "config.json") << R"({"drain_seconds": 1})";
+  StartServer({"--config", (folder_ / "config.json").string()});
+  Process client(ClientCommand(LongRequest()));
+  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(server_->Wait(seconds(15)).exit_status, 0);
+  const ProcessResult result = client.Wait(seconds(30));
+  EXPECT_EQ(result.exit_status, 1);
+}
+
+TEST_F(ProcessTest, ASecondSignalEndsTheServerAtOnce) {
+  StartServer();
+  Process client(ClientCommand(LongRequest()));
+  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(server_->WaitForError("draining", seconds(10)));
+  const auto start = std::chrono::steady_clock::now();
+  server_->Signal(SIGTERM);
+  EXPECT_NE(server_->Wait(seconds(15)).exit_status, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(5));
+}
+
+TEST_F(ProcessTest, WrongSettingsAreAllNamed) {
+  const ProcessResult result = RunProcess(
+      {kServer, "--model-repository", "/nowhere/at/all", "--listen", "nonsense",
+       "--device", "abacus"});
+  EXPECT_EQ(result.exit_status, 2);
+  EXPECT_THAT(result.errors, HasSubstr("/nowhere/at/all"));
+  EXPECT_THAT(result.errors, HasSubstr("nonsense"));
+  EXPECT_THAT(result.errors, HasSubstr("abacus"));
+  const ProcessResult device =
+      RunProcess({kServer, "--model-repository", (folder_ / "models").string(),
+                  "--device", "cuda:99"});
+  EXPECT_EQ(device.exit_status, 2);
+  EXPECT_THAT(device.errors, HasSubstr("cuda:99"));
+  EXPECT_EQ(RunProcess({kClient, "explain", "--sideways"}).exit_status, 2);
+}
+
+TEST_F(ProcessTest, ATakenPortIsAnError) {
+  StartServer();
+  const ProcessResult result =
+      RunProcess({kServer, "--model-repository", (folder_ / "models").string(),
+                  "--listen", address_, "--metrics", "off", "--device", "cpu"});
+  EXPECT_EQ(result.exit_status, 1);
+  EXPECT_THAT(result.errors, HasSubstr(address_));
+}
+
+}  // namespace
+}  // namespace limpid
