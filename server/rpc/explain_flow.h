@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a worker does for an explanation, whatever the shape of its reply.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "limpid/v1/explanation.pb.h"
+#include "server/explain/engine.h"
+#include "server/rpc/call.h"
+#include "server/rpc/validate.h"
+
+namespace limpid {
+
+// Receives the parts of a reply in the order header, progress and tensors,
+// summary. A status that is not ok ends the work with it.
+class ReplyWriter {
+ public:
+  virtual ~ReplyWriter() = default;
+  virtual absl::Status Header(v1::ExplanationHeader header) = 0;
+  virtual absl::Status Progress(const v1::Progress& progress) = 0;
+  virtual absl::Status Tensor(v1::Tensor tensor) = 0;
+  virtual absl::Status Summary(v1::ExplanationSummary summary) = 0;
+};
+
+struct FlowOptions {
+  const Engine* engine = nullptr;
+  std::string server_version;
+  int64_t max_unary_reply_bytes = 0;
+  // Refuses what is larger than that: FAILED_PRECONDITION, reason
+  // REPLY_TOO_LARGE, before anything is computed.
+  bool unary = true;
+};
+
+// Plans and runs a request on the calling thread, with the lease given back by
+// the end. Fills what the call says of itself in the log.
+absl::Status RunExplanation(const FlowOptions& options,
+                            const ValidatedRequest& request,
+                            std::shared_ptr<const Model> model, Call& call,
+                            ReplyWriter& writer);
+
+}  // namespace limpid
