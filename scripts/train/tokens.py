@@ -39,6 +39,8 @@ def save(tokenizer: Tokenizer, path: pathlib.Path) -> None:
     model["merges"] = [
         x if isinstance(x, str) else " ".join(x) for x in model["merges"]
     ]
+    # The library cannot be told so; without effect on decoding.
+    layout["decoder"]["add_prefix_space"] = False
     path.write_text(
         json.dumps(layout, ensure_ascii=False, indent=1) + "\n",
         encoding="utf-8",
@@ -59,6 +61,8 @@ def merge_parents(tokenizer: Tokenizer) -> dict[int, tuple[int, int]]:
 def _with_byte_level(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.post_processor = processors.ByteLevel(
+        add_prefix_space=False, trim_offsets=True
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

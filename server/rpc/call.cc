@@ -85,6 +85,7 @@ Call::~Call() { services_.tracker.Remove(); }
 void Call::NoteClientGone() {
   client_gone_ = true;
   cancel_.Cancel();
+  if (pool_ != nullptr) pool_->Cancel(job_);
 }
 
 absl::Status Call::Explain(absl::Status status) const {

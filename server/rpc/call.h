@@ -18,6 +18,7 @@
 #include "server/base/status.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/schedule/worker_pool.h"
 
 namespace limpid {
 
@@ -71,7 +72,15 @@ class Call {
   CancelToken& cancel() { return cancel_; }
   absl::Time start() const { return start_; }
 
-  // The caller has gone or its deadline has passed.
+  // The job that works on the call; set before the handler returns, so that
+  // gRPC can't have told that the caller is gone before.
+  void set_job(WorkerPool& pool, JobId job) {
+    pool_ = &pool;
+    job_ = job;
+  }
+
+  // The caller has gone or its deadline has passed: cancels the token and, if
+  // it still waits, ends the job.
   void NoteClientGone();
   bool client_gone() const { return client_gone_; }
 
@@ -92,6 +101,8 @@ class Call {
   const absl::Time start_;
   CancelToken cancel_;
   std::atomic<bool> client_gone_{false};
+  WorkerPool* pool_ = nullptr;
+  JobId job_ = 0;
 };
 
 // `given` if it is a valid request id, else a new random one.

@@ -108,7 +108,7 @@ grpc::ServerUnaryReactor* ExplanationService::Explain(
                       : reactor->Fail(status);
         });
     if (!job.ok()) return reactor->Fail(job.status());
-    reactor->set_on_cancel([this, id = *job] { deps_.pool.Cancel(id); });
+    reactor->call().set_job(deps_.pool, *job);
   });
   return reactor;
 }
@@ -134,7 +134,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
           reactor->End(std::move(status));
         });
     if (!job.ok()) return reactor->End(job.status());
-    reactor->set_on_cancel([this, id = *job] { deps_.pool.Cancel(id); });
+    reactor->call().set_job(deps_.pool, *job);
   });
   return reactor;
 }
@@ -154,17 +154,17 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
         *std::move(accepted), reactor->call(),
         [this, reactor](const absl::Status& admission, Accepted& work) {
           HeatmapWriter writer;
-          absl::Status status =
+          const absl::Status status =
               admission.ok() ? Run(work, true, reactor->call(), writer)
                              : admission;
           work.lease.reset();
-          absl::StatusOr<google::api::HttpBody> picture = status;
-          if (status.ok()) picture = writer.Draw();
+          if (!status.ok()) return reactor->Fail(status);
+          const auto picture = writer.Draw();
           picture.ok() ? reactor->Reply(*picture)
                        : reactor->Fail(picture.status());
         });
     if (!job.ok()) return reactor->Fail(job.status());
-    reactor->set_on_cancel([this, id = *job] { deps_.pool.Cancel(id); });
+    reactor->call().set_job(deps_.pool, *job);
   });
   return reactor;
 }

@@ -129,7 +129,6 @@ void StreamCall::OnWriteDone(bool ok) {
 }
 
 void StreamCall::OnCancel() {
-  call_.NoteClientGone();
   Step step = Step::kNothing;
   {
     MutexLock lock(mutex_);
@@ -140,7 +139,7 @@ void StreamCall::OnCancel() {
   changed_.notify_all();
   Do(step);
   // gRPC keeps the call until this function has returned.
-  if (on_cancel_) on_cancel_();
+  call_.NoteClientGone();
 }
 
 void StreamCall::ArmStallAlarm(absl::Time when) {

@@ -37,10 +37,6 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   ~StreamCall() override = default;
 
   Call& call() { return call_; }
-  void set_on_cancel(std::function<void()> on_cancel) {
-    on_cancel_ = std::move(on_cancel);
-  }
-
   // Hands a message over; blocks while the buffer is full. CANCELLED, ABORTED
   // (reason READER_STALLED) or DEADLINE_EXCEEDED when there is no use in going
   // on. For one thread at a time that is not gRPC's.
@@ -74,7 +70,6 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   Call call_;
   const StreamLimits limits_;
   grpc::CallbackServerContext& context_;
-  std::function<void()> on_cancel_;
 
   Mutex mutex_;
   std::condition_variable changed_;

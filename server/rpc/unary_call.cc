@@ -54,9 +54,4 @@ void UnaryCall::Guard(const std::function<void()>& body) {
   }
 }
 
-void UnaryCall::OnCancel() {
-  call_.NoteClientGone();
-  if (on_cancel_) on_cancel_();
-}
-
 }  // namespace limpid

@@ -27,11 +27,6 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
 
   Call& call() { return call_; }
 
-  // To be called when the caller has gone; set before the handler returns.
-  void set_on_cancel(std::function<void()> on_cancel) {
-    on_cancel_ = std::move(on_cancel);
-  }
-
   // Packs and sends a reply; what goes wrong with that is sent instead.
   void Reply(const google::protobuf::Message& message);
   void Fail(const absl::Status& status);
@@ -40,13 +35,12 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void Guard(const std::function<void()>& body);
 
  private:
-  void OnCancel() override;
+  void OnCancel() override { call_.NoteClientGone(); }
   void OnDone() override { delete this; }
   ~UnaryCall() override = default;
 
   Call call_;
   grpc::ByteBuffer& response_;
-  std::function<void()> on_cancel_;
   std::atomic<bool> answered_{false};
 };
 

@@ -118,11 +118,13 @@ void WorkerPool::Work() {
   }
 }
 
+void WorkerPool::StopAdmission() {
+  MutexLock lock(mutex_);
+  draining_ = true;
+}
+
 bool WorkerPool::Drain(absl::Time finish_by, absl::Time give_up_at) {
-  {
-    MutexLock lock(mutex_);
-    draining_ = true;
-  }
+  StopAdmission();
   if (WaitIdle(finish_by)) return true;
   CancelAll();
   return WaitIdle(give_up_at);

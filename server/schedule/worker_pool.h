@@ -63,7 +63,10 @@ class WorkerPool {
   // Does nothing for a job that has ended.
   void Cancel(JobId id);
 
-  // Refuses new jobs and waits until all have ended: those that have not by
+  // Refuses new jobs from now on.
+  void StopAdmission();
+
+  // StopAdmission, and waits until all jobs have ended: those that have not by
   // `finish_by` are cancelled and get until `give_up_at` to notice (real time,
   // whatever the options' clock). Whether all have ended. May be repeated.
   bool Drain(absl::Time finish_by, absl::Time give_up_at);

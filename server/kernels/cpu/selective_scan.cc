@@ -17,21 +17,17 @@ namespace {
 struct ScanKernel {
   template <int kBytes, typename T>
   static LIMPID_INLINE void Run(const SelectiveScan<T>& op) {
-    constexpr int kWidth = kLanes<T, kBytes>;
+    constexpr int kWidth = kChannelBlock<T, kBytes>;
     for (int64_t first = op.channel_begin; first < op.channel_end;
          first += kWidth) {
-      const int64_t count = std::min<int64_t>(kWidth, op.channel_end - first);
-      if (count == kWidth) {
-        Block<kWidth, true>(op, first, kWidth);
-      } else {
-        Block<kWidth, false>(op, first, static_cast<int>(count));
-      }
+      Block<kWidth>(op, first,
+                    static_cast<int>(std::min<int64_t>(
+                        kWidth, op.channel_end - first)));
     }
   }
 
-  // Channels [first, first + count). kFull says that count is kWidth, so that
-  // loads need no bounds.
-  template <int kWidth, bool kFull, typename T>
+  // Channels [first, first + count).
+  template <int kWidth, typename T>
   static LIMPID_INLINE void Block(const SelectiveScan<T>& op, int64_t first,
                                   int count) {
     const SelectiveSsm<T>& ssm = op.ssm;
@@ -48,18 +44,16 @@ struct ScanKernel {
     }
     if (ssm.skip != nullptr) std::copy_n(ssm.skip + first, count, skip);
 
-    const int limit = kFull ? kWidth : count;
-    alignas(64) T delta[kWidth] = {};
-    alignas(64) T u[kWidth] = {};
     for (int64_t i = 0; i < ssm.num_positions; ++i) {
-      const T* delta_row = ssm.delta + i * ssm.delta_stride + first;
-      const T* u_row = op.u + i * op.u_stride + first;
+      alignas(64) T delta[kWidth];
+      alignas(64) T u[kWidth];
+      LoadLanes<kWidth>(ssm.delta + i * ssm.delta_stride + first, count, delta);
+      LoadLanes<kWidth>(op.u + i * op.u_stride + first, count, u);
       const T* b = ssm.b + i * ssm.b_stride;
       const T* c = ssm.c + i * ssm.c_stride;
-      for (int w = 0; w < limit; ++w) delta[w] = delta_row[w];
-      for (int w = 0; w < limit; ++w) u[w] = u_row[w];
       alignas(64) T input[kWidth];
       alignas(64) T y[kWidth];
+      LIMPID_KEEP_LOOP
       for (int w = 0; w < kWidth; ++w) {
         input[w] = delta[w] * u[w];
         y[w] = skip[w] * u[w];
@@ -75,8 +69,7 @@ struct ScanKernel {
           y[w] += c_n * s;
         }
       }
-      T* y_row = op.y + i * op.y_stride + first;
-      for (int w = 0; w < limit; ++w) y_row[w] = y[w];
+      StoreLanes<kWidth>(y, count, op.y + i * op.y_stride + first);
     }
   }
 };

@@ -53,6 +53,31 @@ inline constexpr int kWideBytes = 64;    // AVX-512
 template <typename T, int kBytes>
 inline constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
 
+// Channels that a kernel takes together: a register, or more if it is short, for
+// the sake of independent instructions.
+template <typename T, int kBytes>
+inline constexpr int kChannelBlock =
+    kLanes<T, kBytes> > 8 ? kLanes<T, kBytes> : 8;
+
+// out = the first `count` of kWidth neighbours, then zeros; and back.
+template <int kWidth, typename T>
+LIMPID_INLINE void LoadLanes(const T* in, int count, T* __restrict out) {
+  if (count == kWidth) {
+    for (int w = 0; w < kWidth; ++w) out[w] = in[w];
+  } else {
+    for (int w = 0; w < kWidth; ++w) out[w] = w < count ? in[w] : T{0};
+  }
+}
+
+template <int kWidth, typename T>
+LIMPID_INLINE void StoreLanes(const T* in, int count, T* __restrict out) {
+  if (count == kWidth) {
+    for (int w = 0; w < kWidth; ++w) out[w] = in[w];
+  } else {
+    for (int w = 0; w < count; ++w) out[w] = in[w];
+  }
+}
+
 // For tests: registers wider than this many bytes are not used.
 inline std::atomic<int> max_simd_bytes{kWideBytes};
 

@@ -24,13 +24,6 @@ LIMPID_INLINE T ConvTap(const SsmAttention<T>& op, int64_t channel, int64_t d) {
 }
 
 template <typename T>
-LIMPID_INLINE T SourceScale(const SsmAttention<T>& op, int64_t position,
-                            int64_t channel) {
-  if (op.source_scale == nullptr) return T{1};
-  return op.source_scale[position * op.source_stride + channel];
-}
-
-template <typename T>
 LIMPID_INLINE T RowScale(const SsmAttention<T>& op, int64_t row,
                          int64_t channel) {
   if (op.row_scale == nullptr) return T{1};

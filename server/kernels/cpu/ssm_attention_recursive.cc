@@ -75,11 +75,8 @@ struct Recursive {
                                  const T* a, T* __restrict q,
                                  T* __restrict entry) {
     const SelectiveSsm<T>& ssm = op.ssm;
-    alignas(64) T delta[kWidth] = {};
-    alignas(64) T source[kWidth] = {};
-    const T* delta_row = ssm.delta + j * ssm.delta_stride + first;
-    for (int w = 0; w < count; ++w) delta[w] = delta_row[w];
-    for (int w = 0; w < count; ++w) source[w] = SourceScale(op, j, first + w);
+    alignas(64) T delta[kWidth];
+    LoadLanes<kWidth>(ssm.delta + j * ssm.delta_stride + first, count, delta);
     const T* b = ssm.b + j * ssm.b_stride;
     alignas(64) T sum[kWidth] = {};
     for (int64_t n = 0; n < ssm.state_size; ++n) {
@@ -91,11 +88,19 @@ struct Recursive {
         q[n * kWidth + w] = q_n * ExpNonPositive(delta[w] * a[n * kWidth + w]);
       }
     }
+    LIMPID_KEEP_LOOP
     for (int w = 0; w < kWidth; ++w) sum[w] *= delta[w];
     if (diagonal && ssm.skip != nullptr) {
       for (int w = 0; w < count; ++w) sum[w] += ssm.skip[first + w];
     }
-    for (int w = 0; w < kWidth; ++w) entry[w] = sum[w] * source[w];
+    if (op.source_scale != nullptr) {
+      alignas(64) T source[kWidth];
+      LoadLanes<kWidth>(op.source_scale + j * op.source_stride + first, count,
+                        source);
+      LIMPID_KEEP_LOOP
+      for (int w = 0; w < kWidth; ++w) sum[w] *= source[w];
+    }
+    for (int w = 0; w < kWidth; ++w) entry[w] = sum[w];
   }
 
   // Convolution, scale of the row, and from channels side by side to positions
@@ -114,6 +119,7 @@ struct Recursive {
           sum[w] += tap[d * kWidth + w] * entries[(j + d) * kWidth + w];
         }
       }
+      LIMPID_KEEP_LOOP
       for (int w = 0; w < kWidth; ++w) {
         tile[j * kWidth + w] = sum[w] * row_scale[w];
       }
@@ -129,7 +135,7 @@ struct Recursive {
 struct RecursiveKernel {
   template <int kBytes, typename T>
   static LIMPID_INLINE void Run(const SsmAttention<T>& op) {
-    constexpr int kWidth = kLanes<T, kBytes>;
+    constexpr int kWidth = kChannelBlock<T, kBytes>;
     const int64_t length = op.ssm.num_positions;
     const int64_t plane = (op.row_end - op.row_begin) * length;
     for (int64_t first = op.channel_begin; first < op.channel_end;

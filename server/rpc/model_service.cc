@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/model_service.h"
+
+#include <utility>
+
+#include "server/rpc/encode_reply.h"
+#include "server/rpc/parse.h"
+
+namespace limpid {
+namespace {
+
+constexpr char kService[] = "limpid.v1.ModelService";
+constexpr RpcName kListModels = {"unary", kService, "ListModels", false};
+constexpr RpcName kGetModel = {"unary", kService, "GetModel", false};
+constexpr RpcName kLoadModel = {"unary", kService, "LoadModel", false};
+constexpr RpcName kUnloadModel = {"unary", kService, "UnloadModel", false};
+constexpr RpcName kListMethods = {"unary", kService, "ListMethods", false};
+
+// Reads a message that names a model.
+template <typename Message>
+absl::StatusOr<std::string> ReadName(const grpc::ByteBuffer& bytes) {
+  Message message;
+  LIMPID_RETURN_IF_ERROR(ParseMessage(bytes, message));
+  if (message.model().empty()) {
+    Violations violations;
+    violations.Add("model", "required");
+    return violations.ToStatus();
+  }
+  return message.model();
+}
+
+}  // namespace
+
+v1::Model ModelService::Encode(const ModelStatus& status) const {
+  return EncodeModel(status, deps_.methods, deps_.max_tokens);
+}
+
+template <typename Response>
+ModelRegistry::Done ModelService::Answer(UnaryCall* reactor) const {
+  return [this, reactor](absl::StatusOr<ModelStatus> status) {
+    reactor->Guard([&] {
+      if (!status.ok()) return reactor->Fail(status.status());
+      reactor->call().explained.model = status->name;
+      Response response;
+      *response.mutable_model() = Encode(*status);
+      reactor->Reply(response);
+    });
+  };
+}
+
+grpc::ServerUnaryReactor* ModelService::ListModels(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const reactor =
+      new UnaryCall(deps_.calls, kListModels, *context, *response);
+  reactor->Guard([&] {
+    v1::ListModelsRequest message;
+    absl::Status parsed = ParseMessage(*request, message);
+    if (!parsed.ok()) return reactor->Fail(parsed);
+    v1::ListModelsResponse reply;
+    for (const ModelStatus& status : deps_.registry.List()) {
+      *reply.add_models() = Encode(status);
+    }
+    reactor->Reply(reply);
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ModelService::GetModel(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const reactor =
+      new UnaryCall(deps_.calls, kGetModel, *context, *response);
+  reactor->Guard([&] {
+    const auto name = ReadName<v1::GetModelRequest>(*request);
+    if (!name.ok()) return reactor->Fail(name.status());
+    Answer<v1::GetModelResponse>(reactor)(deps_.registry.Get(*name));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ModelService::LoadModel(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const reactor =
+      new UnaryCall(deps_.calls, kLoadModel, *context, *response);
+  reactor->Guard([&] {
+    const auto name = ReadName<v1::LoadModelRequest>(*request);
+    if (!name.ok()) return reactor->Fail(name.status());
+    const auto job = deps_.pool.Submit(
+        {reactor->call().cancel(),
+         [this, reactor, name = *name](const absl::Status& admission) {
+           if (!admission.ok()) return reactor->Fail(admission);
+           deps_.registry.Load(name, Answer<v1::LoadModelResponse>(reactor));
+         }});
+    if (!job.ok()) return reactor->Fail(job.status());
+    reactor->call().set_job(deps_.pool, *job);
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ModelService::UnloadModel(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const reactor =
+      new UnaryCall(deps_.calls, kUnloadModel, *context, *response);
+  reactor->Guard([&] {
+    const auto name = ReadName<v1::UnloadModelRequest>(*request);
+    if (!name.ok()) return reactor->Fail(name.status());
+    const auto job = deps_.pool.Submit(
+        {reactor->call().cancel(),
+         [this, reactor, name = *name](const absl::Status& admission) {
+           if (!admission.ok()) return reactor->Fail(admission);
+           deps_.registry.Unload(name,
+                                 Answer<v1::UnloadModelResponse>(reactor));
+         }});
+    if (!job.ok()) return reactor->Fail(job.status());
+    reactor->call().set_job(deps_.pool, *job);
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ModelService::ListMethods(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const reactor =
+      new UnaryCall(deps_.calls, kListMethods, *context, *response);
+  reactor->Guard([&] {
+    v1::ListMethodsRequest message;
+    absl::Status parsed = ParseMessage(*request, message);
+    if (!parsed.ok()) return reactor->Fail(parsed);
+    v1::ListMethodsResponse reply;
+    for (const MethodSpec& method : deps_.methods) {
+      *reply.add_methods() = EncodeMethod(method, deps_.architectures);
+    }
+    reactor->Reply(reply);
+  });
+  return reactor;
+}
+
+}  // namespace limpid

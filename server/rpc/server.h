@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The gRPC listener: limits, health, reflection.
+#pragma once
+
+#include <grpcpp/impl/service_type.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/status.h"
+
+namespace limpid {
+
+struct RpcServerOptions {
+  std::string listen = "127.0.0.1:0";
+  // A second listener that serves nothing but health.
+  std::optional<std::string> health;
+  bool reflection = true;
+  int64_t max_request_bytes = int64_t{16} << 20;
+};
+
+// Serves from Start until Shutdown. Health says NOT_SERVING until it is told
+// otherwise. Thread-safe.
+class RpcServer {
+ public:
+  // `services` outlive the server. FAILED_PRECONDITION, reason LISTEN_FAILED,
+  // says which address and why.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      const RpcServerOptions& options,
+      const std::vector<grpc::Service*>& services);
+  virtual ~RpcServer() = default;
+
+  // HOST:PORT with the port in use.
+  virtual const std::string& address() const = 0;
+  // As address; empty without a listener for health.
+  virtual const std::string& health_address() const = 0;
+
+  // Health of a model or, with an empty name, of the server and its services.
+  virtual void SetServing(const std::string& name, bool serving) = 0;
+  // NOT_SERVING for everything, for good.
+  virtual void StopServing() = 0;
+
+  // Refuses new calls, cancels those that are not over by `limit`, and waits
+  // for their end.
+  virtual void Shutdown(absl::Time limit) = 0;
+};
+
+}  // namespace limpid

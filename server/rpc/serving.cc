@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/serving.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "server/observe/exposer.h"
+#include "server/rpc/explanation_service.h"
+#include "server/rpc/model_service.h"
+#include "server/rpc/status_map.h"
+
+namespace limpid {
+namespace {
+
+// Loading is mostly reading files; two at a time keep disk and CPU busy.
+constexpr int64_t kNumLoaders = 2;
+constexpr int64_t kMaxLoadsWaiting = 1024;
+// What clients get to take the last bytes of their replies.
+constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
+
+class ServingImpl final : public Serving, private RegistryObserver {
+ public:
+  ServingImpl(ServingOptions options, const Engine& engine, Log& log)
+      : options_(std::move(options)),
+        log_(log),
+        metrics_(options_.version),
+        tracker_(metrics_),
+        calls_{metrics_, log, tracker_, options_.max_request_time},
+        registry_({options_.model_repository,
+                   [&engine](const std::string& name,
+                             const std::string& folder) {
+                     return engine.Load(name, folder);
+                   },
+                   this, &Clock::Real()}),
+        loaders_({kNumLoaders, kMaxLoadsWaiting, &Clock::Real(), nullptr}),
+        pool_({options_.num_workers, options_.max_queue_size, &Clock::Real(),
+               &metrics_}),
+        explanations_({engine, registry_, pool_, calls_, options_.methods,
+                       options_.version, options_.max_unary_reply_bytes,
+                       options_.stream}),
+        models_({registry_, loaders_, calls_, options_.methods,
+                 options_.architectures, options_.max_tokens}) {}
+
+  ~ServingImpl() override {
+    Drain(absl::InfinitePast(), absl::InfiniteFuture());
+    // Nobody may be told of models that go with the registry.
+    MutexLock lock(mutex_);
+    server_.reset();
+  }
+
+  absl::Status Open() {
+    LIMPID_RETURN_IF_ERROR(registry_.Scan());
+    LIMPID_RETURN_IF_ERROR(CheckStartupModels());
+    if (options_.metrics) {
+      LIMPID_ASSIGN_OR_RETURN(
+          exposer_,
+          MetricsExposer::Open(*options_.metrics, metrics_.registry()));
+      metrics_address_ = exposer_->address();
+    }
+    LIMPID_ASSIGN_OR_RETURN(
+        auto server, RpcServer::Start(options_.rpc, {&explanations_, &models_}));
+    address_ = server->address();
+    health_address_ = server->health_address();
+    {
+      MutexLock lock(mutex_);
+      server_ = std::move(server);
+    }
+    for (const std::string& name : registry_.Names()) OnModelChanged(name);
+    return absl::OkStatus();
+  }
+
+  const std::string& address() const override { return address_; }
+  const std::string& metrics_address() const override {
+    return metrics_address_;
+  }
+  const std::string& health_address() const override {
+    return health_address_;
+  }
+  ModelRegistry& registry() override { return registry_; }
+  Metrics& metrics() override { return metrics_; }
+  WorkerPool& pool() override { return pool_; }
+
+  void LoadModels(std::function<void()> done) override {
+    const std::vector<std::string> names = options_.startup_models.empty()
+                                               ? registry_.Names()
+                                               : options_.startup_models;
+    if (names.empty()) return done();
+    auto num_left = std::make_shared<std::atomic<size_t>>(names.size());
+    const auto one_ended = [num_left, done = std::move(done)] {
+      if (--*num_left == 0) done();
+    };
+    for (const std::string& name : names) {
+      const auto job = loaders_.Submit(
+          {CancelToken(), [this, name, one_ended](const absl::Status& status) {
+             if (!status.ok()) return one_ended();
+             registry_.Load(name, [one_ended](const absl::StatusOr<
+                                              ModelStatus>&) { one_ended(); });
+           }});
+      if (!job.ok()) one_ended();
+    }
+  }
+
+  void SetServing() override {
+    MutexLock lock(mutex_);
+    if (server_ != nullptr) server_->SetServing("", true);
+  }
+
+  bool Drain(absl::Time finish_by, absl::Time give_up_at) override {
+    RpcServer* server = nullptr;
+    {
+      MutexLock lock(mutex_);
+      server = server_.get();
+      if (server != nullptr) server->StopServing();
+    }
+    // Both refuse new work before either is waited for.
+    loaders_.StopAdmission();
+    pool_.StopAdmission();
+    bool clean = pool_.Drain(finish_by, give_up_at);
+    clean = loaders_.Drain(finish_by, give_up_at) && clean;
+    if (!clean) return false;
+    if (server == nullptr) return true;
+    tracker_.WaitForNone(std::max(finish_by, absl::Now() + kLastBytes));
+    server->Shutdown(absl::Now() + kLastBytes);
+    return true;
+  }
+
+ private:
+  absl::Status CheckStartupModels() const {
+    const std::vector<std::string> known = registry_.Names();
+    Violations violations;
+    for (const std::string& name : options_.startup_models) {
+      if (std::find(known.begin(), known.end(), name) == known.end()) {
+        violations.Add("startup_models",
+                       absl::StrCat("no model \"", name,
+                                    "\" in the repository; known models: ",
+                                    absl::StrJoin(known, ", ")));
+      }
+    }
+    return violations.ToStatus("CONFIGURATION_INVALID");
+  }
+
+  void OnModelChanged(const std::string& name) override {
+    // Looks at the newest state under the lock: notices may overtake each
+    // other.
+    MutexLock lock(mutex_);
+    const auto status = registry_.Get(name);
+    if (!status.ok()) return;
+    metrics_.SetResidentBytes(
+        name, status->info ? status->info->resident_bytes : 0);
+    if (server_ != nullptr) {
+      server_->SetServing(name, status->state == ModelState::kReady);
+    }
+  }
+
+  void OnLoadEnded(const std::string& name, absl::Duration took,
+                   const absl::Status& status) override {
+    metrics_.LoadEnded(name, took, status.code());
+    LogFields fields = {{"model", name},
+                        {"seconds", absl::ToDoubleSeconds(took)}};
+    if (status.ok()) {
+      log_.Write(LogLevel::kInfo, "model loaded", fields);
+      return;
+    }
+    fields.emplace_back("code", CodeName(status.code()));
+    fields.emplace_back("reason", ReasonOf(status));
+    fields.emplace_back("error", std::string(status.message()));
+    log_.Write(LogLevel::kWarning, "model not loaded", fields);
+  }
+
+  const ServingOptions options_;
+  Log& log_;
+  Metrics metrics_;
+  CallTracker tracker_;
+  const CallServices calls_;
+  std::string address_, metrics_address_, health_address_;
+  std::unique_ptr<MetricsExposer> exposer_;
+  Mutex mutex_;
+  std::unique_ptr<RpcServer> server_ LIMPID_GUARDED_BY(mutex_);
+  ModelRegistry registry_;
+  WorkerPool loaders_;
+  WorkerPool pool_;
+  ExplanationService explanations_;
+  ModelService models_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Serving>> Serving::Start(ServingOptions options,
+                                                        const Engine& engine,
+                                                        Log& log) {
+  auto serving =
+      std::make_unique<ServingImpl>(std::move(options), engine, log);
+  LIMPID_RETURN_IF_ERROR(serving->Open());
+  return serving;
+}
+
+}  // namespace limpid
