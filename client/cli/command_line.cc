@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/cli/flag_values.h"
 
 namespace limpid::cli {
@@ -34,7 +35,7 @@ std::string OneOf(const google::protobuf::EnumDescriptor* type) {
 }
 
 void AddInputs(CLI::App& app, ExplainFlags& flags) {
-  CLI::App& group = *app.add_option_group("Input", "Exactly one of");
+  CLI::App& group = *app.add_option_group("Input");
   AddValue(group, "--text", "TEXT", flags.text, "Text, taken verbatim");
   AddValue(group, "--text-file", "FILE", flags.text_file,
            "Text from a file, byte for byte; - for standard input");
@@ -106,6 +107,8 @@ CLI::App& AddCommand(CLI::App& app, const std::string& name,
                      CommandLine& line) {
   CLI::App& sub = *app.add_subcommand(name, help);
   sub.fallthrough();
+  sub.footer("Options of limpid itself, such as --server and --deadline, may "
+             "stand here too.");
   sub.callback([command, &line] { line.command = command; });
   return sub;
 }
@@ -158,6 +161,34 @@ std::string Mistake(const CommandLine& line) {
   return "";
 }
 
+// Whether the argument is a flag that takes its value from the next one.
+bool TakesNext(const CLI::App& app, const std::string& argument) {
+  if (argument.size() < 3 || argument.compare(0, 2, "--") != 0) return false;
+  const CLI::Option* option = app.get_option_no_throw(argument);
+  for (const CLI::App* sub : app.get_subcommands(nullptr)) {
+    if (option == nullptr) option = sub->get_option_no_throw(argument);
+  }
+  return option != nullptr && option->get_items_expected_max() > 0;
+}
+
+// CLI11 reads "--text=" as a flag whose value comes next; here it has an empty
+// value. Returns the arguments in the reverse order that CLI11 takes.
+std::vector<std::string> Normalize(const CLI::App& app,
+                                   const std::vector<std::string>& arguments) {
+  std::vector<std::string> out;
+  bool is_value = false;
+  for (const std::string& argument : arguments) {
+    const std::string name = argument.substr(0, argument.find('='));
+    const bool empty_value = !is_value && name.size() + 1 == argument.size() &&
+                             TakesNext(app, name);
+    out.push_back(empty_value ? name : argument);
+    if (empty_value) out.emplace_back();
+    is_value = !is_value && TakesNext(app, argument);
+  }
+  std::reverse(out.begin(), out.end());
+  return out;
+}
+
 ParseExit Usage(const std::string& message) {
   return {kExitUsage, absl::StrCat("limpid: ", message,
                                    "\nlimpid: see limpid --help\n")};
@@ -187,18 +218,22 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
   app.set_version_flag("--version", "limpid " LIMPID_VERSION);
   app.require_subcommand(1);
   AddCommands(app, line);
-  // CLI11 takes the last argument first.
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
-    app.parse(reversed);
+    app.parse(Normalize(app, arguments));
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
     return ParseExit{kExitOk, chosen.empty() ? app.help()
-                                             : chosen.front()->help()};
+                                             : chosen.front()->help("limpid")};
   } catch (const CLI::CallForVersion& version) {
     return ParseExit{kExitOk, absl::StrCat(version.what(), "\n")};
   } catch (const CLI::ParseError& error) {
-    return Usage(error.what());
+    if (!app.get_subcommands().empty()) return Usage(error.what());
+    std::vector<std::string> names;
+    for (const CLI::App* sub : app.get_subcommands(nullptr)) {
+      names.push_back(sub->get_name());
+    }
+    return Usage(absl::StrCat(error.what(), "; the commands are ",
+                              absl::StrJoin(names, ", ")));
   }
   if (deadline) {
     const absl::StatusOr<absl::Duration> parsed = ParseDeadline(*deadline);

@@ -30,7 +30,9 @@ class CancelToken {
  public:
   explicit CancelToken(absl::Time deadline = absl::InfiniteFuture(),
                        const Clock& clock = Clock::Real())
-      : state_(std::make_shared<State>()), deadline_(deadline), clock_(&clock) {}
+      : state_(std::make_shared<State>()),
+        deadline_(deadline),
+        clock_(&clock) {}
 
   void Cancel() { state_->cancelled.store(true, std::memory_order_relaxed); }
   bool cancelled() const {

@@ -92,12 +92,17 @@ ChannelCollector::ChannelCollector(const std::vector<int64_t>& channels,
 }
 
 absl::Status ChannelCollector::OnSlab(const AttentionSlab& slab) {
+  // More rows may be visited than are kept: a method may need them.
+  const int64_t begin = std::max(slab.row_begin, rows_.begin);
+  const int64_t end =
+      std::min(slab.row_begin + slab.values.size(1), rows_.end);
+  if (begin >= end) return absl::OkStatus();
   for (int64_t i = 0; i < slab.values.size(0); ++i) {
     const int64_t place = place_[slab.channel_begin + i];
     if (place < 0) continue;
     kept_[place]
-        .narrow(0, slab.row_begin - rows_.begin, slab.values.size(1))
-        .copy_(slab.values[i]);
+        .narrow(0, begin - rows_.begin, end - begin)
+        .copy_(slab.values[i].narrow(0, begin - slab.row_begin, end - begin));
   }
   return absl::OkStatus();
 }

@@ -31,7 +31,8 @@ class ChannelReducer final : public AttentionSink {
   at::Tensor matrix_;   // [rows, L]
 };
 
-// Keeps the channels asked for: [channels, rows, L] on the CPU.
+// Keeps the channels and rows asked for, [channels, rows, L] on the CPU; slabs
+// may hold more rows.
 class ChannelCollector final : public AttentionSink {
  public:
   // `channels` are distinct; empty: all.

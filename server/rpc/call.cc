@@ -88,6 +88,13 @@ void Call::NoteClientGone() {
   if (pool_ != nullptr) pool_->Cancel(job_);
 }
 
+void Call::NoteStarted() {
+  services_.log.Write(LogLevel::kDebug, "request started",
+                      {{"request_id", request_id_},
+                       {"rpc", std::string(rpc_.method)},
+                       {"model", explained.model}});
+}
+
 absl::Status Call::Explain(absl::Status status) const {
   switch (status.code()) {
     case absl::StatusCode::kCancelled:

@@ -79,6 +79,9 @@ class Call {
     job_ = job;
   }
 
+  // A worker has begun; a log line at the level debug.
+  void NoteStarted();
+
   // The caller has gone or its deadline has passed: cancels the token and, if
   // it still waits, ends the job.
   void NoteClientGone();

@@ -63,6 +63,7 @@ absl::StatusOr<JobId> ExplanationService::Submit(
       {call.cancel(), [accepted = std::move(accepted), &call,
                        work = std::move(work)](const absl::Status& admission) {
          call.explained.queue = absl::Now() - accepted->when;
+         if (admission.ok()) call.NoteStarted();
          work(admission, *accepted);
        }});
   // What is known to be wrong does not get right by trying again.

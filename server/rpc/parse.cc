@@ -21,6 +21,7 @@ using google::protobuf::UnknownField;
 using google::protobuf::UnknownFieldSet;
 
 constexpr int kMaxDepth = 32;
+constexpr int kBlockBytes = 1 << 20;
 
 // Reads bytes field by field without regard to types, which tells which string
 // the typed reader stumbled over.
@@ -84,14 +85,10 @@ absl::Status SerializeMessage(const google::protobuf::Message& message,
     return MakeError(absl::StatusCode::kInternal, "REPLY_NOT_SERIALIZABLE",
                      "the reply is larger than a message can be");
   }
-  bool own_buffer = false;
-  const grpc::Status status =
-      grpc::GenericSerialize<grpc::ProtoBufferWriter,
-                             google::protobuf::Message>(message, &bytes,
-                                                        &own_buffer);
-  if (status.ok()) return absl::OkStatus();
+  grpc::ProtoBufferWriter writer(&bytes, kBlockBytes, static_cast<int>(size));
+  if (message.SerializeToZeroCopyStream(&writer)) return absl::OkStatus();
   return MakeError(absl::StatusCode::kInternal, "REPLY_NOT_SERIALIZABLE",
-                   status.error_message());
+                   "the reply could not be packed");
 }
 
 }  // namespace limpid

@@ -104,13 +104,18 @@ void ReadOutput(const v1::OutputOptions& message, Fields& fields,
   }
 }
 
-bool IsStandIn(const ValidatedRequest& request, const std::string& field) {
-  return std::any_of(request.stand_ins.begin(), request.stand_ins.end(),
-                     [&](const std::string& path) {
-                       return field == path ||
-                              absl::StartsWith(field, path + ".") ||
-                              absl::StartsWith(field, path + "[");
-                     });
+// Whether the engine's finding is news: not about a stand-in, and not about a
+// field of which the sender hears already.
+bool IsNews(const ValidatedRequest& request, const std::string& field) {
+  for (const std::string& path : request.stand_ins) {
+    if (field == path || absl::StartsWith(field, path + ".") ||
+        absl::StartsWith(field, path + "[")) {
+      return false;
+    }
+  }
+  return std::none_of(
+      request.violations.begin(), request.violations.end(),
+      [&](const FieldViolation& known) { return known.field == field; });
 }
 
 }  // namespace
@@ -183,7 +188,7 @@ absl::Status MergeStatus(const ValidatedRequest& request,
   if (engine.code() == absl::StatusCode::kInvalidArgument) {
     ValidatedRequest all = request;
     for (FieldViolation& v : GetErrorDetails(engine).violations) {
-      if (!IsStandIn(request, v.field)) all.violations.push_back(std::move(v));
+      if (IsNews(request, v.field)) all.violations.push_back(std::move(v));
     }
     absl::Status merged = all.ToStatus();
     return merged.ok() ? engine : merged;

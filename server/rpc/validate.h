@@ -18,8 +18,8 @@ namespace limpid {
 // What a message says.
 struct ValidatedRequest {
   std::string model;
-  // Wrong fields hold a stand-in, so that the engine can look for more wrong
-  // fields in the rest.
+  // Wrong fields hold a stand-in where their value means nothing to the engine,
+  // so that it can look for more wrong fields in the rest.
   ExplainRequest request;
   EncodeOptions encode;
   bool validate_only = false;

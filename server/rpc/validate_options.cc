@@ -11,7 +11,7 @@
 namespace limpid::validate {
 namespace {
 
-constexpr size_t kMaxShown = 8;
+constexpr int kMaxShown = 8;
 
 // Enums of the proto and ours are in the same order, the proto's behind its
 // zero value.
@@ -36,30 +36,25 @@ static_assert(static_cast<int>(AttentionForm::kNoConv) ==
 static_assert(static_cast<int>(AttentionForm::kUpstream) ==
               v1::ATTENTION_FORM_UPSTREAM - 1);
 
-// Indices without negative ones and repetitions, which are noted.
+// Notes negative indices and repetitions. All are handed on, so that the
+// engine's own findings have the same places.
 std::vector<int64_t> ReadIndices(
     absl::string_view field,
     const google::protobuf::RepeatedField<int32_t>& values, Fields& fields) {
-  std::vector<int64_t> indices;
   std::set<int64_t> seen;
-  std::string negative, twice;
-  size_t num_wrong = 0;
-  for (const int32_t value : values) {
-    std::string* const list =
-        value < 0 ? &negative : seen.insert(value).second ? nullptr : &twice;
-    if (list == nullptr) {
-      indices.push_back(value);
-    } else if (++num_wrong <= kMaxShown) {
-      absl::StrAppend(list, list->empty() ? "" : ", ", value);
-    }
+  int num_wrong = 0;
+  for (int i = 0; i < values.size(); ++i) {
+    const bool twice = !seen.insert(values[i]).second;
+    if ((!twice && values[i] >= 0) || ++num_wrong > kMaxShown) continue;
+    fields.Wrong(absl::StrCat(field, "[", i, "]"),
+                 absl::StrCat(values[i], twice ? " appears more than once"
+                                               : " is not 0 or more"));
   }
-  if (!negative.empty()) {
-    fields.Wrong(field, absl::StrCat(negative, " is not 0 or more"));
+  if (num_wrong > kMaxShown) {
+    fields.Wrong(field, absl::StrCat(num_wrong - kMaxShown,
+                                     " more are negative or repeated"));
   }
-  if (!twice.empty()) {
-    fields.Wrong(field, absl::StrCat(twice, " appears more than once"));
-  }
-  return indices;
+  return {values.begin(), values.end()};
 }
 
 void ReadBaseline(const v1::Baseline& message, Fields& fields,

@@ -62,10 +62,11 @@ def generate(rng, tokens):
         lambda: "".join(characters(rng) for _ in range(rng.randint(1, 8))),
         lambda: rng.choice("aeioucEUn가ㄱ\u1100\u0928\u0915")
         + "".join(chr(rng.randint(0x300, 0x345))
-                  for _ in range(rng.randint(1, 40 if rng.random() < .1 else 4))),
+                  for _ in range(rng.randint(1, rng.choice([4] * 9 + [40])))),
         lambda: rng.choice(SPACES) * rng.randint(1, 4),
         lambda: " " * rng.randint(1, 60),
-        lambda: "".join(rng.choice("abc'st01 .\n") for _ in range(rng.randint(1, 12))),
+        lambda: "".join(rng.choice("abc'st01 .\n")
+                        for _ in range(rng.randint(1, 12))),
         lambda: rng.choice("a1 .-=\n'") * rng.randint(1, 200),
     ]
     weights = [rng.random() for _ in makers]

@@ -111,8 +111,8 @@ def flags():
 def split():
     """Split by expressions before the bytes; whole words win over merges."""
     tok = Tokenizer(models.BPE(ignore_merges=True))
-    pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-               r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    pattern = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tok.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split("->", "removed"),
         pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -142,7 +142,8 @@ def main():
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
         tok.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
         tok.add_tokens(others)
-        tok = dump(folder / f"tiny-{name}.json", tok, string_merges=name == "neox")
+        tok = dump(folder / f"tiny-{name}.json", tok,
+                   string_merges=name == "neox")
 
         rng = random.Random(name)
         tokens = [t.content for t in tok.get_added_tokens_decoder().values()]
