@@ -49,13 +49,13 @@ absl::StatusOr<std::string> ReadToken(const std::string& path) {
   return token;
 }
 
+}  // namespace
+
 bool IsLoopback(const std::string& target) {
   return absl::StartsWith(target, "127.") ||
          absl::StartsWith(target, "localhost:") ||
          absl::StartsWith(target, "[::1]") || absl::StartsWith(target, "unix:");
 }
-
-}  // namespace
 
 absl::StatusOr<Connection> Connect(const ClientOptions& options) {
   if (!IsHeaderValue(options.request_id)) {

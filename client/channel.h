@@ -23,4 +23,7 @@ struct Connection {
 // usable token, a request id that can't be sent.
 absl::StatusOr<Connection> Connect(const ClientOptions& options);
 
+// Whether a target is on this machine, where plain text can't be overheard.
+bool IsLoopback(const std::string& target);
+
 }  // namespace limpid

@@ -119,34 +119,50 @@ struct Client::Impl {
     });
   }
 
+  // A call about one model.
+  template <class Request, class Response>
+  absl::StatusOr<v1::Model> OneModel(
+      grpc::Status (v1::ModelService::Stub::*method)(grpc::ClientContext*,
+                                                     const Request&, Response*),
+      const std::string& name) {
+    Request request;
+    request.set_model(name);
+    Response response;
+    const absl::Status status =
+        Unary(*models, method, request, &response, Deadline());
+    if (!status.ok()) return status;
+    return response.model();
+  }
+
   absl::StatusOr<Explanation> Stream(const v1::ExplainRequest& request,
                                      const StreamObserver& observer,
                                      absl::Time deadline) {
     absl::StatusOr<Explanation> result = absl::UnknownError("no reply");
     bool decoded = false;
-    const absl::Status status = Run(deadline, [&](grpc::ClientContext& context) {
-      StreamAssembler assembler(observer);
-      const auto reader = explanations->StreamExplain(&context, request);
-      absl::Status damage;
-      bool heard = false;
-      for (v1::StreamExplainResponse part; reader->Read(&part);) {
-        heard = true;
-        damage = assembler.Add(std::move(part));
-        if (!damage.ok()) {
-          context.TryCancel();
-          break;
-        }
-      }
-      grpc::Status end = reader->Finish();
-      if (!damage.ok()) {
-        result = damage;
-        decoded = true;
-      } else if (end.ok()) {
-        result = assembler.Finish();
-        decoded = true;
-      }
-      return std::make_pair(std::move(end), !heard);
-    });
+    const absl::Status status =
+        Run(deadline, [&](grpc::ClientContext& context) {
+          StreamAssembler assembler(observer);
+          const auto reader = explanations->StreamExplain(&context, request);
+          absl::Status damage;
+          bool heard = false;
+          for (v1::StreamExplainResponse part; reader->Read(&part);) {
+            heard = true;
+            damage = assembler.Add(std::move(part));
+            if (!damage.ok()) {
+              context.TryCancel();
+              break;
+            }
+          }
+          grpc::Status end = reader->Finish();
+          if (!damage.ok()) {
+            result = damage;
+            decoded = true;
+          } else if (end.ok()) {
+            result = assembler.Finish();
+            decoded = true;
+          }
+          return std::make_pair(std::move(end), !heard);
+        });
     // Damage goes before the CANCELLED that ending the stream made of it.
     if (decoded) return result;
     return status;
@@ -172,52 +188,31 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(
 
 absl::StatusOr<std::vector<v1::Model>> Client::ListModels() {
   v1::ListModelsResponse response;
-  const absl::Status status = impl_->Unary(
-      *impl_->models, &v1::ModelService::Stub::ListModels,
-      v1::ListModelsRequest(), &response, impl_->Deadline());
+  const absl::Status status =
+      impl_->Unary(*impl_->models, &v1::ModelService::Stub::ListModels,
+                   v1::ListModelsRequest(), &response, impl_->Deadline());
   if (!status.ok()) return status;
   return std::vector<v1::Model>(response.models().begin(),
                                 response.models().end());
 }
 
 absl::StatusOr<v1::Model> Client::GetModel(const std::string& name) {
-  v1::GetModelRequest request;
-  request.set_model(name);
-  v1::GetModelResponse response;
-  const absl::Status status =
-      impl_->Unary(*impl_->models, &v1::ModelService::Stub::GetModel, request,
-                   &response, impl_->Deadline());
-  if (!status.ok()) return status;
-  return response.model();
+  return impl_->OneModel(&v1::ModelService::Stub::GetModel, name);
 }
 
 absl::StatusOr<v1::Model> Client::LoadModel(const std::string& name) {
-  v1::LoadModelRequest request;
-  request.set_model(name);
-  v1::LoadModelResponse response;
-  const absl::Status status =
-      impl_->Unary(*impl_->models, &v1::ModelService::Stub::LoadModel, request,
-                   &response, impl_->Deadline());
-  if (!status.ok()) return status;
-  return response.model();
+  return impl_->OneModel(&v1::ModelService::Stub::LoadModel, name);
 }
 
 absl::StatusOr<v1::Model> Client::UnloadModel(const std::string& name) {
-  v1::UnloadModelRequest request;
-  request.set_model(name);
-  v1::UnloadModelResponse response;
-  const absl::Status status =
-      impl_->Unary(*impl_->models, &v1::ModelService::Stub::UnloadModel,
-                   request, &response, impl_->Deadline());
-  if (!status.ok()) return status;
-  return response.model();
+  return impl_->OneModel(&v1::ModelService::Stub::UnloadModel, name);
 }
 
 absl::StatusOr<std::vector<v1::Method>> Client::ListMethods() {
   v1::ListMethodsResponse response;
-  const absl::Status status = impl_->Unary(
-      *impl_->models, &v1::ModelService::Stub::ListMethods,
-      v1::ListMethodsRequest(), &response, impl_->Deadline());
+  const absl::Status status =
+      impl_->Unary(*impl_->models, &v1::ModelService::Stub::ListMethods,
+                   v1::ListMethodsRequest(), &response, impl_->Deadline());
   if (!status.ok()) return status;
   return std::vector<v1::Method>(response.methods().begin(),
                                  response.methods().end());
@@ -241,9 +236,9 @@ absl::StatusOr<std::string> Client::CheckHealth(const std::string& service) {
 absl::StatusOr<Explanation> Client::Explain(const v1::ExplainRequest& request) {
   const absl::Time deadline = impl_->Deadline();
   v1::ExplainResponse response;
-  const absl::Status status = impl_->Unary(
-      *impl_->explanations, &v1::ExplanationService::Stub::Explain, request,
-      &response, deadline);
+  const absl::Status status =
+      impl_->Unary(*impl_->explanations, &v1::ExplanationService::Stub::Explain,
+                   request, &response, deadline);
   if (status.ok()) return DecodeResponse(std::move(response));
   if (absl::IsFailedPrecondition(status) &&
       GetErrorReport(status).reason == "REPLY_TOO_LARGE") {

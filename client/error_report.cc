@@ -20,9 +20,9 @@ constexpr char kRequestIdUrl[] = "limpid-client/request-id";
 // Any number may come over the wire; absl saturates, and a wait is not
 // negative.
 absl::Duration WaitOf(const google::protobuf::Duration& duration) {
-  return std::max(absl::ZeroDuration(),
-                  absl::Seconds(duration.seconds()) +
-                      absl::Nanoseconds(duration.nanos()));
+  return std::max(
+      absl::ZeroDuration(),
+      absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos()));
 }
 
 void Decode(const google::protobuf::Any& detail, ErrorReport& report) {

@@ -8,8 +8,7 @@
 
 namespace limpid {
 
-std::optional<absl::Duration> NextDelay(const RetryPolicy& policy,
-                                        int attempts,
+std::optional<absl::Duration> NextDelay(const RetryPolicy& policy, int attempts,
                                         const absl::Status& status,
                                         absl::Duration remaining,
                                         double random) {
@@ -37,8 +36,8 @@ absl::Status RunWithRetry(const RetryPolicy& policy,
     const Attempt result = attempt();
     if (result.status.ok() || !result.repeatable) return result.status;
     const std::optional<absl::Duration> delay =
-        NextDelay(policy, attempts, result.status,
-                  deadline - environment.now(), environment.random());
+        NextDelay(policy, attempts, result.status, deadline - environment.now(),
+                  environment.random());
     if (!delay) return result.status;
     if (!environment.sleep(*delay)) {
       return ClientError(absl::StatusCode::kCancelled, "CANCELLED",

@@ -23,8 +23,7 @@ struct RetryPolicy {
 // `status`, or nullopt to give up: only UNAVAILABLE is tried again, and only if
 // the wait ends before `remaining` does. The wait is at least what the server
 // named, else the back-off; `random` (0 to 1) spreads callers over half of it.
-std::optional<absl::Duration> NextDelay(const RetryPolicy& policy,
-                                        int attempts,
+std::optional<absl::Duration> NextDelay(const RetryPolicy& policy, int attempts,
                                         const absl::Status& status,
                                         absl::Duration remaining,
                                         double random);

@@ -32,12 +32,18 @@ bool IsName(const std::string& name, size_t limit) {
 
 int64_t ElementBytes(v1::DataType type) {
   switch (type) {
-    case v1::DATA_TYPE_FLOAT32: return 4;
-    case v1::DATA_TYPE_FLOAT16: return 2;
-    case v1::DATA_TYPE_UINT8: return 1;
-    case v1::DATA_TYPE_INT64: return 8;
-    case v1::DATA_TYPE_FLOAT64: return 8;
-    default: return 0;
+    case v1::DATA_TYPE_FLOAT32:
+      return 4;
+    case v1::DATA_TYPE_FLOAT16:
+      return 2;
+    case v1::DATA_TYPE_UINT8:
+      return 1;
+    case v1::DATA_TYPE_INT64:
+      return 8;
+    case v1::DATA_TYPE_FLOAT64:
+      return 8;
+    default:
+      return 0;
   }
 }
 
@@ -99,9 +105,9 @@ float PackedFloat(const v1::Tensor& tensor, int64_t index) {
 
 absl::Status DamagedTensor(const v1::TensorHeader& header,
                            absl::string_view what) {
-  return ClientError(absl::StatusCode::kDataLoss, "TENSOR_DAMAGED",
-                     absl::StrCat("tensor ", header.name().substr(0, 64), ": ",
-                                  what));
+  return ClientError(
+      absl::StatusCode::kDataLoss, "TENSOR_DAMAGED",
+      absl::StrCat("tensor ", header.name().substr(0, 64), ": ", what));
 }
 
 absl::Status CheckHeader(const v1::TensorHeader& header,
@@ -111,32 +117,31 @@ absl::Status CheckHeader(const v1::TensorHeader& header,
   }
   const int64_t element_bytes = ElementBytes(header.data_type());
   if (element_bytes == 0) {
-    return DamagedTensor(
-        header, absl::StrCat("unknown data type ",
-                             static_cast<int>(header.data_type())));
+    return DamagedTensor(header,
+                         absl::StrCat("unknown data type ",
+                                      static_cast<int>(header.data_type())));
   }
   if (header.layout() != v1::TENSOR_LAYOUT_ROW_MAJOR && !IsTriangle(header)) {
-    return DamagedTensor(header,
-                         absl::StrCat("unknown layout ",
-                                      static_cast<int>(header.layout())));
+    return DamagedTensor(
+        header,
+        absl::StrCat("unknown layout ", static_cast<int>(header.layout())));
   }
   if (header.shape_size() > limits.max_rank) {
-    return DamagedTensor(header, absl::StrCat(header.shape_size(),
-                                              " dimensions"));
+    return DamagedTensor(header,
+                         absl::StrCat(header.shape_size(), " dimensions"));
   }
   int64_t bytes = PackedElements(header);
   if (bytes < 0 || !Multiply(bytes, element_bytes)) {
     return DamagedTensor(header, "impossible sizes");
   }
   if (bytes != header.num_bytes()) {
-    return DamagedTensor(header,
-                         absl::StrCat("its sizes take ", bytes,
-                                      " bytes, but it announces ",
-                                      header.num_bytes()));
+    return DamagedTensor(
+        header, absl::StrCat("its sizes take ", bytes,
+                             " bytes, but it announces ", header.num_bytes()));
   }
   if (bytes > limits.max_bytes) {
-    return DamagedTensor(header, absl::StrCat(bytes, " bytes are more than ",
-                                              limits.max_bytes));
+    return DamagedTensor(
+        header, absl::StrCat(bytes, " bytes are more than ", limits.max_bytes));
   }
   return absl::OkStatus();
 }
@@ -159,9 +164,9 @@ absl::Status CheckTensor(const v1::Tensor& tensor, const TensorLimits& limits) {
     return s;
   }
   if (static_cast<uint64_t>(header.num_bytes()) != bytes.size()) {
-    return DamagedTensor(header, absl::StrCat("announced ", header.num_bytes(),
-                                              " bytes, ", bytes.size(),
-                                              " came"));
+    return DamagedTensor(
+        header, absl::StrCat("announced ", header.num_bytes(), " bytes, ",
+                             bytes.size(), " came"));
   }
   if (Crc32(bytes) != header.crc32()) {
     return DamagedTensor(header, "wrong checksum");

@@ -76,14 +76,15 @@ void AddWhat(CLI::App& app, ExplainFlags& flags) {
                  "Measure the attribution by deleting and inserting tokens");
   AddValue(group, "--top-k", "N", flags.top_k,
            "Predictions to list (default 5)");
-  group.add_option("--option", flags.options,
-                   absl::StrCat("Option of the method, may be repeated: ",
-                                MethodOptionNames()))
+  group
+      .add_option("--option", flags.options,
+                  absl::StrCat("Option of the method, may be repeated: ",
+                               MethodOptionNames()))
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
-  AddValue(group, "--precision", "NAME", flags.precision,
-           "Arithmetic" + OneOf(v1::Precision_descriptor()) +
-               " (default float32)");
+  AddValue(
+      group, "--precision", "NAME", flags.precision,
+      "Arithmetic" + OneOf(v1::Precision_descriptor()) + " (default float32)");
 }
 
 void AddOutputs(CLI::App& app, ExplainFlags& flags, bool& json) {
@@ -107,8 +108,9 @@ CLI::App& AddCommand(CLI::App& app, const std::string& name,
                      CommandLine& line) {
   CLI::App& sub = *app.add_subcommand(name, help);
   sub.fallthrough();
-  sub.footer("Options of limpid itself, such as --server and --deadline, may "
-             "stand here too.");
+  sub.footer(
+      "Options of limpid itself, such as --server and --deadline, may "
+      "stand here too.");
   sub.callback([command, &line] { line.command = command; });
   return sub;
 }
@@ -127,8 +129,8 @@ void AddCommands(CLI::App& app, CommandLine& line) {
   simple("model", "Describe a model", Command::kModel, true, true);
   simple("load", "Make a model resident", Command::kLoad, true, true);
   simple("unload", "Free a model", Command::kUnload, true, true);
-  simple("health", "Ask whether the server or a model serves",
-         Command::kHealth, true, false);
+  simple("health", "Ask whether the server or a model serves", Command::kHealth,
+         true, false);
   simple("methods", "List the attribution methods", Command::kMethods, false,
          false);
   CLI::App& explain =
@@ -144,13 +146,13 @@ void AddCommands(CLI::App& app, CommandLine& line) {
 // What CLI11 can't know: returns the mistake, or nothing.
 std::string Mistake(const CommandLine& line) {
   const ExplainFlags& flags = line.explain;
-  if (flags.jsonl && (flags.out || flags.save || flags.png || flags.html ||
-                      flags.stream)) {
+  if (flags.jsonl &&
+      (flags.out || flags.save || flags.png || flags.html || flags.stream)) {
     return "--jsonl prints JSON only: without --out, --save, --png, --html "
            "and --stream";
   }
-  if (flags.validate_only && (flags.out || flags.save || flags.png ||
-                              flags.html)) {
+  if (flags.validate_only &&
+      (flags.out || flags.save || flags.png || flags.html)) {
     return "--validate-only runs nothing: without --out, --save, --png and "
            "--html";
   }
@@ -179,8 +181,8 @@ std::vector<std::string> Normalize(const CLI::App& app,
   bool is_value = false;
   for (const std::string& argument : arguments) {
     const std::string name = argument.substr(0, argument.find('='));
-    const bool empty_value = !is_value && name.size() + 1 == argument.size() &&
-                             TakesNext(app, name);
+    const bool empty_value =
+        !is_value && name.size() + 1 == argument.size() && TakesNext(app, name);
     out.push_back(empty_value ? name : argument);
     if (empty_value) out.emplace_back();
     is_value = !is_value && TakesNext(app, argument);
@@ -190,8 +192,8 @@ std::vector<std::string> Normalize(const CLI::App& app,
 }
 
 ParseExit Usage(const std::string& message) {
-  return {kExitUsage, absl::StrCat("limpid: ", message,
-                                   "\nlimpid: see limpid --help\n")};
+  return {kExitUsage,
+          absl::StrCat("limpid: ", message, "\nlimpid: see limpid --help\n")};
 }
 
 }  // namespace
@@ -222,8 +224,8 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
     app.parse(Normalize(app, arguments));
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
-    return ParseExit{kExitOk, chosen.empty() ? app.help()
-                                             : chosen.front()->help("limpid")};
+    return ParseExit{
+        kExitOk, chosen.empty() ? app.help() : chosen.front()->help("limpid")};
   } catch (const CLI::CallForVersion& version) {
     return ParseExit{kExitOk, absl::StrCat(version.what(), "\n")};
   } catch (const CLI::ParseError& error) {

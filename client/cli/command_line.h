@@ -19,8 +19,15 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitInterrupted = 130;
 
-enum class Command { kModels, kModel, kLoad, kUnload, kHealth, kMethods,
-                     kExplain };
+enum class Command {
+  kModels,
+  kModel,
+  kLoad,
+  kUnload,
+  kHealth,
+  kMethods,
+  kExplain
+};
 
 // Flags of explain, as they were written.
 struct ExplainFlags {
@@ -39,7 +46,7 @@ struct ExplainFlags {
 struct CommandLine {
   ClientOptions client;
   Command command = Command::kModels;
-  std::string name;   // of a model, where the command takes one
+  std::string name;  // of a model, where the command takes one
   bool json = false;
   ExplainFlags explain;
 };

@@ -129,8 +129,7 @@ absl::Status SetMethodOption(const std::string& name_value,
     status = SetScalar(options, field, text);
   }
   if (status.ok()) return status;
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": ", status.message()));
+  return absl::InvalidArgumentError(absl::StrCat(name, ": ", status.message()));
 }
 
 }  // namespace limpid::cli

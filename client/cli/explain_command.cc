@@ -27,15 +27,14 @@ absl::Status WriteResult(const std::string& path,
 }
 
 absl::Status WriteMatrices(const std::string& folder,
-                           const Explanation& explanation,
-                           Terminal& terminal) {
+                           const Explanation& explanation, Terminal& terminal) {
   const absl::StatusOr<std::vector<LayerView>> layers =
       ViewLayers(explanation, /*matrices=*/true);
   if (!layers.ok()) return layers.status();
   for (const LayerView& layer : *layers) {
-    const absl::Status status = WriteResult(
-        absl::StrCat(folder, "/layer-", layer.layer, ".png"),
-        LayerPng(explanation, layer), terminal);
+    const absl::Status status =
+        WriteResult(absl::StrCat(folder, "/layer-", layer.layer, ".png"),
+                    LayerPng(explanation, layer), terminal);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -50,8 +49,8 @@ absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
     status = WriteResult(*flags.png, AttributionPng(explanation), terminal);
   }
   if (status.ok() && flags.html) {
-    status = WriteResult(*flags.html, ReportHtml(explanation, matrices),
-                         terminal);
+    status =
+        WriteResult(*flags.html, ReportHtml(explanation, matrices), terminal);
   }
   if (!status.ok() || !flags.out) return status;
   const std::string& folder = *flags.out;

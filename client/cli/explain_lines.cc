@@ -50,6 +50,15 @@ absl::StatusOr<v1::Input> ParseLine(const std::string& text) {
   return input;
 }
 
+// Explains one input with the request's other fields; the reply as JSON.
+absl::StatusOr<std::string> ExplainOne(Client& client, v1::Input input,
+                                       v1::ExplainRequest& request) {
+  *request.mutable_input() = std::move(input);
+  const absl::StatusOr<Explanation> explanation = client.Explain(request);
+  if (!explanation.ok()) return explanation.status();
+  return ExplanationJson(*explanation);
+}
+
 }  // namespace
 
 int RunExplainLines(Client& client, const CommandLine& line,
@@ -74,17 +83,11 @@ int RunExplainLines(Client& client, const CommandLine& line,
     ++number;
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
     absl::StatusOr<v1::Input> input = ParseLine(text);
-    absl::StatusOr<std::string> json = input.status();
-    if (input.ok()) {
-      *request->mutable_input() = *std::move(input);
-      const absl::StatusOr<Explanation> explanation =
-          client.Explain(*request);
-      json = explanation.status();
-      if (explanation.ok()) json = ExplanationJson(*explanation);
-      if (!json.ok()) code = std::max(code, kExitFailed);
-    } else {
-      code = kExitUsage;
-    }
+    if (!input.ok()) code = kExitUsage;
+    const absl::StatusOr<std::string> json =
+        input.ok() ? ExplainOne(client, *std::move(input), *request)
+                   : input.status();
+    if (!json.ok()) code = std::max(code, kExitFailed);
     progress.Clear();
     terminal.out << "{\"line\":" << number
                  << (json.ok() ? ",\"explanation\":" : ",\"error\":")

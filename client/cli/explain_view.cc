@@ -15,7 +15,8 @@ namespace limpid::cli {
 namespace {
 
 double Milliseconds(const google::protobuf::Duration& duration) {
-  return 1e3 * static_cast<double>(duration.seconds()) + 1e-6 * duration.nanos();
+  return 1e3 * static_cast<double>(duration.seconds()) +
+         1e-6 * duration.nanos();
 }
 
 void PrintBar(Terminal& terminal, const render::ValueRange& range) {
@@ -58,9 +59,8 @@ void PrintTable(Terminal& terminal, const Explanation& explanation,
     }
     return;
   }
-  const bool ids =
-      view.labels.size() ==
-      static_cast<size_t>(explanation.header.tokens_size());
+  const bool ids = view.labels.size() ==
+                   static_cast<size_t>(explanation.header.tokens_size());
   terminal.out << absl::StreamFormat("%6s  %13s%s  %s\n", "index", "value",
                                      ids ? "        id" : "", "piece");
   for (size_t i = 0; i < view.labels.size(); ++i) {
@@ -78,9 +78,9 @@ void PrintPrediction(Terminal& terminal,
   bool first = true;
   for (const v1::Candidate& candidate : summary.predictions()) {
     terminal.out << absl::StreamFormat(
-        "%-22s %7.3f %%  logit %9.4f  id %6d  %s\n",
-        first ? "prediction" : "", 100 * candidate.probability(),
-        candidate.logit(), candidate.id(), Safe(candidate.piece()));
+        "%-22s %7.3f %%  logit %9.4f  id %6d  %s\n", first ? "prediction" : "",
+        100 * candidate.probability(), candidate.logit(), candidate.id(),
+        Safe(candidate.piece()));
     first = false;
   }
 }

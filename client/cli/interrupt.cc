@@ -30,8 +30,7 @@ void BlockInterrupts() {
 }
 
 Interrupt::Interrupt(std::function<void()> on_interrupt)
-    : on_interrupt_(std::move(on_interrupt)),
-      thread_([this] { Watch(); }) {}
+    : on_interrupt_(std::move(on_interrupt)), thread_([this] { Watch(); }) {}
 
 Interrupt::~Interrupt() {
   pthread_kill(thread_.native_handle(), SIGUSR1);

@@ -84,9 +84,9 @@ absl::StatusOr<std::string> MessageJson(
   const auto status =
       google::protobuf::util::MessageToJsonString(message, &json, options);
   if (!status.ok()) {
-    return ClientError(absl::StatusCode::kDataLoss, "REPLY_DAMAGED",
-                       absl::StrCat("no JSON can be made of the reply: ",
-                                    status.ToString()));
+    return ClientError(
+        absl::StatusCode::kDataLoss, "REPLY_DAMAGED",
+        absl::StrCat("no JSON can be made of the reply: ", status.ToString()));
   }
   return json;
 }
@@ -110,8 +110,8 @@ absl::StatusOr<std::string> ExplanationJson(const Explanation& explanation) {
   if (!header.ok()) return header;
   const absl::StatusOr<std::string> summary = MessageJson(explanation.summary);
   if (!summary.ok()) return summary;
-  std::string out = absl::StrCat("{\"header\":", *header, ",\"summary\":",
-                                 *summary, ",\"tensors\":{");
+  std::string out = absl::StrCat("{\"header\":", *header,
+                                 ",\"summary\":", *summary, ",\"tensors\":{");
   bool first = true;
   for (const auto& [name, tensor] : explanation.tensors) {
     absl::StrAppend(&out, first ? "" : ",", QuotedJson(name), ":");

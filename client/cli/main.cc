@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "client/channel.h"
 #include "client/cli/command_line.h"
 #include "client/cli/commands.h"
 #include "client/cli/interrupt.h"
@@ -42,16 +43,20 @@ int Main(const std::vector<std::string>& arguments) {
     return exit->code;
   }
   const CommandLine& line = std::get<CommandLine>(parsed);
-  Terminal terminal{
-      .out = std::cout,
-      .err = std::cerr,
-      .color = ChooseColor(isatty(STDOUT_FILENO) != 0, get_env),
-      .progress = isatty(STDERR_FILENO) != 0};
+  Terminal terminal{.out = std::cout,
+                    .err = std::cerr,
+                    .color = ChooseColor(isatty(STDOUT_FILENO) != 0, get_env),
+                    .progress = isatty(STDERR_FILENO) != 0};
   const absl::StatusOr<std::unique_ptr<Client>> client =
       Client::Create(line.client);
   if (!client.ok()) {
     terminal.err << "limpid: " << Safe(client.status().message()) << "\n";
     return kExitUsage;
+  }
+  if (!line.client.token_file.empty() && line.client.ca_file.empty() &&
+      !IsLoopback(line.client.target)) {
+    terminal.err << "limpid: warning: the token travels in plain text; use "
+                    "--ca\n";
   }
   Interrupt interrupt([&client] { (*client)->Cancel(); });
   int code = RunCommand(**client, line, terminal);

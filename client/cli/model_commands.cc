@@ -59,19 +59,19 @@ void PrintRows(Terminal& terminal,
 }
 
 void PrintModel(Terminal& terminal, const v1::Model& model) {
-  std::vector<std::vector<std::string>> rows = {
-      {"name", Safe(model.name())}, {"state", StateOf(model)}};
+  std::vector<std::vector<std::string>> rows = {{"name", Safe(model.name())},
+                                                {"state", StateOf(model)}};
   if (!model.state_reason().empty()) {
-    rows.push_back({"reason", Safe(absl::StrCat(model.state_reason(), " (",
-                                                model.state_reason_code(),
-                                                ")"))});
+    rows.push_back(
+        {"reason", Safe(absl::StrCat(model.state_reason(), " (",
+                                     model.state_reason_code(), ")"))});
   }
   if (!model.architecture().empty()) {
     const auto add = [&rows](const char* name, const std::string& value) {
       rows.push_back({name, Safe(value)});
     };
-    add("architecture", model.architecture() +
-                            (model.experimental() ? " (experimental)" : ""));
+    add("architecture",
+        model.architecture() + (model.experimental() ? " (experimental)" : ""));
     add("digest", model.digest());
     add("modality", ModalityOf(model));
     add("tokenizer", model.has_tokenizer() ? "yes" : "no: token ids only");
@@ -113,8 +113,8 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
        "DEVICE"}};
   for (const v1::Model& model : *models) {
     if (model.architecture().empty()) {
-      rows.push_back({Safe(model.name()), StateOf(model),
-                      Safe(model.state_reason())});
+      rows.push_back(
+          {Safe(model.name()), StateOf(model), Safe(model.state_reason())});
       continue;
     }
     rows.push_back({Safe(model.name()), StateOf(model),

@@ -30,11 +30,11 @@ std::vector<std::string> CaptionLines(const Explanation& explanation) {
   std::vector<std::string> candidates;
   for (const v1::Candidate& candidate : summary.predictions()) {
     if (candidates.size() == 3) break;
-    candidates.push_back(absl::StrFormat(
-        "%s %.1f%%",
-        candidate.piece().empty() ? absl::StrCat("#", candidate.id())
-                                  : candidate.piece(),
-        100 * candidate.probability()));
+    candidates.push_back(absl::StrFormat("%s %.1f%%",
+                                         candidate.piece().empty()
+                                             ? absl::StrCat("#", candidate.id())
+                                             : candidate.piece(),
+                                         100 * candidate.probability()));
   }
   std::vector<std::string> lines;
   if (!candidates.empty()) {
@@ -58,11 +58,13 @@ std::vector<float> MeanAbs(const std::vector<float>& values, int64_t count) {
     sums[i % size] += std::abs(values[i]);
   }
   std::vector<float> out(size);
-  for (size_t i = 0; i < size; ++i) out[i] = static_cast<float>(sums[i] / count);
+  for (size_t i = 0; i < size; ++i)
+    out[i] = static_cast<float>(sums[i] / count);
   return out;
 }
 
-std::optional<LayerView> MakeLayer(int32_t layer, const v1::TensorHeader& header,
+std::optional<LayerView> MakeLayer(int32_t layer,
+                                   const v1::TensorHeader& header,
                                    std::vector<float> values, bool matrix) {
   const int rank = header.shape_size();
   const int inner = matrix ? 2 : 1;  // dimensions without the channels
@@ -117,8 +119,8 @@ absl::StatusOr<AttributionView> ViewAttribution(
                                 ? token.piece()
                                 : absl::StrCat("#", token.id()));
     }
-  } else if (static_cast<size_t>(
-                 explanation.summary.attributions_size()) == count) {
+  } else if (static_cast<size_t>(explanation.summary.attributions_size()) ==
+             count) {
     for (const auto& unit : explanation.summary.attributions()) {
       view.labels.push_back(unit.piece());
     }
@@ -144,8 +146,8 @@ absl::StatusOr<std::vector<LayerView>> ViewLayers(
     }
     absl::StatusOr<std::vector<float>> values = UnpackFloats(tensor);
     if (!values.ok()) return values.status();
-    if (auto view = MakeLayer(layer, tensor.header(), *std::move(values),
-                              matrices)) {
+    if (auto view =
+            MakeLayer(layer, tensor.header(), *std::move(values), matrices)) {
       layers[layer] = *std::move(view);
     }
   }
@@ -178,9 +180,9 @@ absl::StatusOr<std::string> AttributionPng(const Explanation& explanation) {
 absl::StatusOr<std::string> LayerPng(const Explanation& explanation,
                                      const LayerView& layer) {
   render::MatrixFigure figure;
-  figure.caption = {absl::StrCat(explanation.header.model(), " - layer ",
-                                 layer.layer),
-                    {"rows: target position, columns: source position"}};
+  figure.caption = {
+      absl::StrCat(explanation.header.model(), " - layer ", layer.layer),
+      {"rows: target position, columns: source position"}};
   figure.rows = layer.rows;
   figure.columns = layer.columns;
   figure.values = layer.values;

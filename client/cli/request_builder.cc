@@ -15,8 +15,7 @@ namespace limpid::cli {
 namespace {
 
 absl::Status InFlag(const std::string& flag, const absl::Status& status) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(flag, ": ", status.message()));
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", status.message()));
 }
 
 // Parses the value of a flag, if it was written, and hands it on.
@@ -44,11 +43,16 @@ absl::Status TakeEnum(const std::string& flag,
 
 absl::StatusOr<v1::DataType> WireType(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32: return v1::DATA_TYPE_FLOAT32;
-    case DType::kFloat64: return v1::DATA_TYPE_FLOAT64;
-    case DType::kFloat16: return v1::DATA_TYPE_FLOAT16;
-    case DType::kInt64: return v1::DATA_TYPE_INT64;
-    case DType::kUint8: return v1::DATA_TYPE_UINT8;
+    case DType::kFloat32:
+      return v1::DATA_TYPE_FLOAT32;
+    case DType::kFloat64:
+      return v1::DATA_TYPE_FLOAT64;
+    case DType::kFloat16:
+      return v1::DATA_TYPE_FLOAT16;
+    case DType::kInt64:
+      return v1::DATA_TYPE_INT64;
+    case DType::kUint8:
+      return v1::DATA_TYPE_UINT8;
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("`pixels` has type ", DTypeName(dtype),
@@ -85,12 +89,11 @@ absl::Status FillPoint(const ExplainFlags& flags, v1::ExplainRequest& request) {
         if (request.points().empty()) request.add_points();
         *request.mutable_points(0)->mutable_target() = std::move(target);
       });
-  status.Update(Take("--position", flags.position, ParsePosition,
-                     [&](v1::Position position) {
-                       if (request.points().empty()) request.add_points();
-                       *request.mutable_points(0)->mutable_position() =
-                           std::move(position);
-                     }));
+  status.Update(Take(
+      "--position", flags.position, ParsePosition, [&](v1::Position position) {
+        if (request.points().empty()) request.add_points();
+        *request.mutable_points(0)->mutable_position() = std::move(position);
+      }));
   return status;
 }
 
@@ -113,10 +116,10 @@ absl::Status FillAttention(const ExplainFlags& flags,
                        request.mutable_attention()->mutable_layers()->Add(
                            layers.begin(), layers.end());
                      }));
-  status.Update(Take("--include-skip", flags.include_skip, ParseBool,
-                     [&](bool include) {
-                       request.mutable_attention()->set_include_skip(include);
-                     }));
+  status.Update(
+      Take("--include-skip", flags.include_skip, ParseBool, [&](bool include) {
+        request.mutable_attention()->set_include_skip(include);
+      }));
   if (flags.head_form) request.mutable_attention()->set_head_form(true);
   return status;
 }
@@ -157,19 +160,17 @@ absl::StatusOr<v1::Input> BuildInput(const ExplainFlags& flags) {
   absl::Status status =
       Take("--text-file", flags.text_file, ReadWholeFile,
            [&](std::string bytes) { input.set_text(std::move(bytes)); });
-  status.Update(Take("--image", flags.image, ReadWholeFile,
-                     [&](std::string bytes) {
-                       input.set_image(std::move(bytes));
-                     }));
+  status.Update(
+      Take("--image", flags.image, ReadWholeFile,
+           [&](std::string bytes) { input.set_image(std::move(bytes)); }));
   status.Update(Take("--tokens", flags.tokens, ParseTokenIds,
                      [&](const std::vector<int64_t>& ids) {
                        input.mutable_tokens()->mutable_ids()->Add(ids.begin(),
                                                                   ids.end());
                      }));
-  status.Update(Take("--pixels", flags.pixels, ReadPixels,
-                     [&](v1::Tensor pixels) {
-                       *input.mutable_pixels() = std::move(pixels);
-                     }));
+  status.Update(Take(
+      "--pixels", flags.pixels, ReadPixels,
+      [&](v1::Tensor pixels) { *input.mutable_pixels() = std::move(pixels); }));
   if (!status.ok()) return status;
   return input;
 }

@@ -126,9 +126,8 @@ absl::Status SaveExplanation(const std::string& path,
     for (const v1::Token& token : explanation.header.tokens()) {
       ids.push_back(token.id());
     }
-    views["tokens"] = {DType::kInt64,
-                       {static_cast<int64_t>(ids.size())},
-                       BytesOf(ids)};
+    views["tokens"] = {
+        DType::kInt64, {static_cast<int64_t>(ids.size())}, BytesOf(ids)};
   }
   return WriteSafetensors(path, views, SaveMetadata(explanation));
 }

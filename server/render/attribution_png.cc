@@ -13,11 +13,11 @@ namespace limpid::render {
 namespace {
 
 constexpr int kMargin = 24;
-constexpr int kDot = 2;         // of all text but the title's
+constexpr int kDot = 2;  // of all text but the title's
 constexpr int kTitleDot = 3;
 constexpr int kLineGap = 6;
-constexpr int kPadding = 5;     // between a token's text and its box
-constexpr int kBoxGap = 2;      // between boxes
+constexpr int kPadding = 5;  // between a token's text and its box
+constexpr int kBoxGap = 2;   // between boxes
 constexpr size_t kMaxTokens = 4096;
 constexpr size_t kMaxCaptionLines = 12;
 
@@ -103,10 +103,9 @@ void CaptionLayout::Draw(Canvas& canvas, int x, int y) const {
 absl::StatusOr<std::string> RenderAttributionPng(
     const AttributionFigure& figure) {
   if (figure.tokens.size() != figure.values.size() || figure.tokens.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a picture needs one value per token: ",
-                     figure.tokens.size(), " tokens, ", figure.values.size(),
-                     " values"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a picture needs one value per token: ", figure.tokens.size(),
+        " tokens, ", figure.values.size(), " values"));
   }
   constexpr int kInner = kFigureWidth - 2 * kMargin;
   constexpr int kBoxHeight = kGlyphHeight * kDot + 2 * kPadding;

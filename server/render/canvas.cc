@@ -89,8 +89,7 @@ void Canvas::DrawColorBar(int x, int y, int width, const ValueRange& range) {
   constexpr int kDot = 2, kBar = 14;
   for (int i = 0; i < width; ++i) {
     const double t = width > 1 ? static_cast<double>(i) / (width - 1) : 0;
-    FillRect(x + i, y, 1, kBar,
-             ColorTable(range.scale)[std::lround(t * 255)]);
+    FillRect(x + i, y, 1, kBar, ColorTable(range.scale)[std::lround(t * 255)]);
   }
   DrawFrame(x, y, width, kBar, 1, {120, 120, 120});
   const auto name = [](double value) { return absl::StrFormat("%.3g", value); };
@@ -114,8 +113,8 @@ absl::StatusOr<std::string> Canvas::EncodePng() const {
   // An upper bound of the size, so that one pass is enough.
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
   std::string bytes(size, '\0');
-  if (!png_image_write_to_memory(&image, bytes.data(), &size, 0,
-                                 pixels_.data(), 0, nullptr)) {
+  if (!png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels_.data(),
+                                 0, nullptr)) {
     return absl::InternalError(
         absl::StrCat("libpng could not encode the picture: ", image.message));
   }

@@ -108,8 +108,8 @@ ValueRange RangeOf(std::span<const float> values) {
     high = std::max(high, value);
   }
   if (low >= 0) return {Scale::kSequential, 0, high};
-  const double limit = std::max(-static_cast<double>(low),
-                                static_cast<double>(high));
+  const double limit =
+      std::max(-static_cast<double>(low), static_cast<double>(high));
   return {Scale::kDiverging, -limit, limit};
 }
 

@@ -81,15 +81,9 @@ constexpr const char* kBlocks[][kGlyphHeight] = {
      "..##. .##.# ..#.. .#.#. #...# ....# ##### ...#. ..#.. .#... ..... #####",
      "..... ..... ..... ..... ..... ....# ..... ..... ..... ..... ..... .....",
      "..... ..... ..... ..... ..... .###. ..... ..... ..... ..... ..... ....."},
-    {"....# ....# ..... ",
-     "....# ..#.# ..... ",
-     "..#.# ...## ..... ",
-     ".#..# ##### ..#.. ",
-     "##### ...## ..... ",
-     ".#... ..#.# ..... ",
-     "..#.. ....# ..... ",
-     "..... ..... ..... ",
-     "..... ..... ..... "},
+    {"....# ....# ..... ", "....# ..#.# ..... ", "..#.# ...## ..... ",
+     ".#..# ##### ..#.. ", "##### ...## ..... ", ".#... ..#.# ..... ",
+     "..#.. ....# ..... ", "..... ..... ..... ", "..... ..... ..... "},
 };
 
 // Number of a character's glyph in the blocks.
@@ -97,15 +91,30 @@ int GlyphIndex(char32_t c) {
   constexpr int kBox = '~' - ' ' + 1;
   if (c >= ' ' && c <= '~') return static_cast<int>(c) - ' ';
   switch (c) {
-    case 0x00A0: return 0;
-    case 0x2018: case 0x2019: return '\'' - ' ';
-    case 0x201C: case 0x201D: return '"' - ' ';
-    case 0x2010: case 0x2011: case 0x2012: case 0x2013: case 0x2014:
-    case 0x2212: return '-' - ' ';
-    case 0x21B5: return kBox + 1;
-    case 0x21E5: return kBox + 2;
-    case 0x00B7: case 0x2022: return kBox + 3;
-    default: return kBox;
+    case 0x00A0:
+      return 0;
+    case 0x2018:
+    case 0x2019:
+      return '\'' - ' ';
+    case 0x201C:
+    case 0x201D:
+      return '"' - ' ';
+    case 0x2010:
+    case 0x2011:
+    case 0x2012:
+    case 0x2013:
+    case 0x2014:
+    case 0x2212:
+      return '-' - ' ';
+    case 0x21B5:
+      return kBox + 1;
+    case 0x21E5:
+      return kBox + 2;
+    case 0x00B7:
+    case 0x2022:
+      return kBox + 3;
+    default:
+      return kBox;
   }
 }
 

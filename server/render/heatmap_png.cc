@@ -51,8 +51,8 @@ absl::StatusOr<std::string> RenderPlot(const MatrixFigure& figure,
       ReduceMatrix(figure.values, figure.rows, figure.columns, kMaxCells);
   const int rows = static_cast<int>(matrix.rows);
   const int columns = static_cast<int>(matrix.columns);
-  const int cell = std::clamp(kPlot / std::max(rows, columns), 1,
-                              style.max_cell);
+  const int cell =
+      std::clamp(kPlot / std::max(rows, columns), 1, style.max_cell);
   const bool fits = style.labels && cell >= kLabelCell && matrix.factor == 1;
   const bool row_labels =
       fits && figure.row_labels.size() == static_cast<size_t>(rows);
@@ -62,8 +62,8 @@ absl::StatusOr<std::string> RenderPlot(const MatrixFigure& figure,
   const int left = kMargin + (row_labels ? kLabelRoom : 0);
   const int width = std::max(kFigureWidth, left + columns * cell + kMargin);
   const CaptionLayout caption(figure.caption, width - 2 * kMargin);
-  const int top = kMargin + caption.height() + 14 +
-                  (column_labels ? kLabelRoom : 0);
+  const int top =
+      kMargin + caption.height() + 14 + (column_labels ? kLabelRoom : 0);
   const int bar_top = top + rows * cell + 20;
   Canvas canvas(width, bar_top + Canvas::kBarHeight + kMargin);
   caption.Draw(canvas, kMargin, kMargin);

@@ -31,8 +31,8 @@ Json Number(double value) {
 Json RangeJson(const ValueRange& range) {
   return {{"low", range.low},
           {"high", range.high},
-          {"scale", range.scale == Scale::kSequential ? "sequential"
-                                                      : "diverging"}};
+          {"scale",
+           range.scale == Scale::kSequential ? "sequential" : "diverging"}};
 }
 
 Json TableJson(Scale scale) {
@@ -94,8 +94,7 @@ absl::Status CheckReport(const Report& report) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a report needs one value per token or patch: ",
         report.attribution.size(), " values, ", report.tokens.size(),
-        " tokens, ", report.grid_rows, " x ", report.grid_columns,
-        " patches"));
+        " tokens, ", report.grid_rows, " x ", report.grid_columns, " patches"));
   }
   return absl::OkStatus();
 }
@@ -130,11 +129,11 @@ absl::StatusOr<std::string> RenderHtmlReport(const Report& report) {
   }
   data["predictions"] = Json::array();
   for (const ReportCandidate& candidate : report.predictions) {
-    data["predictions"].push_back({{"piece", SafeText(candidate.piece)},
-                                   {"id", candidate.id},
-                                   {"logit", Number(candidate.logit)},
-                                   {"probability",
-                                    Number(candidate.probability)}});
+    data["predictions"].push_back(
+        {{"piece", SafeText(candidate.piece)},
+         {"id", candidate.id},
+         {"logit", Number(candidate.logit)},
+         {"probability", Number(candidate.probability)}});
   }
   data["tokens"] = Json::array();
   for (const std::string& token : report.tokens) {
@@ -155,8 +154,8 @@ absl::StatusOr<std::string> RenderHtmlReport(const Report& report) {
   }
   data["colors"] = {{"sequential", TableJson(Scale::kSequential)},
                     {"diverging", TableJson(Scale::kDiverging)}};
-  return absl::StrCat(kHtmlHead, EscapeHtml(SafeText(report.title)),
-                      kHtmlBody, EscapeJsonForScript(data.dump()), kHtmlTail);
+  return absl::StrCat(kHtmlHead, EscapeHtml(SafeText(report.title)), kHtmlBody,
+                      EscapeJsonForScript(data.dump()), kHtmlTail);
 }
 
 }  // namespace limpid::render

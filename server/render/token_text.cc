@@ -19,7 +19,7 @@ size_t SequenceLength(uint8_t lead) {
 }
 
 bool IsUnsafe(char32_t c) {
-  return c < 0x20 || (c >= 0x7F && c <= 0x9F) ||  // C0, DEL, C1
+  return c < 0x20 || (c >= 0x7F && c <= 0x9F) ||         // C0, DEL, C1
          c == 0x061C || (c >= 0x200B && c <= 0x200F) ||  // zero width, marks
          (c >= 0x2028 && c <= 0x202E) ||  // separators, embeddings, overrides
          (c >= 0x2060 && c <= 0x206F) ||  // isolates and the like

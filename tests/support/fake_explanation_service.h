@@ -67,9 +67,10 @@ std::vector<v1::StreamExplainResponse> MakeStream(
     const v1::ExplainResponse& response, size_t chunk_bytes);
 
 // A status with the details that the API promises.
-grpc::Status MakeError(grpc::StatusCode code, const std::string& reason,
-                       const std::string& message,
-                       const std::map<std::string, std::string>& violations = {},
-                       double retry_seconds = -1);
+grpc::Status MakeError(
+    grpc::StatusCode code, const std::string& reason,
+    const std::string& message,
+    const std::map<std::string, std::string>& violations = {},
+    double retry_seconds = -1);
 
 }  // namespace limpid::testing

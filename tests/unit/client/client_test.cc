@@ -94,9 +94,9 @@ TEST(ClientTest, RepliesBeyondGrpcsDefaultLimitArrive) {
 TEST(ClientTest, ErrorsKeepTheirDetails) {
   FakeHandlers handlers;
   handlers.explain = [](auto&, const auto&, auto&) {
-    return MakeError(grpc::StatusCode::INVALID_ARGUMENT, "INVALID_REQUEST",
-                     "two fields", {{"input.text", "is empty"},
-                                    {"options.steps", "is 5"}}, 1.5);
+    return MakeError(
+        grpc::StatusCode::INVALID_ARGUMENT, "INVALID_REQUEST", "two fields",
+        {{"input.text", "is empty"}, {"options.steps", "is 5"}}, 1.5);
   };
   const FakeServer server(handlers);
   ClientOptions options;
@@ -231,8 +231,8 @@ TEST(ClientTest, StreamWithoutSummaryIsDataLoss) {
     return grpc::Status::OK;
   };
   const FakeServer server(handlers);
-  EXPECT_TRUE(absl::IsDataLoss(
-      Connect(server)->StreamExplain(Request(), {}).status()));
+  EXPECT_TRUE(
+      absl::IsDataLoss(Connect(server)->StreamExplain(Request(), {}).status()));
 }
 
 TEST(ClientTest, DamageEndsAnEndlessStream) {
@@ -244,8 +244,8 @@ TEST(ClientTest, DamageEndsAnEndlessStream) {
     return grpc::Status::OK;
   };
   const FakeServer server(handlers);
-  EXPECT_TRUE(absl::IsDataLoss(
-      Connect(server)->StreamExplain(Request(), {}).status()));
+  EXPECT_TRUE(
+      absl::IsDataLoss(Connect(server)->StreamExplain(Request(), {}).status()));
 }
 
 TEST(ClientTest, LateErrorsOfAStreamAreNotRepeated) {

@@ -18,10 +18,10 @@ using ::testing::ElementsAre;
 const absl::Status kUnavailable = absl::UnavailableError("down");
 
 absl::Status UnavailableFor(double seconds) {
-  return FromGrpcStatus(testing::MakeError(grpc::StatusCode::UNAVAILABLE,
-                                           "MODEL_LOADING", "loading", {},
-                                           seconds),
-                        "");
+  return FromGrpcStatus(
+      testing::MakeError(grpc::StatusCode::UNAVAILABLE, "MODEL_LOADING",
+                         "loading", {}, seconds),
+      "");
 }
 
 // A world whose time passes only in sleeps.
@@ -30,15 +30,14 @@ class RetryTest : public ::testing::Test {
   absl::Status Run(std::vector<Attempt> results,
                    absl::Duration deadline = absl::Seconds(60)) {
     size_t next = 0;
-    const RetryEnvironment environment{
-        .now = [this] { return now_; },
-        .sleep =
-            [this](absl::Duration delay) {
-              slept_.push_back(delay);
-              now_ += delay;
-              return !cancelled_;
-            },
-        .random = [] { return 1.0; }};
+    const RetryEnvironment environment{.now = [this] { return now_; },
+                                       .sleep =
+                                           [this](absl::Duration delay) {
+                                             slept_.push_back(delay);
+                                             now_ += delay;
+                                             return !cancelled_;
+                                           },
+                                       .random = [] { return 1.0; }};
     const absl::Status status =
         RunWithRetry(RetryPolicy(), environment, now_ + deadline, [&] {
           ++attempts_;
@@ -60,8 +59,8 @@ TEST_F(RetryTest, SuccessNeedsOneAttempt) {
 
 TEST_F(RetryTest, BacksOffExponentially) {
   EXPECT_TRUE(Run({{kUnavailable}, {kUnavailable}, {absl::OkStatus()}}).ok());
-  EXPECT_THAT(slept_, ElementsAre(absl::Milliseconds(100),
-                                  absl::Milliseconds(200)));
+  EXPECT_THAT(slept_,
+              ElementsAre(absl::Milliseconds(100), absl::Milliseconds(200)));
 }
 
 TEST_F(RetryTest, GivesUpAfterTheLastAttempt) {
@@ -77,8 +76,8 @@ TEST_F(RetryTest, WaitsAtLeastAsLongAsTheServerSays) {
 }
 
 TEST_F(RetryTest, DoesNotWaitPastTheDeadline) {
-  EXPECT_TRUE(absl::IsUnavailable(
-      Run({{UnavailableFor(4)}}, absl::Seconds(3))));
+  EXPECT_TRUE(
+      absl::IsUnavailable(Run({{UnavailableFor(4)}}, absl::Seconds(3))));
   EXPECT_EQ(attempts_, 1);
   EXPECT_TRUE(slept_.empty());
 }

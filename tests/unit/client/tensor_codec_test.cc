@@ -58,8 +58,7 @@ TEST(TensorCodecTest, UnpacksLowerTriangles) {
   tensor.mutable_header()->clear_shape();
   tensor.mutable_header()->add_shape(3);
   tensor.mutable_header()->add_shape(3);
-  EXPECT_THAT(*UnpackFloats(tensor),
-              ElementsAre(1, 0, 0, 2, 3, 0, 4, 5, 6));
+  EXPECT_THAT(*UnpackFloats(tensor), ElementsAre(1, 0, 0, 2, 3, 0, 4, 5, 6));
 }
 
 TEST(TensorCodecTest, UnpacksLowerTrianglesOfSeveralChannels) {
@@ -128,16 +127,23 @@ TEST(TensorCodecTest, RefusesDamage) {
 
 TEST(TensorCodecTest, RefusesImpossibleSizes) {
   const int64_t huge = int64_t{1} << 62;
-  for (const std::vector<int64_t>& shape :
-       {std::vector<int64_t>{-1}, {huge, 4}, {huge, 2}, {huge}, {-2, -1},
-        {3}, {1, 1, 1, 1, 1, 1, 1, 1, 2}}) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{-1},
+                                            {huge, 4},
+                                            {huge, 2},
+                                            {huge},
+                                            {-2, -1},
+                                            {3},
+                                            {1, 1, 1, 1, 1, 1, 1, 1, 2}}) {
     ExpectDamaged(MakeTensor("a", shape, {1, 2}));
   }
 }
 
 TEST(TensorCodecTest, RefusesImpossibleTriangles) {
   for (const std::vector<int64_t>& shape :
-       {std::vector<int64_t>{}, {2}, {2, 1}, {int64_t{1} << 40, int64_t{1} << 40},
+       {std::vector<int64_t>{},
+        {2},
+        {2, 1},
+        {int64_t{1} << 40, int64_t{1} << 40},
         {-1, -1}}) {
     v1::Tensor tensor = MakeTensor("a", shape, {1, 2});
     tensor.mutable_header()->set_layout(v1::TENSOR_LAYOUT_LOWER_TRIANGULAR);

@@ -25,7 +25,7 @@ struct Gradients {
 template <typename T>
 class SelectiveScanBackwardTest : public testing::Test {
  protected:
-  static void Run(const Inputs<T>& in, int64_t begin, int64_t end,
+  static void Backward(const Inputs<T>& in, int64_t begin, int64_t end,
                   Gradients<T>& out) {
     const int64_t size = cpu::SelectiveScanBackwardScratch(in.Ssm(),
                                                            end - begin);
@@ -66,7 +66,7 @@ TYPED_TEST(SelectiveScanBackwardTest, MatchesReference) {
       const Gradients<double> expected = this->Reference(in);
       ForEachSimdWidth([&] {
         Gradients<TypeParam> actual(in.sizes);
-        this->Run(in, 0, in.sizes.channels, actual);
+        this->Backward(in, 0, in.sizes.channels, actual);
         this->ExpectNear(actual, expected);
       });
     }
@@ -76,9 +76,9 @@ TYPED_TEST(SelectiveScanBackwardTest, MatchesReference) {
 TYPED_TEST(SelectiveScanBackwardTest, RangesOfChannelsAddUp) {
   const Inputs<TypeParam> in(Sizes{33, 40, 5});
   Gradients<TypeParam> actual(in.sizes);
-  this->Run(in, 0, 21, actual);
-  this->Run(in, 21, 21, actual);
-  this->Run(in, 21, 40, actual);
+  this->Backward(in, 0, 21, actual);
+  this->Backward(in, 21, 21, actual);
+  this->Backward(in, 21, 40, actual);
   this->ExpectNear(actual, this->Reference(in));
 }
 
@@ -86,14 +86,14 @@ TYPED_TEST(SelectiveScanBackwardTest, AllDecaysZero) {
   const Inputs<TypeParam> in(Sizes{65, 17, 16}, /*max_delta=*/1e3,
                              /*max_decay_rate=*/1e6);
   Gradients<TypeParam> actual(in.sizes);
-  this->Run(in, 0, 17, actual);
+  this->Backward(in, 0, 17, actual);
   this->ExpectNear(actual, this->Reference(in));
 }
 
 TYPED_TEST(SelectiveScanBackwardTest, LongSequence) {
   const Inputs<TypeParam> in(Sizes{4096, 5, 4}, /*max_delta=*/0.01);
   Gradients<TypeParam> actual(in.sizes);
-  this->Run(in, 0, 5, actual);
+  this->Backward(in, 0, 5, actual);
   this->ExpectNear(actual, this->Reference(in), 10 * kTolerance<TypeParam>);
 }
 

@@ -22,8 +22,8 @@ int64_t OutSize(const Op& op) {
 }
 
 template <typename T>
-std::vector<T> Run(SsmAttention<T> op,
-                   Algorithm algorithm = Algorithm::kChosen) {
+std::vector<T> Attend(SsmAttention<T> op,
+                      Algorithm algorithm = Algorithm::kChosen) {
   std::vector<T> out(OutSize(op) + 1, T{-7});
   op.out = out.data();
   switch (algorithm) {
@@ -59,7 +59,7 @@ class SsmAttentionTest : public testing::Test {
     ForEachSimdWidth([&] {
       for (const Algorithm algorithm : kAlgorithms) {
         SCOPED_TRACE(absl::StrCat("algorithm ", static_cast<int>(algorithm)));
-        EXPECT_TRUE(Near(Run(op, algorithm), expected, tolerance));
+        EXPECT_TRUE(Near(Attend(op, algorithm), expected, tolerance));
       }
     });
   }
@@ -131,7 +131,7 @@ TYPED_TEST(SsmAttentionTest, RangesOfRowsAndChannels) {
 
 TYPED_TEST(SsmAttentionTest, SingleRowIsRowOfMatrix) {
   const Inputs<TypeParam> in(Sizes{129, 3, 16});
-  const auto matrix = Run(in.Attention());
+  const auto matrix = Attend(in.Attention());
   for (const int64_t row : {0, 1, 31, 32, 33, 100, 128}) {
     auto op = in.Attention();
     op.channel_begin = 2;
@@ -139,14 +139,14 @@ TYPED_TEST(SsmAttentionTest, SingleRowIsRowOfMatrix) {
     op.row_begin = row;
     op.row_end = row + 1;
     const auto begin = matrix.begin() + (2 * 129 + row) * 129;
-    EXPECT_TRUE(Near(Run(op), std::vector<double>(begin, begin + 129)));
+    EXPECT_TRUE(Near(Attend(op), std::vector<double>(begin, begin + 129)));
   }
 }
 
 TYPED_TEST(SsmAttentionTest, NothingAboveTheDiagonal) {
   const Inputs<TypeParam> in(Sizes{99, 2, 16});
   for (const Algorithm algorithm : kAlgorithms) {
-    const auto out = Run(in.Attention(), algorithm);
+    const auto out = Attend(in.Attention(), algorithm);
     for (int64_t c = 0; c < 2; ++c) {
       for (int64_t i = 0; i < 99; ++i) {
         for (int64_t j = i + 1; j < 99; ++j) {
@@ -176,10 +176,10 @@ TYPED_TEST(SsmAttentionTest, TimesInputPlusBiasIsTheBlocksOutput) {
   ASSERT_TRUE(cpu::Run(SelectiveScan<T>{in.Ssm(), 0, d, conv.data(), d,
                                         y.data(), d})
                   .ok());
-  const auto alpha = Run(in.Attention());
+  const auto alpha = Attend(in.Attention());
   auto without_conv = in.Attention();
   without_conv.conv_weight = nullptr;
-  const auto before_conv = Run(without_conv);
+  const auto before_conv = Attend(without_conv);
 
   std::vector<T> actual;
   std::vector<double> expected;
@@ -229,7 +229,7 @@ TYPED_TEST(SsmAttentionTest, LongSequence) {
 TYPED_TEST(SsmAttentionTest, WholeLongMatrixKeepsItsAccuracy) {
   const Inputs<TypeParam> in(Sizes{2048, 1, 3}, /*max_delta=*/0.004,
                              /*max_decay_rate=*/1);
-  const auto matrix = Run(in.Attention());
+  const auto matrix = Attend(in.Attention());
   auto exact = in.ExactAttention();
   exact.row_begin = 2040;
   EXPECT_TRUE(Near(std::vector<TypeParam>(matrix.begin() + 2040 * 2048,

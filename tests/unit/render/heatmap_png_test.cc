@@ -39,8 +39,8 @@ Decoded Decode(const absl::StatusOr<std::string>& bytes) {
   if (!bytes.ok()) return out;
   png_image image = {};
   image.version = PNG_IMAGE_VERSION;
-  EXPECT_TRUE(png_image_begin_read_from_memory(&image, bytes->data(),
-                                               bytes->size()))
+  EXPECT_TRUE(
+      png_image_begin_read_from_memory(&image, bytes->data(), bytes->size()))
       << image.message;
   image.format = PNG_FORMAT_RGB;
   out.pixels.resize(PNG_IMAGE_SIZE(image));

@@ -49,8 +49,8 @@ TEST(HtmlReportTest, CarriesTheExplanation) {
 TEST(HtmlReportTest, RefersToNothingOutside) {
   const auto html = RenderHtmlReport(SmallReport());
   ASSERT_TRUE(html.ok());
-  for (const char* word : {"http:", "https:", "src=", "href=", "@import",
-                           "url("}) {
+  for (const char* word :
+       {"http:", "https:", "src=", "href=", "@import", "url("}) {
     EXPECT_FALSE(absl::StrContains(*html, word)) << word;
   }
   EXPECT_TRUE(absl::StrContains(*html, "default-src 'none'"));
@@ -72,7 +72,9 @@ TEST(HtmlReportTest, HostileTextStaysText) {
 }
 
 TEST(HtmlReportTest, JsonEscapesMeanTheSameAndHoldNoMarkup) {
-  const std::string json = R"(["<a&b>", ")" "\xE2\x80\xA8\xE2\x80\xA9" "\"]";
+  const std::string json = R"(["<a&b>", ")"
+                           "\xE2\x80\xA8\xE2\x80\xA9"
+                           "\"]";
   const std::string escaped = EscapeJsonForScript(json);
   EXPECT_EQ(escaped.find_first_of("<>&"), std::string::npos);
   EXPECT_FALSE(absl::StrContains(escaped, "\xE2\x80\xA8"));

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What all launches of CUDA kernels share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/base/status.h"
+
+namespace limpid::kernels::cuda {
+
+// Blocks of a one-dimensional grid, at most.
+inline constexpr int64_t kMaxBlocks = 0x7fffffff;
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// To be called right after a launch: whether it was accepted. Errors while the
+// kernel runs show up at the next synchronisation, which is the caller's.
+inline absl::Status CheckLaunch(absl::string_view kernel) {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kInternal, "CUDA_LAUNCH",
+                   absl::StrCat(kernel, ": ", cudaGetErrorString(error)));
+}
+
+inline absl::Status CheckGrid(absl::string_view kernel, int64_t num_blocks) {
+  if (num_blocks <= kMaxBlocks) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kInternal, "CUDA_LAUNCH",
+      absl::StrCat(kernel, ": ", num_blocks, " blocks, at most ", kMaxBlocks));
+}
+
+// Calls launch.template operator()<kStates>() with the smallest of a few state
+// sizes that is at least `state_size`: arrays of that size, indexed by written
+// out loops, are kept in registers (the larger ones are not).
+template <typename Launch>
+absl::Status WithStateSize(int64_t state_size, const Launch& launch) {
+  if (state_size <= 4) return launch.template operator()<4>();
+  if (state_size <= 16) return launch.template operator()<16>();
+  if (state_size <= 32) return launch.template operator()<32>();
+  if (state_size <= 64) return launch.template operator()<64>();
+  return launch.template operator()<256>();
+}
+
+}  // namespace limpid::kernels::cuda

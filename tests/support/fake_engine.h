@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An engine without Torch whose costs, errors and pace are set by the test.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "server/attribution/method_spec.h"
+#include "server/explain/engine.h"
+
+namespace limpid::testing {
+
+// A model of text with 2 layers, 4 channels and 10 token ids.
+class FakeModel final : public Model {
+ public:
+  explicit FakeModel(const std::string& name);
+  const ModelInfo& info() const override { return info_; }
+  ModelInfo& mutable_info() { return info_; }
+
+ private:
+  ModelInfo info_;
+};
+
+// Explains text by one token per byte. Set the public members before requests
+// come; Hold, Release and WaitForRuns may be called at any time.
+class FakeEngine final : public Engine {
+ public:
+  // By model's name: what Load returns instead of a model.
+  std::map<std::string, absl::Status> load_errors;
+  // Called by Load before anything else.
+  std::function<void(const std::string& name)> on_load;
+  // Returned by Run after the header, if it is not ok.
+  absl::Status run_status;
+  bool run_throws = false;
+  // Elements of an extra tensor "layers.0.value" [n].
+  int64_t num_extra_floats = 0;
+  double compute_seconds = 0;
+
+  // Runs stop after their header until Release, or until they are cancelled.
+  void Hold();
+  void Release();
+  // Waits until `n` runs have begun in all.
+  void WaitForRuns(int n) const;
+  int num_loads() const;
+
+  const std::string& device() const override { return device_; }
+  absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& name, const std::string& folder) const override;
+  absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
+      const ExplainRequest& request,
+      std::shared_ptr<const Model> model) const override;
+  absl::Status Run(const Plan& plan, ResultSink& sink,
+                   const CancelToken& cancel) const override;
+
+ private:
+  absl::Status WaitForRelease(const CancelToken& cancel) const;
+
+  const std::string device_ = "cpu";
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable int num_runs_ = 0;
+  mutable int num_loads_ = 0;
+  bool held_ = false;
+};
+
+// The methods that tests of the RPC layer know.
+std::vector<MethodSpec> FakeMethods();
+
+}  // namespace limpid::testing

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Flags are understood as the contract writes them; only what has no meaning is
+// refused here.
+#include "client/cli/flag_values.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace limpid::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(FlagValuesTest, Targets) {
+  EXPECT_TRUE(ParseTarget("predicted")->has_predicted());
+  EXPECT_EQ(ParseTarget("token:5")->token_id(), 5);
+  EXPECT_EQ(ParseTarget("class:-1")->class_id(), -1);  // the server's to refuse
+  EXPECT_EQ(ParseTarget("contrast:3,7")->contrast().id(), 3);
+  EXPECT_EQ(ParseTarget("contrast:3,7")->contrast().baseline_id(), 7);
+  for (const char* text : {"", "token:", "token:x", "token:1.5", "token: 1",
+                           "class:99999999999999999999", "contrast:1",
+                           "contrast:1,2,3", "Predicted", "token:1 "}) {
+    EXPECT_FALSE(ParseTarget(text).ok()) << text;
+  }
+}
+
+TEST(FlagValuesTest, TargetsAreWrittenAsTheyAreRead) {
+  for (const char* text : {"predicted", "token:5", "class:0", "contrast:3,7"}) {
+    EXPECT_EQ(FormatTarget(*ParseTarget(text)), text);
+  }
+  EXPECT_EQ(FormatTarget(v1::Target()), "");
+}
+
+TEST(FlagValuesTest, Positions) {
+  EXPECT_TRUE(ParsePosition("last")->has_last());
+  EXPECT_TRUE(ParsePosition("cls")->has_class_token());
+  EXPECT_EQ(ParsePosition("0")->index(), 0);
+  EXPECT_EQ(ParsePosition("-3")->index(), -3);
+  EXPECT_FALSE(ParsePosition("first").ok());
+  EXPECT_FALSE(ParsePosition("99999999999").ok());
+}
+
+TEST(FlagValuesTest, Layers) {
+  EXPECT_THAT(*ParseLayers("0-3,7"), ElementsAre(0, 1, 2, 3, 7));
+  EXPECT_THAT(*ParseLayers("5"), ElementsAre(5));
+  EXPECT_THAT(*ParseLayers("2,2"), ElementsAre(2, 2));
+  EXPECT_THAT(*ParseLayers("-1"), ElementsAre(-1));
+  for (const char* text : {"", ",", "1,", "3-1", "a", "1-", "1-2-3", "--1"}) {
+    EXPECT_FALSE(ParseLayers(text).ok()) << text;
+  }
+}
+
+TEST(FlagValuesTest, EndlessRangesAreRefused) {
+  EXPECT_FALSE(ParseLayers("0-2147483647").ok());
+  EXPECT_FALSE(ParseLayers("-2147483648-2147483647").ok());
+}
+
+TEST(FlagValuesTest, TokenIds) {
+  EXPECT_THAT(*ParseTokenIds("1,2,3"), ElementsAre(1, 2, 3));
+  EXPECT_THAT(*ParseTokenIds(""), ElementsAre());
+  EXPECT_THAT(*ParseTokenIds("-1"), ElementsAre(-1));
+  EXPECT_FALSE(ParseTokenIds("1,,2").ok());
+  EXPECT_FALSE(ParseTokenIds("1 2").ok());
+}
+
+TEST(FlagValuesTest, Deadlines) {
+  EXPECT_EQ(*ParseDeadline("30s"), absl::Seconds(30));
+  EXPECT_EQ(*ParseDeadline("1m30s"), absl::Seconds(90));
+  EXPECT_EQ(*ParseDeadline("250ms"), absl::Milliseconds(250));
+  EXPECT_EQ(*ParseDeadline("5"), absl::Seconds(5));
+  EXPECT_EQ(*ParseDeadline("inf"), absl::InfiniteDuration());
+  EXPECT_FALSE(ParseDeadline("soon").ok());
+  EXPECT_FALSE(ParseDeadline("nan").ok());
+}
+
+TEST(FlagValuesTest, EnumsByTheNamesThatPeopleWrite) {
+  EXPECT_EQ(*ParseEnum(v1::ChannelReduction_descriptor(), "mean-abs"),
+            v1::CHANNEL_REDUCTION_MEAN_ABS);
+  EXPECT_EQ(*ParseEnum(v1::AttentionForm_descriptor(), "no-activation"),
+            v1::ATTENTION_FORM_NO_ACTIVATION);
+  EXPECT_FALSE(ParseEnum(v1::AttentionForm_descriptor(), "unspecified").ok());
+  EXPECT_FALSE(ParseEnum(v1::AttentionForm_descriptor(), "FULL").ok());
+  EXPECT_EQ(EnumNames(v1::AttentionKind_descriptor()), "none, row, matrix");
+}
+
+TEST(FlagValuesTest, OptionsOfTheContract) {
+  v1::MethodOptions options;
+  for (const char* text :
+       {"steps=64", "baseline=token:7", "rule=gauss-legendre", "start-layer=2",
+        "axis=target", "compat=upstream", "norm=1", "special-tokens=false",
+        "smoothing-noise=0.25", "seed=-4"}) {
+    EXPECT_TRUE(SetMethodOption(text, options).ok()) << text;
+  }
+  EXPECT_EQ(options.steps(), 64);
+  EXPECT_EQ(options.baseline().token_id(), 7);
+  EXPECT_EQ(options.rule(), v1::INTEGRATION_RULE_GAUSS_LEGENDRE);
+  EXPECT_EQ(options.start_layer(), 2);
+  EXPECT_EQ(options.axis(), v1::GRADIENT_AXIS_TARGET);
+  EXPECT_EQ(options.compat(), v1::COMPATIBILITY_UPSTREAM);
+  EXPECT_EQ(options.norm(), 1);
+  EXPECT_TRUE(options.has_special_tokens());
+  EXPECT_FALSE(options.special_tokens());
+  EXPECT_EQ(options.smoothing_noise(), 0.25);
+  EXPECT_EQ(options.seed(), -4);
+}
+
+TEST(FlagValuesTest, BaselinesByName) {
+  EXPECT_TRUE(ParseBaseline("zero")->has_zero());
+  EXPECT_TRUE(ParseBaseline("mean")->has_mean());
+  EXPECT_TRUE(ParseBaseline("blur")->has_blur());
+  EXPECT_FALSE(ParseBaseline("token:").ok());
+}
+
+TEST(FlagValuesTest, UnfitNumbersGoToTheServer) {
+  v1::MethodOptions options;
+  EXPECT_TRUE(SetMethodOption("steps=5000", options).ok());
+  EXPECT_EQ(options.steps(), 5000);
+}
+
+TEST(FlagValuesTest, UnknownOptionsNameTheKnownOnes) {
+  v1::MethodOptions options;
+  const absl::Status status = SetMethodOption("stepz=5", options);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("special-tokens"));
+  for (const char* text : {"steps", "steps=", "=5", "", "rule=quartic",
+                           "norm=one", "special-tokens=yes"}) {
+    EXPECT_FALSE(SetMethodOption(text, options).ok()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace limpid::cli
