@@ -15,15 +15,24 @@
 namespace limpid::cli {
 namespace {
 
-absl::Status WriteResult(const std::string& path,
-                         const absl::StatusOr<std::string>& bytes,
-                         Terminal& terminal) {
-  if (!bytes.ok()) return bytes.status();
-  const absl::Status status = WriteWholeFile(path, *bytes);
+absl::Status Wrote(const std::string& path, const absl::Status& status,
+                   Terminal& terminal) {
   if (status.ok() && terminal.progress) {
     terminal.err << "wrote " << path << "\n";
   }
   return status;
+}
+
+absl::Status WriteResult(const std::string& path,
+                         const absl::StatusOr<std::string>& bytes,
+                         Terminal& terminal) {
+  if (!bytes.ok()) return bytes.status();
+  return Wrote(path, WriteWholeFile(path, *bytes), terminal);
+}
+
+absl::Status Save(const std::string& path, const Explanation& explanation,
+                  Terminal& terminal) {
+  return Wrote(path, SaveExplanation(path, explanation), terminal);
 }
 
 absl::Status WriteMatrices(const std::string& folder,
@@ -44,7 +53,7 @@ absl::Status WriteMatrices(const std::string& folder,
 absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
                         const Explanation& explanation, Terminal& terminal) {
   absl::Status status;
-  if (flags.save) status = SaveExplanation(*flags.save, explanation);
+  if (flags.save) status = Save(*flags.save, explanation, terminal);
   if (status.ok() && flags.png) {
     status = WriteResult(*flags.png, AttributionPng(explanation), terminal);
   }
@@ -56,7 +65,7 @@ absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
   const std::string& folder = *flags.out;
   status = MakeFolder(folder);
   if (status.ok()) {
-    status = SaveExplanation(folder + "/explanation.safetensors", explanation);
+    status = Save(folder + "/explanation.safetensors", explanation, terminal);
   }
   if (status.ok()) {
     status = WriteResult(folder + "/explanation.json",

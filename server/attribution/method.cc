@@ -36,6 +36,12 @@ const std::vector<MethodSpec>& ListedMethods() {
     auto* list = new std::vector<MethodSpec>;
     for (const MethodEntry& entry : ListedMethodEntries()) {
       list->push_back(entry.spec);
+      // Callers are told the names even where a method serves them all.
+      std::vector<std::string>& served = list->back().architectures;
+      if (!served.empty()) continue;
+      for (const ArchitectureSpec& spec : ListedArchitectures()) {
+        served.push_back(spec.id);
+      }
     }
     return list;
   }();

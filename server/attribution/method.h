@@ -68,6 +68,7 @@ class Attribution {
 
 // A method as the list knows it.
 struct MethodEntry {
+  // An empty list of architectures means all that are built in.
   MethodSpec spec;
   AttentionNeed need = AttentionNeed::kNothing;
   std::unique_ptr<Attribution> (*make)(const AttributionContext& context);

@@ -28,7 +28,7 @@ struct MethodSpec {
   // Its attributions add up to a difference of logits, up to the
   // completeness error that the reply states.
   bool complete = false;
-  // Empty: every architecture.
+  // Architectures that it serves.
   std::vector<std::string> architectures;
 };
 

@@ -80,7 +80,7 @@ struct SelectiveScanBackward {
 
 // out = bias + causal depthwise convolution: out[i,c] = bias[c] +
 // sum_k weight[c,k] x[i-(K-1)+k, c] with x[<0] = 0. One thread's share is a
-// range of positions.
+// range of channels: the same call with the pointers moved on to its first one.
 template <typename T>
 struct CausalConv1d {
   int64_t num_positions = 0;

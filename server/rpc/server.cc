@@ -2,6 +2,7 @@
 #include "server/rpc/server.h"
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
@@ -83,6 +84,9 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
 }
 
 struct Listener {
+  // A server whose only service is the built-in health does not start without
+  // another that calls come to; this one answers UNIMPLEMENTED to all.
+  std::unique_ptr<grpc::CallbackGenericService> nothing;
   std::unique_ptr<grpc::Server> server;
   std::string address;
 };
@@ -99,6 +103,10 @@ absl::StatusOr<Listener> Listen(const std::string& where,
   for (grpc::Service* service : services) builder.RegisterService(service);
   if (!reflection) builder.SetOption(std::make_unique<WithoutReflection>());
   Listener listener;
+  if (services.empty()) {
+    listener.nothing = std::make_unique<grpc::CallbackGenericService>();
+    builder.RegisterCallbackGenericService(listener.nothing.get());
+  }
   listener.server = builder.BuildAndStart();
   if (listener.server == nullptr || port == 0) {
     const std::string why = WhyNotListen(address);

@@ -91,9 +91,15 @@ TEST_F(EmbeddedModelsTest, SentimentIsMadeByTheWordsThatCarryIt) {
   request.method = "integrated-gradients";
   request.target = {Target::Kind::kContrast, golden_.at("good_id"),
                     golden_.at("bad_id")};
-  const CollectingSink reply = Explain(request);
-  EXPECT_LE(std::abs(*reply.summary->completeness_error), 0.05);
-  EXPECT_GT(reply.summary->attribution[1], 0) << "gorgeous";
+  request.options.baseline = Baseline{Baseline::Kind::kMean, 0};
+  const CollectingSink praise = Explain(request);
+  EXPECT_LE(std::abs(*praise.summary->completeness_error), 0.01);
+  EXPECT_EQ(praise.header->tokens[1].piece, " gorge");
+  EXPECT_GT(praise.summary->attribution[1], 1);
+  request.input = TextInput{"The plot is a boring, lifeless mess."};
+  const CollectingSink blame = Explain(request);
+  EXPECT_EQ(blame.header->tokens[4].piece, " boring");
+  EXPECT_LT(blame.summary->attribution[4], -0.5);
 }
 
 // The token that must be looked at is known: the queried pair's value or key.

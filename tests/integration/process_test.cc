@@ -72,13 +72,15 @@ class ProcessTest : public ::testing::Test {
   ProcessResult Client(const std::vector<std::string>& arguments) const {
     return RunProcess(ClientCommand(arguments));
   }
-  // Arguments of a request that takes many seconds.
+  // Arguments of a request that takes many seconds; the client prints a line
+  // as soon as the server has begun.
   static std::vector<std::string> LongRequest() {
     std::string text;
     for (int i = 0; i < 300; ++i) text += "an endless and dull story ";
     return {"explain",  "--model",  "sentiment-mamba",
             "--text",   text,       "--method",
-            "integrated-gradients", "--option", "steps=1024"};
+            "integrated-gradients", "--option", "steps=1024",
+            "--stream"};
   }
 
   fs::path folder_;
@@ -161,9 +163,7 @@ TEST_F(ProcessTest, APassedDeadlineIsSaidSo) {
 TEST_F(ProcessTest, InterruptingTheClientCancelsItsCall) {
   StartServer();
   Process client(ClientCommand(LongRequest()));
-  // The server logs a request when it ends; by then the client is gone, so its
-  // start is seen by the client's own waiting: signal once the model is busy.
-  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  ASSERT_NE(client.ReadLine(seconds(30)), "");
   client.Signal(SIGINT);
   EXPECT_EQ(client.Wait(seconds(10)).exit_status, 130);
   EXPECT_TRUE(server_->WaitForError("CANCELLED", seconds(10)));
@@ -181,7 +181,7 @@ TEST_F(ProcessTest, TerminationGivesRunningRequestsTheirGrace) {
   std::ofstream(folder_ / "config.json") << R"({"drain_seconds": 1})";
   StartServer({"--config", (folder_ / "config.json").string()});
   Process client(ClientCommand(LongRequest()));
-  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  ASSERT_NE(client.ReadLine(seconds(30)), "");
   server_->Signal(SIGTERM);
   EXPECT_EQ(server_->Wait(seconds(15)).exit_status, 0);
   const ProcessResult result = client.Wait(seconds(30));
@@ -191,7 +191,7 @@ TEST_F(ProcessTest, TerminationGivesRunningRequestsTheirGrace) {
 TEST_F(ProcessTest, ASecondSignalEndsTheServerAtOnce) {
   StartServer();
   Process client(ClientCommand(LongRequest()));
-  ASSERT_TRUE(server_->WaitForError("started", seconds(30)));
+  ASSERT_NE(client.ReadLine(seconds(30)), "");
   server_->Signal(SIGTERM);
   ASSERT_TRUE(server_->WaitForError("draining", seconds(10)));
   const auto start = std::chrono::steady_clock::now();

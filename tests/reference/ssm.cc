@@ -87,8 +87,8 @@ void Run(const kernels::SelectiveScanBackward<double>& op) {
         op.dc[i * num_states + n] += dy * states[i + 1][n];
         op.db[i * num_states + n] += adjoint[n] * delta * u;
         du += adjoint[n] * delta * B(ssm, i, n);
-        ddelta += adjoint[n] * (B(ssm, i, n) * u +
-                                A(ssm, c, n) * decay * states[i][n]);
+        ddelta += adjoint[n] *
+                  (B(ssm, i, n) * u + A(ssm, c, n) * decay * states[i][n]);
         adjoint[n] *= decay;
       }
       op.du[i * ssm.num_channels + c] = du;
@@ -131,8 +131,9 @@ void Run(const kernels::SsmAttention<double>& op) {
         double entry = op.conv_weight == nullptr ? row[j] : 0;
         if (op.conv_weight != nullptr) {
           for (int64_t m = j; m < length && m - j < op.conv_width; ++m) {
-            entry += row[m] * op.conv_weight[c * op.conv_width +
-                                             op.conv_width - 1 - (m - j)];
+            entry +=
+                row[m] *
+                op.conv_weight[c * op.conv_width + op.conv_width - 1 - (m - j)];
           }
         }
         if (op.row_scale != nullptr) {

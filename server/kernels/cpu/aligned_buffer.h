@@ -10,8 +10,8 @@
 
 namespace limpid::kernels::cpu {
 
-// `size` numbers of no particular value, the first of which starts a cache line:
-// a wide register that crosses a line costs two loads.
+// `size` numbers of no particular value, the first of which starts a cache
+// line: a wide register that crosses a line costs two loads.
 template <typename T>
 class AlignedBuffer {
  public:

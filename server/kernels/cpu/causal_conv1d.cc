@@ -18,8 +18,8 @@ struct ConvKernel {
     alignas(64) T weight[kMaxConvWidth * kGroup];
     alignas(64) T bias[kGroup] = {};
     for (int64_t first = 0; first < op.num_channels; first += kGroup) {
-      const int count = static_cast<int>(
-          std::min<int64_t>(kGroup, op.num_channels - first));
+      const int count =
+          static_cast<int>(std::min<int64_t>(kGroup, op.num_channels - first));
       for (int w = 0; w < count; ++w) {
         bias[w] = op.bias == nullptr ? T{0} : op.bias[first + w];
         for (int64_t k = 0; k < op.width; ++k) {

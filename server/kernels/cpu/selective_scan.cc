@@ -20,9 +20,9 @@ struct ScanKernel {
     constexpr int kWidth = kChannelBlock<T, kBytes>;
     for (int64_t first = op.channel_begin; first < op.channel_end;
          first += kWidth) {
-      Block<kWidth>(op, first,
-                    static_cast<int>(std::min<int64_t>(
-                        kWidth, op.channel_end - first)));
+      Block<kWidth>(
+          op, first,
+          static_cast<int>(std::min<int64_t>(kWidth, op.channel_end - first)));
     }
   }
 

@@ -7,7 +7,8 @@
 // comes to it.
 //
 // All blocks go through a chunk before the chunk before it, so that the sums
-// over channels can be made lane by lane: the lanes are added up once per chunk.
+// over channels can be made lane by lane: the lanes are added up once per
+// chunk.
 #include <algorithm>
 #include <cstdint>
 
@@ -23,7 +24,7 @@ constexpr int64_t kChunk = 16;
 
 // Sizes in numbers of what is in the scratch memory, in this order.
 struct Layout {
-  int64_t state;        // one block's state
+  int64_t state;  // one block's state
   int64_t num_blocks;
   int64_t num_chunks;
   int64_t weights() const { return num_blocks * state; }

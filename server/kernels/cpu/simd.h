@@ -18,11 +18,12 @@
 
 #if defined(__GNUC__)
 #define LIMPID_INLINE inline __attribute__((always_inline))
-// Hints that stand before a loop. LIMPID_IVDEP: its iterations do not touch each
-// other's memory. LIMPID_KEEP_LOOP: do not write it out before it is turned into
-// vector instructions; g++ does so to short loops of few operations, and then
-// finds no loop to turn. LIMPID_UNROLL: do write it out before the loops inside
-// it are turned; that is what puts an array of sums into registers.
+// Hints that stand before a loop. LIMPID_IVDEP: its iterations do not touch
+// each other's memory. LIMPID_KEEP_LOOP: do not write it out before it is
+// turned into vector instructions; g++ does so to short loops of few
+// operations, and then finds no loop to turn. LIMPID_UNROLL: do write it out
+// before the loops inside it are turned; that is what puts an array of sums
+// into registers.
 #if defined(__clang__)
 #define LIMPID_IVDEP _Pragma("clang loop vectorize(enable)")
 #define LIMPID_KEEP_LOOP
@@ -53,8 +54,8 @@ inline constexpr int kWideBytes = 64;    // AVX-512
 template <typename T, int kBytes>
 inline constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
 
-// Channels that a kernel takes together: a register, or more if it is short, for
-// the sake of independent instructions.
+// Channels that a kernel takes together: a register, or more if it is short,
+// for the sake of independent instructions.
 template <typename T, int kBytes>
 inline constexpr int kChannelBlock =
     kLanes<T, kBytes> > 8 ? kLanes<T, kBytes> : 8;

@@ -18,74 +18,16 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "server/kernels/cpu/aligned_buffer.h"
 #include "server/kernels/cpu/flush_denormals.h"
 #include "server/kernels/cpu/simd.h"
 #include "server/kernels/cpu/simd_math.h"
 #include "server/kernels/cpu/ssm_attention.h"
+#include "server/kernels/cpu/ssm_attention_workspace.h"
+#include "server/kernels/cpu/tile_product.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cpu {
 namespace {
-
-// Rows of a chunk. Twice as many would halve the work of rescaling the keys but
-// double that of the triangle inside the chunk, which costs about three times
-// as much per entry.
-constexpr int kChunk = 32;
-// Room for the convolution to the left of column 0 or of a chunk.
-constexpr int kPad = kMaxConvWidth;
-constexpr int kWindow = kPad + kChunk;
-// Channels whose inputs are transposed together: neighbours share cache lines.
-constexpr int64_t kGroup = 16;
-
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-// Everything of a call that is not in the operation.
-template <typename T>
-struct Workspace {
-  explicit Workspace(const SsmAttention<T>& op)
-      : op(op),
-        num_states(op.ssm.state_size),
-        group(std::min(kGroup, op.channel_end - op.channel_begin)),
-        // Not a power of two, or all states of a column would share a set of
-        // the cache.
-        stride(RoundUp(op.row_end + kWindow + kPad, 64) + 16),
-        keys(num_states * stride),
-        b(num_states * stride),
-        c(num_states * stride),
-        delta(group * stride),
-        source(group * stride),
-        row_scale(group * stride),
-        input(stride),
-        suffix(stride),
-        raw_key(stride),
-        query(num_states * kChunk),
-        decay(num_states * kChunk),
-        local_key(num_states * kChunk) {}
-
-  const SsmAttention<T>& op;
-  int64_t num_states;
-  int64_t group;  // channels transposed together
-  int64_t stride;
-  AlignedBuffer<T> keys;       // [N, stride], column j at kPad + j
-  AlignedBuffer<T> b;          // [N, stride], column = position
-  AlignedBuffer<T> c;          // [N, stride], column = position
-  AlignedBuffer<T> delta;      // [group, stride]
-  AlignedBuffer<T> source;     // [group, stride]
-  AlignedBuffer<T> row_scale;  // [group, stride]
-  // Of the current channel.
-  AlignedBuffer<T> input;      // [stride]: source_j delta_j
-  AlignedBuffer<T> suffix;     // [stride]: sum of delta after j, to row_begin
-  AlignedBuffer<T> raw_key;    // [stride]: keys of one state, no convolution
-  AlignedBuffer<T> query;      // [N, kChunk]: Q
-  AlignedBuffer<T> decay;      // [N, kChunk]: exp(a delta_i)
-  AlignedBuffer<T> local_key;  // [N, kChunk]: keys of the chunk, at row i
-  T total_decay[kMaxStateSize];  // exp(a * sum of delta in the chunk)
-  T tap[kPad];
-  T skip = 0;
-};
 
 template <int kBytes>
 struct Chunked {
@@ -127,12 +69,11 @@ struct Chunked {
     if (op.row_scale == nullptr) {
       std::fill_n(work.row_scale.data(), work.group * work.stride, T{1});
     }
-    const int64_t plane =
-        (op.row_end - op.row_begin) * op.ssm.num_positions;
+    const int64_t plane = (op.row_end - op.row_begin) * op.ssm.num_positions;
     for (int64_t first = op.channel_begin; first < op.channel_end;
          first += work.group) {
-      const int count = static_cast<int>(
-          std::min(work.group, op.channel_end - first));
+      const int count =
+          static_cast<int>(std::min(work.group, op.channel_end - first));
       Transpose(ssm.delta + first, ssm.delta_stride, 0, op.row_end, count,
                 work.delta.data(), work.stride);
       if (op.source_scale != nullptr) {
@@ -168,8 +109,8 @@ struct Chunked {
 
     StartKeys(work, a, delta);
     for (int64_t b = op.row_begin; b < op.row_end; b += kChunk) {
-      const int rows = static_cast<int>(
-          std::min<int64_t>(kChunk, op.row_end - b));
+      const int rows =
+          static_cast<int>(std::min<int64_t>(kChunk, op.row_end - b));
       T* out_row = out + (b - op.row_begin) * width;
       StartChunk(work, a, delta + b, row_scale + b, b, rows);
       MultiplyLeft(work, b, rows, out_row);
@@ -243,33 +184,6 @@ struct Chunked {
     }
   }
 
-  // kRows x kPanel entries of Q K. `sum` is only indexed by constants once the
-  // loops are written out: else it would live in memory.
-  template <typename T>
-  static LIMPID_INLINE void Tile(const T* query, const T* key, int64_t stride,
-                                 int64_t num_states, T* __restrict out,
-                                 int64_t out_stride) {
-    constexpr int kColumns = kPanel<T>;
-    T sum[kRows][kColumns];
-    LIMPID_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      for (int w = 0; w < kColumns; ++w) sum[r][w] = query[r] * key[w];
-    }
-    for (int64_t n = 1; n < num_states; ++n) {
-      LIMPID_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const T q = query[n * kChunk + r];
-        for (int w = 0; w < kColumns; ++w) {
-          sum[r][w] += q * key[n * stride + w];
-        }
-      }
-    }
-    LIMPID_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      for (int w = 0; w < kColumns; ++w) out[r * out_stride + w] = sum[r][w];
-    }
-  }
-
   // Sets all columns of the chunk's rows to Q K, and moves K on to the end of
   // the chunk while a panel of it is in the first cache.
   template <typename T>
@@ -285,10 +199,12 @@ struct Chunked {
         const T* query = work.query.data() + i;
         T* __restrict tile = out + i * width + j;
         if (full && i + kRows <= rows) {
-          Tile(query, key, work.stride, num_states, tile, width);
+          TileProduct<kRows, kColumns>(query, kChunk, key, work.stride,
+                                       num_states, tile, width);
         } else {
           alignas(64) T whole[kRows * kColumns];
-          Tile(query, key, work.stride, num_states, whole, kColumns);
+          TileProduct<kRows, kColumns>(query, kChunk, key, work.stride,
+                                       num_states, whole, kColumns);
           const int64_t columns = std::min<int64_t>(kColumns, width - j);
           for (int r = 0; r < std::min(kRows, rows - i); ++r) {
             std::copy_n(whole + r * kColumns, columns, tile + r * width);

@@ -61,7 +61,8 @@ struct Recursive {
                 out + begin, plane);
       std::copy_n(entries, kMaxConvWidth * kWidth, entries + kTile * kWidth);
     }
-    const int64_t end = std::min(ssm.num_positions, row / kTile * kTile + kTile);
+    const int64_t end =
+        std::min(ssm.num_positions, row / kTile * kTile + kTile);
     for (int w = 0; w < count; ++w) {
       std::fill_n(out + w * plane + end, ssm.num_positions - end, T{0});
     }
@@ -140,8 +141,8 @@ struct RecursiveKernel {
     const int64_t plane = (op.row_end - op.row_begin) * length;
     for (int64_t first = op.channel_begin; first < op.channel_end;
          first += kWidth) {
-      const int count = static_cast<int>(
-          std::min<int64_t>(kWidth, op.channel_end - first));
+      const int count =
+          static_cast<int>(std::min<int64_t>(kWidth, op.channel_end - first));
       T* out = op.out + (first - op.channel_begin) * plane;
       for (int64_t row = op.row_begin; row < op.row_end; ++row) {
         Recursive<kWidth>::Block(op, first, count, row,

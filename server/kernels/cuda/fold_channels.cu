@@ -38,7 +38,8 @@ __global__ void Fold(FoldChannels<T> op) {
   if (e >= op.num_entries) return;
   T sum = op.accumulator[e];
   for (int64_t c = 0; c < op.num_channels; ++c) {
-    const T weight = kFold == ChannelFold::kWeightedSumAbs ? op.weight[c] : T{1};
+    const T weight =
+        kFold == ChannelFold::kWeightedSumAbs ? op.weight[c] : T{1};
     sum = Folded<kFold>(sum, op.slab[c * op.num_entries + e], weight);
   }
   op.accumulator[e] = sum;

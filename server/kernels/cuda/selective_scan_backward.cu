@@ -179,13 +179,12 @@ absl::Status Run(const SelectiveScanBackward<T>& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(CheckGrid("SelectiveScanBackward", layout.num_warps));
   LIMPID_RETURN_IF_ERROR(CheckGrid("SelectiveScanBackward", sum_blocks));
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  LIMPID_RETURN_IF_ERROR(
-      WithStateSize(op.ssm.state_size, [&]<int kStates>() {
-        Backward<kStates, T>
-            <<<static_cast<unsigned>(layout.num_warps), kThreads, 0,
-               cuda_stream>>>(op, layout);
-        return CheckLaunch("SelectiveScanBackward");
-      }));
+  LIMPID_RETURN_IF_ERROR(WithStateSize(op.ssm.state_size, [&]<int kStates>() {
+    Backward<kStates, T>
+        <<<static_cast<unsigned>(layout.num_warps), kThreads, 0, cuda_stream>>>(
+            op, layout);
+    return CheckLaunch("SelectiveScanBackward");
+  }));
   AddUp<T><<<static_cast<unsigned>(sum_blocks), kSumThreads, 0, cuda_stream>>>(
       op, layout);
   return CheckLaunch("SelectiveScanBackward");

@@ -27,8 +27,7 @@ template <int kStates, typename T>
 __global__ void __launch_bounds__(kRows)
     Attend(SsmAttention<T> op, int64_t row_blocks) {
   // Positions whose decays are made together.
-  constexpr int kPart =
-      kFactors / kStates < kTile ? kFactors / kStates : kTile;
+  constexpr int kPart = kFactors / kStates < kTile ? kFactors / kStates : kTile;
   static_assert(kTile % kPart == 0);
   __shared__ T decays[kPart * kStates];
   __shared__ T keys[kPart * kStates];
@@ -45,15 +44,16 @@ __global__ void __launch_bounds__(kRows)
   const int width =
       op.conv_weight == nullptr ? 1 : static_cast<int>(op.conv_width);
   const T skip = ssm.skip == nullptr ? T{0} : ssm.skip[channel];
-  T* out = op.out + ((channel - op.channel_begin) * (op.row_end - op.row_begin) +
-                     first_row - op.row_begin) *
-                        length;
+  T* out =
+      op.out + ((channel - op.channel_begin) * (op.row_end - op.row_begin) +
+                first_row - op.row_begin) *
+                   length;
 
   if (threadIdx.x < width) {
-    taps[threadIdx.x] = op.conv_weight == nullptr
-                            ? T{1}
-                            : op.conv_weight[channel * width + width - 1 -
-                                             threadIdx.x];
+    taps[threadIdx.x] =
+        op.conv_weight == nullptr
+            ? T{1}
+            : op.conv_weight[channel * width + width - 1 - threadIdx.x];
   }
   row_scales[threadIdx.x] = op.row_scale != nullptr && row <= last_row
                                 ? op.row_scale[row * op.row_stride + channel]

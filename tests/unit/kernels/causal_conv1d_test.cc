@@ -17,10 +17,10 @@ class CausalConv1dTest : public testing::Test {
     SCOPED_TRACE(in.sizes.ToString());
     const int64_t l = in.sizes.positions, d = in.sizes.channels;
     std::vector<double> expected(l * (d + 1), -7);
-    reference::Run(CausalConv1d<double>{
-        l, d, in.sizes.conv_width, in.conv_weight.exact(),
-        bias ? in.conv_bias.exact() : nullptr, in.u.exact(), in.stride,
-        expected.data(), d + 1});
+    reference::Run(
+        CausalConv1d<double>{l, d, in.sizes.conv_width, in.conv_weight.exact(),
+                             bias ? in.conv_bias.exact() : nullptr,
+                             in.u.exact(), in.stride, expected.data(), d + 1});
     ForEachSimdWidth([&] {
       // The column between the rows must stay as it is.
       std::vector<T> out(l * (d + 1), T{-7});
@@ -55,9 +55,15 @@ TYPED_TEST(CausalConv1dTest, MatchesReferenceAtAllWidths) {
 TYPED_TEST(CausalConv1dTest, SharesOfChannelsMakeTheWhole) {
   const Inputs<TypeParam> in(Sizes{12, 50, 1, 4});
   std::vector<TypeParam> whole(12 * 50), parts(12 * 50);
-  CausalConv1d<TypeParam> op{12, 50, 4, in.conv_weight.data(),
-                             in.conv_bias.data(), in.u.data(), in.stride,
-                             whole.data(), 50};
+  CausalConv1d<TypeParam> op{12,
+                             50,
+                             4,
+                             in.conv_weight.data(),
+                             in.conv_bias.data(),
+                             in.u.data(),
+                             in.stride,
+                             whole.data(),
+                             50};
   ASSERT_TRUE(cpu::Run(op).ok());
   for (const auto& [begin, end] :
        std::vector<std::pair<int, int>>{{0, 21}, {21, 50}}) {

@@ -88,7 +88,7 @@ std::vector<double> ToDouble(const std::vector<T>& values) {
   return {values.begin(), values.end()};
 }
 
-constexpr Sizes kShapes[] = {{1, 1, 1, 1},    {2, 3, 5, 4},   {17, 33, 16, 4},
+constexpr Sizes kShapes[] = {{1, 1, 1, 1},    {2, 3, 5, 4},    {17, 33, 16, 4},
                              {64, 5, 17, 2},  {65, 40, 16, 4}, {257, 7, 5, 16},
                              {130, 3, 64, 4}, {40, 2, 256, 3}};
 
@@ -140,8 +140,8 @@ TYPED_TEST(CudaKernelsTest, SelectiveScan) {
     std::vector<T> expected(sizes.positions * sizes.channels, T{-7});
     const OnDevice<T> y(expected);
     // All channels but the first, if there is more than one.
-    SelectiveScan<T> op{in.Ssm(),       sizes.channels > 1, sizes.channels,
-                        in.u.data(),    in.stride,          expected.data(),
+    SelectiveScan<T> op{in.Ssm(),      sizes.channels > 1, sizes.channels,
+                        in.u.data(),   in.stride,          expected.data(),
                         sizes.channels};
     ASSERT_TRUE(cpu::Run(op).ok());
     op.ssm = device.Move(op.ssm);
@@ -164,22 +164,21 @@ TYPED_TEST(CudaKernelsTest, SelectiveScanBackward) {
     const std::vector<T> sums(sizes.positions * sizes.states, T{1});
     std::vector<T> du = values, ddelta = values, db = sums, dc = sums;
     const int64_t begin = sizes.channels > 1;
-    std::vector<T> scratch(cpu::SelectiveScanBackwardScratch(
-        in.Ssm(), sizes.channels - begin));
-    SelectiveScanBackward<T> op{
-        in.Ssm(),    begin,         sizes.channels, in.u.data(),
-        in.stride,   in.row.data(), in.stride,      du.data(),
-        ddelta.data(), db.data(),   dc.data(),      scratch.data()};
+    std::vector<T> scratch(
+        cpu::SelectiveScanBackwardScratch(in.Ssm(), sizes.channels - begin));
+    SelectiveScanBackward<T> op{in.Ssm(),    begin,     sizes.channels,
+                                in.u.data(), in.stride, in.row.data(),
+                                in.stride,   du.data(), ddelta.data(),
+                                db.data(),   dc.data(), scratch.data()};
     ASSERT_TRUE(cpu::Run(op).ok());
 
     std::vector<T> first_db;
     for (int repetition = 0; repetition < 3; ++repetition) {
       const OnDevice<T> device_du(values), device_ddelta(values);
       const OnDevice<T> device_db(sums), device_dc(sums);
-      const OnDevice<T> device_scratch(
-          std::vector<T>(cuda::SelectiveScanBackwardScratch(
-                             in.Ssm(), sizes.channels - begin),
-                         std::numeric_limits<T>::quiet_NaN()));
+      const OnDevice<T> device_scratch(std::vector<T>(
+          cuda::SelectiveScanBackwardScratch(in.Ssm(), sizes.channels - begin),
+          std::numeric_limits<T>::quiet_NaN()));
       op.ssm = device.Move(op.ssm);
       op.u = device.u.data();
       op.dy = device.row.data();
@@ -209,10 +208,10 @@ TYPED_TEST(CudaKernelsTest, CausalConv1d) {
     const DeviceInputs<T> device(in);
     std::vector<T> expected(sizes.positions * sizes.channels);
     const OnDevice<T> out(expected);
-    CausalConv1d<T> op{sizes.positions,      sizes.channels,
-                       sizes.conv_width,     in.conv_weight.data(),
-                       in.conv_bias.data(),  in.u.data(),
-                       in.stride,            expected.data(),
+    CausalConv1d<T> op{sizes.positions,     sizes.channels,
+                       sizes.conv_width,    in.conv_weight.data(),
+                       in.conv_bias.data(), in.u.data(),
+                       in.stride,           expected.data(),
                        sizes.channels};
     ASSERT_TRUE(cpu::Run(op).ok());
     op.weight = device.conv_weight.data();
@@ -276,8 +275,12 @@ TYPED_TEST(CudaKernelsTest, FoldChannels) {
     SCOPED_TRACE(absl::StrCat("fold ", fold));
     std::vector<T> expected(kEntries, T{0.25});
     const OnDevice<T> actual(expected);
-    FoldChannels<T> op{static_cast<ChannelFold>(fold), kChannels, kEntries,
-                       slab.data(), weight.data(), expected.data()};
+    FoldChannels<T> op{static_cast<ChannelFold>(fold),
+                       kChannels,
+                       kEntries,
+                       slab.data(),
+                       weight.data(),
+                       expected.data()};
     ASSERT_TRUE(cpu::Run(op).ok());
     op.slab = device_slab.data();
     op.weight = device_weight.data();

@@ -13,8 +13,9 @@ namespace limpid::kernels {
 namespace {
 
 constexpr ChannelFold kFolds[] = {
-    ChannelFold::kSum,        ChannelFold::kSumAbs, ChannelFold::kSumPositive,
-    ChannelFold::kSumSquares, ChannelFold::kMax,    ChannelFold::kMin,
+    ChannelFold::kSum,           ChannelFold::kSumAbs,
+    ChannelFold::kSumPositive,   ChannelFold::kSumSquares,
+    ChannelFold::kMax,           ChannelFold::kMin,
     ChannelFold::kWeightedSumAbs};
 
 template <typename T>
@@ -42,10 +43,9 @@ TYPED_TEST(FoldChannelsTest, MatchesReferenceAndContinues) {
         ASSERT_TRUE(cpu::Run(FoldChannels<T>{fold, 2, entries, slab.data(),
                                              weight.data(), actual.data()})
                         .ok());
-        ASSERT_TRUE(cpu::Run(FoldChannels<T>{
-                                 fold, kChannels - 2, entries,
-                                 slab.data() + 2 * entries, weight.data() + 2,
-                                 actual.data()})
+        ASSERT_TRUE(cpu::Run(FoldChannels<T>{fold, kChannels - 2, entries,
+                                             slab.data() + 2 * entries,
+                                             weight.data() + 2, actual.data()})
                         .ok());
         EXPECT_TRUE(Near(actual, expected));
       });

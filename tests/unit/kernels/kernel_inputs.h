@@ -34,8 +34,7 @@ class Values {
  public:
   Values() = default;
   explicit Values(std::vector<double> values)
-      : narrow_(ConvertTo<T>(values)),
-        exact_(narrow_.begin(), narrow_.end()) {}
+      : narrow_(ConvertTo<T>(values)), exact_(narrow_.begin(), narrow_.end()) {}
   static Values Random(int64_t size, double low, double high,
                        std::mt19937_64& generator) {
     std::uniform_real_distribution<double> distribution(low, high);

@@ -21,13 +21,14 @@ float* Numbers() {
 }
 
 SelectiveSsm<float> GoodSsm() {
-  return {8, 4, 2, Numbers(), 4, Numbers(), Numbers(), 2, Numbers(), 2, nullptr};
+  return {8,         4, 2,         Numbers(), 4,      Numbers(),
+          Numbers(), 2, Numbers(), 2,         nullptr};
 }
 SelectiveScan<float> GoodScan() {
   return {GoodSsm(), 0, 4, Numbers(), 4, Numbers(), 4};
 }
 SelectiveScanBackward<float> GoodBackward() {
-  return {GoodSsm(), 0,         4,         Numbers(), 4,        Numbers(),
+  return {GoodSsm(), 0,         4,         Numbers(), 4,         Numbers(),
           4,         Numbers(), Numbers(), Numbers(), Numbers(), Numbers()};
 }
 CausalConv1d<float> GoodConv() {

@@ -26,14 +26,14 @@ template <typename T>
 class SelectiveScanBackwardTest : public testing::Test {
  protected:
   static void Backward(const Inputs<T>& in, int64_t begin, int64_t end,
-                  Gradients<T>& out) {
-    const int64_t size = cpu::SelectiveScanBackwardScratch(in.Ssm(),
-                                                           end - begin);
+                       Gradients<T>& out) {
+    const int64_t size =
+        cpu::SelectiveScanBackwardScratch(in.Ssm(), end - begin);
     constexpr T kCanary{12345};
     std::vector<T> scratch(size + 1, kCanary);
     const SelectiveScanBackward<T> op{
-        in.Ssm(),      begin,           end,           in.u.data(),
-        in.stride,     in.row.data(),   in.stride,     out.du.data(),
+        in.Ssm(),          begin,         end,           in.u.data(),
+        in.stride,         in.row.data(), in.stride,     out.du.data(),
         out.ddelta.data(), out.db.data(), out.dc.data(), scratch.data()};
     EXPECT_TRUE(cpu::Run(op).ok());
     EXPECT_EQ(scratch.back(), kCanary);
@@ -59,8 +59,8 @@ TYPED_TEST_SUITE(SelectiveScanBackwardTest, Precisions);
 
 TYPED_TEST(SelectiveScanBackwardTest, MatchesReference) {
   for (const int64_t length : kLengths) {
-    for (const auto& [channels, states] : std::vector<std::pair<int, int>>{
-             {1, 1}, {3, 5}, {17, 16}, {35, 17}}) {
+    for (const auto& [channels, states] :
+         std::vector<std::pair<int, int>>{{1, 1}, {3, 5}, {17, 16}, {35, 17}}) {
       const Inputs<TypeParam> in(Sizes{length, channels, states});
       SCOPED_TRACE(in.sizes.ToString());
       const Gradients<double> expected = this->Reference(in);

@@ -17,8 +17,8 @@ class SelectiveScanTest : public testing::Test {
   // All channels, y contiguous.
   static std::vector<T> Scan(const Inputs<T>& in, const SelectiveSsm<T>& ssm) {
     std::vector<T> y(in.sizes.positions * in.sizes.channels);
-    SelectiveScan<T> op{ssm,         0,        in.sizes.channels, in.u.data(),
-                        in.stride,   y.data(), in.sizes.channels};
+    SelectiveScan<T> op{ssm,       0,        in.sizes.channels, in.u.data(),
+                        in.stride, y.data(), in.sizes.channels};
     EXPECT_TRUE(cpu::Run(op).ok());
     return y;
   }
@@ -35,14 +35,13 @@ TYPED_TEST_SUITE(SelectiveScanTest, Precisions);
 
 TYPED_TEST(SelectiveScanTest, MatchesReference) {
   for (const int64_t length : kLengths) {
-    for (const auto& [channels, states] : std::vector<std::pair<int, int>>{
-             {1, 1}, {3, 5}, {17, 16}, {35, 17}}) {
+    for (const auto& [channels, states] :
+         std::vector<std::pair<int, int>>{{1, 1}, {3, 5}, {17, 16}, {35, 17}}) {
       const Inputs<TypeParam> in(Sizes{length, channels, states});
       SCOPED_TRACE(in.sizes.ToString());
       const auto expected = this->Reference(in, in.ExactSsm());
-      ForEachSimdWidth([&] {
-        EXPECT_TRUE(Near(this->Scan(in, in.Ssm()), expected));
-      });
+      ForEachSimdWidth(
+          [&] { EXPECT_TRUE(Near(this->Scan(in, in.Ssm()), expected)); });
     }
   }
 }
@@ -86,8 +85,8 @@ TYPED_TEST(SelectiveScanTest, WritesItsChannelsOnly) {
 TYPED_TEST(SelectiveScanTest, EmptyRangeOfChannelsDoesNothing) {
   const Inputs<TypeParam> in(Sizes{6, 4, 4});
   std::vector<TypeParam> y(24, TypeParam{-7});
-  SelectiveScan<TypeParam> op{in.Ssm(), 2, 2, in.u.data(), in.stride, y.data(),
-                              4};
+  SelectiveScan<TypeParam> op{in.Ssm(),  2,        2, in.u.data(),
+                              in.stride, y.data(), 4};
   ASSERT_TRUE(cpu::Run(op).ok());
   EXPECT_EQ(y, std::vector<TypeParam>(24, TypeParam{-7}));
 }
@@ -103,8 +102,7 @@ TYPED_TEST(SelectiveScanTest, AllDecaysOne) {
   const Inputs<TypeParam> in(Sizes{4096, 3, 5}, /*max_delta=*/0.3,
                              /*max_decay_rate=*/0);
   // A sum of 4096 terms in the precision under test.
-  EXPECT_TRUE(Near(this->Scan(in, in.Ssm()),
-                   this->Reference(in, in.ExactSsm()),
+  EXPECT_TRUE(Near(this->Scan(in, in.Ssm()), this->Reference(in, in.ExactSsm()),
                    10 * kTolerance<TypeParam>));
 }
 
@@ -113,7 +111,8 @@ TYPED_TEST(SelectiveScanTest, NoTimePassesIfDeltaIsZero) {
   const auto y = this->Scan(in, in.Ssm());
   for (int64_t i = 0; i < 70; ++i) {
     for (int64_t c = 0; c < 5; ++c) {
-      EXPECT_EQ(y[i * 5 + c], in.skip.data()[c] * in.u.data()[i * in.stride + c]);
+      EXPECT_EQ(y[i * 5 + c],
+                in.skip.data()[c] * in.u.data()[i * in.stride + c]);
     }
   }
 }

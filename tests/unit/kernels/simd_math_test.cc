@@ -49,29 +49,26 @@ double LargestRelativeError(double lowest, double bound) {
 }
 
 TEST(ExpNonPositiveTest, FloatIsAccurate) {
-  ForEachSimdWidth([] {
-    EXPECT_LT(LargestRelativeError<float>(-87.33, 2e-7), 2e-7);
-  });
+  ForEachSimdWidth(
+      [] { EXPECT_LT(LargestRelativeError<float>(-87.33, 2e-7), 2e-7); });
 }
 
 TEST(ExpNonPositiveTest, DoubleIsAccurate) {
-  ForEachSimdWidth([] {
-    EXPECT_LT(LargestRelativeError<double>(-708.39, 4e-16), 4e-16);
-  });
+  ForEachSimdWidth(
+      [] { EXPECT_LT(LargestRelativeError<double>(-708.39, 4e-16), 4e-16); });
 }
 
 TEST(ExpNonPositiveTest, SpecialArguments) {
   ForEachSimdWidth([] {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    const std::vector<float> y =
-        Exp<float>({0.0f, -0.0f, -88.0f, -104.0f, -1e30f, -kInfinity,
-                    std::nanf("")});
+    const std::vector<float> y = Exp<float>(
+        {0.0f, -0.0f, -88.0f, -104.0f, -1e30f, -kInfinity, std::nanf("")});
     EXPECT_EQ(y[0], 1.0f);
     EXPECT_EQ(y[1], 1.0f);
     for (int i = 2; i < 6; ++i) EXPECT_EQ(y[i], 0.0f) << i;
     EXPECT_TRUE(std::isnan(y[6]));
-    const std::vector<double> z = Exp<double>(
-        {0.0, -709.0, -1e300, -kInfinity, std::nan("")});
+    const std::vector<double> z =
+        Exp<double>({0.0, -709.0, -1e300, -kInfinity, std::nan("")});
     EXPECT_EQ(z[0], 1.0);
     for (int i = 1; i < 4; ++i) EXPECT_EQ(z[i], 0.0) << i;
     EXPECT_TRUE(std::isnan(z[4]));

@@ -12,8 +12,8 @@ namespace limpid::kernels {
 namespace {
 
 enum class Algorithm { kChosen, kRecursive, kChunked };
-constexpr Algorithm kAlgorithms[] = {
-    Algorithm::kChosen, Algorithm::kRecursive, Algorithm::kChunked};
+constexpr Algorithm kAlgorithms[] = {Algorithm::kChosen, Algorithm::kRecursive,
+                                     Algorithm::kChunked};
 
 template <typename Op>
 int64_t OutSize(const Op& op) {
@@ -68,8 +68,8 @@ TYPED_TEST_SUITE(SsmAttentionTest, Precisions);
 
 TYPED_TEST(SsmAttentionTest, MatchesReferenceAtAllLengths) {
   for (const int64_t length : kLengths) {
-    for (const auto& [channels, states] : std::vector<std::pair<int, int>>{
-             {1, 1}, {3, 5}, {2, 16}, {5, 17}}) {
+    for (const auto& [channels, states] :
+         std::vector<std::pair<int, int>>{{1, 1}, {3, 5}, {2, 16}, {5, 17}}) {
       const Inputs<TypeParam> in(Sizes{length, channels, states});
       SCOPED_TRACE(in.sizes.ToString());
       this->ExpectMatchesReference(in.Attention(), in.ExactAttention());
@@ -173,9 +173,9 @@ TYPED_TEST(SsmAttentionTest, TimesInputPlusBiasIsTheBlocksOutput) {
       conv[i * d + c] *= in.source.data()[i * in.stride + c];
     }
   }
-  ASSERT_TRUE(cpu::Run(SelectiveScan<T>{in.Ssm(), 0, d, conv.data(), d,
-                                        y.data(), d})
-                  .ok());
+  ASSERT_TRUE(
+      cpu::Run(SelectiveScan<T>{in.Ssm(), 0, d, conv.data(), d, y.data(), d})
+          .ok());
   const auto alpha = Attend(in.Attention());
   auto without_conv = in.Attention();
   without_conv.conv_weight = nullptr;
@@ -232,9 +232,9 @@ TYPED_TEST(SsmAttentionTest, WholeLongMatrixKeepsItsAccuracy) {
   const auto matrix = Attend(in.Attention());
   auto exact = in.ExactAttention();
   exact.row_begin = 2040;
-  EXPECT_TRUE(Near(std::vector<TypeParam>(matrix.begin() + 2040 * 2048,
-                                          matrix.end()),
-                   Reference(exact), 5 * kTolerance<TypeParam>));
+  EXPECT_TRUE(
+      Near(std::vector<TypeParam>(matrix.begin() + 2040 * 2048, matrix.end()),
+           Reference(exact), 5 * kTolerance<TypeParam>));
 }
 
 TYPED_TEST(SsmAttentionTest, LongSequenceThatForgetsFast) {

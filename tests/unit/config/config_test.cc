@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/support/temporary_repository.h"
+
+namespace limpid {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+
+class ConfigTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<CommandLine> Parse(std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"--model-repository", folder_.path()});
+    return ParseCommandLine(flags);
+  }
+  absl::StatusOr<CommandLine> ParseFile(const std::string& json,
+                                        std::vector<std::string> flags = {}) {
+    folder_.AddFile("config.json", json);
+    flags.insert(flags.begin(), {"--config", folder_.path() + "/config.json"});
+    return Parse(flags);
+  }
+  static std::vector<std::string> Fields(const absl::Status& status) {
+    std::vector<std::string> fields;
+    for (const auto& v : GetErrorDetails(status).violations) {
+      fields.push_back(v.field);
+    }
+    return fields;
+  }
+
+  testing::TemporaryRepository folder_;
+};
+
+TEST_F(ConfigTest, DefaultsAreThoseOfTheSchema) {
+  const auto line = Parse({});
+  ASSERT_TRUE(line.ok()) << line.status();
+  const Settings& s = line->settings;
+  EXPECT_EQ(s.listen, "127.0.0.1:0");
+  EXPECT_EQ(s.metrics, "127.0.0.1:0");
+  EXPECT_EQ(s.device, "auto");
+  EXPECT_TRUE(s.reflection);
+  EXPECT_EQ(s.drain, absl::Seconds(10));
+  EXPECT_EQ(s.max_tokens, 4096);
+  EXPECT_EQ(s.max_queue_size, 256);
+}
+
+TEST_F(ConfigTest, FlagsOverrideTheFile) {
+  const auto line = ParseFile(
+      R"({"listen": "127.0.0.1:1", "metrics": "off", "drainSeconds": 2.5,
+          "limits": {"max_tokens": 7, "max_request_bytes": "2048"},
+          "log": {"format": "text"}, "startup_models": ["a"]})",
+      {"--listen", "127.0.0.1:2"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  const Settings& s = line->settings;
+  EXPECT_EQ(s.listen, "127.0.0.1:2");
+  EXPECT_FALSE(s.metrics.has_value());
+  EXPECT_EQ(s.drain, absl::Seconds(2.5));
+  EXPECT_EQ(s.max_tokens, 7);
+  EXPECT_EQ(s.max_request_bytes, 2048);
+  EXPECT_EQ(s.log_format, "text");
+  EXPECT_EQ(s.startup_models, std::vector<std::string>{"a"});
+}
+
+TEST_F(ConfigTest, EveryMistakeIsNamed) {
+  const auto line = ParseFile(
+      R"({"lissten": "x", "drain_seconds": 15, "reflection": "maybe",
+          "limits": {"max_tokens": 0, "speed": 1}, "compute": 3,
+          "log": {"level": "loud"}})",
+      {"--device", "cuda:0,1", "--metrics", "here", "--sideways", "word",
+       "--health"});
+  EXPECT_EQ(line.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Fields(line.status()),
+              UnorderedElementsAre("lissten", "drain_seconds", "reflection",
+                                   "limits.max_tokens", "limits.speed",
+                                   "compute", "log.level", "--device",
+                                   "--metrics", "--sideways", "word",
+                                   "--health"));
+  EXPECT_THAT(std::string(line.status().message()),
+              HasSubstr("not served yet"));
+}
+
+TEST_F(ConfigTest, FilesThatCannotBeReadAreMistakes) {
+  EXPECT_EQ(Fields(Parse({"--config", "/no/such/file"}).status()),
+            std::vector<std::string>{"--config"});
+  EXPECT_EQ(Fields(Parse({"--config", folder_.path()}).status()),
+            std::vector<std::string>{"--config"});
+  EXPECT_FALSE(ParseFile("{").ok());
+  EXPECT_FALSE(ParseFile("[]").ok());
+}
+
+TEST_F(ConfigTest, RepositoryIsRequiredAndMustBeAFolder) {
+  EXPECT_EQ(Fields(ParseCommandLine({}).status()),
+            std::vector<std::string>{"model_repository"});
+  EXPECT_EQ(Fields(ParseCommandLine({"--model-repository", "/nowhere"})
+                       .status()),
+            std::vector<std::string>{"--model-repository"});
+}
+
+TEST_F(ConfigTest, PlainTextBeyondLoopbackMustBeAllowed) {
+  for (const char* flag : {"--listen", "--metrics"}) {
+    EXPECT_EQ(Fields(Parse({flag, "0.0.0.0:0"}).status()),
+              std::vector<std::string>{flag});
+    EXPECT_TRUE(Parse({flag, "0.0.0.0:0", "--allow-plaintext"}).ok());
+    EXPECT_TRUE(Parse({flag, "[::1]:0"}).ok());
+    EXPECT_TRUE(Parse({flag, "localhost:0"}).ok());
+  }
+  EXPECT_TRUE(Parse({"--health", "0.0.0.0:0"}).ok());
+}
+
+TEST_F(ConfigTest, DevicesAreNamesOfOne) {
+  for (const char* device : {"auto", "cpu", "cuda", "cuda:3"}) {
+    EXPECT_TRUE(Parse({"--device", device}).ok()) << device;
+  }
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:0,1", "CPU"}) {
+    EXPECT_FALSE(Parse({"--device", device}).ok()) << device;
+  }
+}
+
+TEST_F(ConfigTest, PrintedConfigurationCanBeReadAgain) {
+  const auto printed = Parse({"--print-config", "--listen", "127.0.0.1:7"});
+  ASSERT_TRUE(printed.ok());
+  EXPECT_EQ(printed->action, CommandLine::Action::kPrintConfig);
+  EXPECT_THAT(printed->text, HasSubstr("\"max_queue_size\": 256"));
+  const auto again = ParseFile(printed->text);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->settings.listen, "127.0.0.1:7");
+}
+
+TEST_F(ConfigTest, HelpAndVersionPrint) {
+  for (const char* flag : {"--help", "--version"}) {
+    const auto line = ParseCommandLine({flag});
+    ASSERT_TRUE(line.ok());
+    EXPECT_EQ(line->action, CommandLine::Action::kPrint);
+    EXPECT_THAT(line->text, HasSubstr("limpid-server"));
+  }
+}
+
+TEST_F(ConfigTest, WorkersFollowTheDevice) {
+  Settings settings;
+  EXPECT_GE(NumWorkers(settings, "cpu"), 1);
+  EXPECT_EQ(NumWorkers(settings, "cuda:0"), 1);
+  settings.workers = 5;
+  EXPECT_EQ(NumWorkers(settings, "cuda:0"), 5);
+}
+
+}  // namespace
+}  // namespace limpid

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/registry/model_registry.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <stdexcept>
+#include <thread>
+
+#include "tests/support/fake_engine.h"
+#include "tests/support/temporary_repository.h"
+
+namespace limpid {
+namespace {
+
+using testing::FakeEngine;
+using testing::TemporaryRepository;
+
+class CountingObserver final : public RegistryObserver {
+ public:
+  void OnModelChanged(const std::string&) override { ++num_changes; }
+  void OnLoadEnded(const std::string&, absl::Duration,
+                   const absl::Status&) override {
+    ++num_loads;
+  }
+  std::atomic<int> num_changes{0}, num_loads{0};
+};
+
+class ModelRegistryTest : public ::testing::Test {
+ protected:
+  ModelRegistryTest() {
+    repository_.AddModel("a");
+    repository_.AddModel("b");
+    registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
+        repository_.path(),
+        [this](const std::string& name, const std::string& folder) {
+          return engine_.Load(name, folder);
+        },
+        &observer_, &Clock::Real()});
+    EXPECT_TRUE(registry_->Scan().ok());
+  }
+
+  absl::StatusOr<ModelStatus> Load(const std::string& name) {
+    std::promise<absl::StatusOr<ModelStatus>> done;
+    registry_->Load(name, [&](auto status) { done.set_value(status); });
+    return done.get_future().get();
+  }
+  ModelState State(const std::string& name) {
+    return registry_->Get(name)->state;
+  }
+
+  TemporaryRepository repository_;
+  FakeEngine engine_;
+  CountingObserver observer_;
+  std::unique_ptr<ModelRegistry> registry_;
+};
+
+TEST_F(ModelRegistryTest, LoadsAndLeases) {
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("a").status()).reason,
+            "MODEL_NOT_LOADED");
+  const auto loaded = Load("a");
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_EQ(loaded->state, ModelState::kReady);
+  EXPECT_EQ(loaded->info->num_layers, 2);
+  const auto lease = registry_->Lease("a");
+  ASSERT_TRUE(lease.ok());
+  EXPECT_EQ((*lease)->info().name, "a");
+  EXPECT_EQ(State("b"), ModelState::kUnloaded);
+  EXPECT_EQ(observer_.num_loads, 1);
+  EXPECT_EQ(observer_.num_changes, 2);
+  // A ready model is not read again.
+  EXPECT_TRUE(Load("a").ok());
+  EXPECT_EQ(engine_.num_loads(), 1);
+}
+
+TEST_F(ModelRegistryTest, UnknownNamesNameTheKnownOnes) {
+  const absl::Status status = registry_->Lease("zebra").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(GetErrorDetails(status).metadata["known_models"], "a,b");
+  EXPECT_EQ(GetErrorDetails(status).violations[0].field, "model");
+  EXPECT_EQ(Load("../a").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelRegistryTest, ConcurrentLoadsShareOne) {
+  std::promise<void> begun, go;
+  engine_.on_load = [&](const std::string&) {
+    begun.set_value();
+    go.get_future().wait();
+  };
+  std::promise<absl::StatusOr<ModelStatus>> first, second;
+  std::thread loader([&] {
+    registry_->Load("a", [&](auto status) { first.set_value(status); });
+  });
+  begun.get_future().wait();
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("a").status()).reason,
+            "MODEL_LOADING");
+  registry_->Load("a", [&](auto status) { second.set_value(status); });
+  absl::Status refused;
+  registry_->Unload("a", [&](auto status) { refused = status.status(); });
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  go.set_value();
+  loader.join();
+  EXPECT_TRUE(first.get_future().get().ok());
+  EXPECT_TRUE(second.get_future().get().ok());
+  EXPECT_EQ(engine_.num_loads(), 1);
+}
+
+TEST_F(ModelRegistryTest, FailuresAreKeptAndTriedAgain) {
+  engine_.load_errors["a"] =
+      MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_DAMAGED", "cut");
+  EXPECT_EQ(Load("a").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(State("a"), ModelState::kFailed);
+  EXPECT_EQ(registry_->Get("a")->failure.message(), "cut");
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("a").status()).reason,
+            "CHECKPOINT_DAMAGED");
+  engine_.load_errors.clear();
+  EXPECT_TRUE(Load("a").ok());
+  EXPECT_EQ(State("a"), ModelState::kReady);
+}
+
+TEST_F(ModelRegistryTest, ExceptionsWhileLoadingAreFailures) {
+  engine_.on_load = [](const std::string&) {
+    throw std::runtime_error("thrown");
+  };
+  EXPECT_EQ(Load("a").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(State("a"), ModelState::kFailed);
+}
+
+TEST_F(ModelRegistryTest, UnloadWaitsForTheLastLease) {
+  ASSERT_TRUE(Load("a").ok());
+  auto first = *registry_->Lease("a");
+  auto second = first;
+  int num_done = 0;
+  for (int i = 0; i < 2; ++i) {  // two unloads share one
+    registry_->Unload("a", [&](absl::StatusOr<ModelStatus> status) {
+      ASSERT_TRUE(status.ok());
+      EXPECT_EQ(status->state, ModelState::kUnloaded);
+      ++num_done;
+    });
+  }
+  EXPECT_EQ(State("a"), ModelState::kUnloading);
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("a").status()).reason,
+            "MODEL_UNLOADING");
+  EXPECT_EQ(Load("a").status().code(), absl::StatusCode::kUnavailable);
+  first.reset();
+  EXPECT_EQ(num_done, 0);
+  second.reset();
+  EXPECT_EQ(num_done, 2);
+  EXPECT_EQ(State("a"), ModelState::kUnloaded);
+  EXPECT_FALSE(registry_->Get("a")->info.has_value());
+  EXPECT_TRUE(Load("a").ok());
+}
+
+TEST_F(ModelRegistryTest, UnloadOfWhatIsNotResidentChangesNothing) {
+  ModelState state = ModelState::kReady;
+  registry_->Unload("b", [&](auto status) { state = status->state; });
+  EXPECT_EQ(state, ModelState::kUnloaded);
+  EXPECT_EQ(observer_.num_changes, 0);
+}
+
+TEST_F(ModelRegistryTest, LeasesOutliveTheRegistry) {
+  ASSERT_TRUE(Load("a").ok());
+  const auto lease = *registry_->Lease("a");
+  registry_.reset();
+  EXPECT_EQ(lease->info().name, "a");
+}
+
+TEST_F(ModelRegistryTest, NewFoldersAreFoundByLoadAndGoneOnesForgotten) {
+  repository_.AddModel("c");
+  EXPECT_TRUE(Load("c").ok());
+  repository_.Remove("b");
+  repository_.Remove("c");
+  ASSERT_TRUE(registry_->Scan().ok());
+  EXPECT_EQ(registry_->Names(), (std::vector<std::string>{"a", "c"}));
+}
+
+}  // namespace
+}  // namespace limpid

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/schedule/worker_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <stdexcept>
+
+namespace limpid {
+namespace {
+
+// A clock that a test moves.
+class FakeClock final : public Clock {
+ public:
+  absl::Time Now() const override { return absl::FromUnixSeconds(seconds); }
+  std::atomic<int64_t> seconds{1000};
+};
+
+// A job that waits to be let go, and what became of it.
+struct Waiter {
+  Job MakeJob() {
+    return {token, [this](const absl::Status& admission) {
+              ++num_ends;
+              if (admission.ok()) {
+                started.set_value();
+                go.get_future().wait();
+              }
+              ended.set_value(admission);
+            }};
+  }
+  CancelToken token;
+  std::promise<void> started, go;
+  std::promise<absl::Status> ended;
+  std::atomic<int> num_ends{0};
+};
+
+class WorkerPoolTest : public ::testing::Test {
+ protected:
+  WorkerPoolOptions Options(int64_t workers, int64_t queue) {
+    WorkerPoolOptions options;
+    options.num_workers = workers;
+    options.max_queue_size = queue;
+    options.clock = &clock_;
+    return options;
+  }
+
+  FakeClock clock_;
+};
+
+TEST_F(WorkerPoolTest, RunsJobsInOrder) {
+  std::vector<int> order;
+  {
+    WorkerPool pool(Options(1, 10));
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(pool.Submit({CancelToken(), [&order, i](const absl::Status&) {
+                                 order.push_back(i);
+                               }})
+                      .ok());
+    }
+    EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+  }
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+}
+
+TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
+  WorkerPool pool(Options(1, 1));
+  Waiter running, waiting, refused;
+  ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+  running.started.get_future().wait();
+  ASSERT_TRUE(pool.Submit(waiting.MakeJob()).ok());
+  EXPECT_EQ(GetErrorDetails(pool.Submit(refused.MakeJob()).status()).reason,
+            "QUEUE_FULL");
+  EXPECT_EQ(refused.num_ends, 0);
+  running.go.set_value();
+  waiting.go.set_value();
+  EXPECT_TRUE(waiting.ended.get_future().get().ok());
+}
+
+TEST_F(WorkerPoolTest, CancellingAWaitingJobEndsItAtOnceAndFreesItsPlace) {
+  WorkerPool pool(Options(1, 1));
+  Waiter running, waiting, next;
+  ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+  running.started.get_future().wait();
+  const auto id = pool.Submit(waiting.MakeJob());
+  ASSERT_TRUE(id.ok());
+  pool.Cancel(*id);
+  EXPECT_EQ(waiting.ended.get_future().get().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_TRUE(pool.Submit(next.MakeJob()).ok());
+  pool.Cancel(*id);  // nothing left to do
+  running.go.set_value();
+  next.go.set_value();
+  EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+  EXPECT_EQ(waiting.num_ends, 1);
+}
+
+TEST_F(WorkerPoolTest, CancellingARunningJobSetsItsToken) {
+  WorkerPool pool(Options(1, 1));
+  Waiter running;
+  const auto id = pool.Submit(running.MakeJob());
+  running.started.get_future().wait();
+  pool.Cancel(*id);
+  EXPECT_TRUE(running.token.cancelled());
+  running.go.set_value();
+}
+
+TEST_F(WorkerPoolTest, JobsPastTheirDeadlineDoNotRun) {
+  WorkerPool pool(Options(1, 2));
+  Waiter running, late;
+  late.token = CancelToken(clock_.Now() + absl::Seconds(5), clock_);
+  ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+  running.started.get_future().wait();
+  ASSERT_TRUE(pool.Submit(late.MakeJob()).ok());
+  clock_.seconds += 6;
+  running.go.set_value();
+  EXPECT_EQ(late.ended.get_future().get().code(),
+            absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {
+  WorkerPool pool(Options(1, 2));
+  Waiter waiting, refused;
+  std::promise<void> started;
+  CancelToken token;
+  ASSERT_TRUE(pool.Submit({token, [&](const absl::Status&) {
+                             started.set_value();
+                             while (!token.cancelled()) {
+                               std::this_thread::yield();
+                             }
+                           }})
+                  .ok());
+  started.get_future().wait();
+  ASSERT_TRUE(pool.Submit(waiting.MakeJob()).ok());
+  EXPECT_TRUE(pool.Drain(absl::InfinitePast(), absl::InfiniteFuture()));
+  EXPECT_EQ(GetErrorDetails(waiting.ended.get_future().get()).reason,
+            "SERVER_DRAINING");
+  EXPECT_EQ(pool.Submit(refused.MakeJob()).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(refused.num_ends, 0);
+}
+
+TEST_F(WorkerPoolTest, DrainGivesUpOnJobsThatDoNotListen) {
+  WorkerPool pool(Options(1, 2));
+  Waiter deaf;
+  ASSERT_TRUE(pool.Submit(deaf.MakeJob()).ok());
+  deaf.started.get_future().wait();
+  EXPECT_FALSE(pool.Drain(absl::InfinitePast(), absl::InfinitePast()));
+  deaf.go.set_value();
+}
+
+TEST_F(WorkerPoolTest, SurvivesJobsThatThrow) {
+  WorkerPool pool(Options(1, 2));
+  ASSERT_TRUE(pool.Submit({CancelToken(), [](const absl::Status&) {
+                             throw std::runtime_error("thrown");
+                           }})
+                  .ok());
+  Waiter next;
+  ASSERT_TRUE(pool.Submit(next.MakeJob()).ok());
+  next.go.set_value();
+  EXPECT_TRUE(next.ended.get_future().get().ok());
+}
+
+TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
+  constexpr int kThreads = 4, kJobs = 500;
+  std::vector<std::atomic<int>> ends(kThreads * kJobs);
+  std::vector<std::atomic<bool>> accepted(kThreads * kJobs);
+  {
+    WorkerPool pool(Options(2, 8));
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < kJobs; ++i) {
+          const int n = t * kJobs + i;
+          const auto id = pool.Submit(
+              {CancelToken(), [&ends, n](const absl::Status&) { ++ends[n]; }});
+          accepted[n] = id.ok();
+          if (id.ok() && i % 3 == 0) pool.Cancel(*id);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  for (int n = 0; n < kThreads * kJobs; ++n) {
+    EXPECT_EQ(ends[n], accepted[n] ? 1 : 0);
+  }
+}
+
+}  // namespace
+}  // namespace limpid
