@@ -61,8 +61,7 @@ void ReadObject(const Json& object, const std::string& prefix, Message& message,
   const Descriptor& descriptor = *message.GetDescriptor();
   for (const auto& [name, value] : object.items()) {
     const FieldDescriptor* const field = FindField(descriptor, name);
-    const std::string path =
-        prefix + (field == nullptr ? name : field->name());
+    const std::string path = prefix + (field == nullptr ? name : field->name());
     if (field == nullptr) {
       mistakes.Add(path, absl::StrCat("unknown field; allowed here: ",
                                       AllowedNames(descriptor)));
@@ -75,8 +74,8 @@ void ReadObject(const Json& object, const std::string& prefix, Message& message,
                    *message.GetReflection()->MutableMessage(&message, field),
                    mistakes);
       } else {
-        mistakes.Add(path, absl::StrCat(value.dump(), " is not ",
-                                        Expected(*field)));
+        mistakes.Add(path,
+                     absl::StrCat(value.dump(), " is not ", Expected(*field)));
       }
       continue;
     }
@@ -115,8 +114,8 @@ void ReadConfigFile(const std::string& path, config::v1::ServerConfig& config,
   std::ostringstream text;
   // Opening a folder succeeds; reading it does not.
   if (!in || !(text << in.rdbuf())) {
-    mistakes.Add("--config", absl::StrCat("can't read ", path, ": ",
-                                          std::strerror(errno)));
+    mistakes.Add("--config",
+                 absl::StrCat("can't read ", path, ": ", std::strerror(errno)));
     return;
   }
   ParseConfigJson(text.str(), path, config, mistakes);

@@ -121,9 +121,10 @@ int Serve(const limpid::Settings& settings, limpid::ShutdownSignal& signal) {
   const absl::Time now = absl::Now();
   signal.ExitAt(now + kHardLimit, EXIT_SUCCESS);
   log.Write(limpid::LogLevel::kInfo, "draining");
-  const bool clean = (*serving)->Drain(now + settings.drain,
-                                       now + settings.drain + kNotice);
-  log.Write(limpid::LogLevel::kInfo, clean ? "stopped" : "stopped with work on");
+  const bool clean =
+      (*serving)->Drain(now + settings.drain, now + settings.drain + kNotice);
+  log.Write(limpid::LogLevel::kInfo,
+            clean ? "stopped" : "stopped with work on");
   log.Flush();
   // Work that does not listen can't be waited for.
   if (!clean) std::_Exit(EXIT_SUCCESS);

@@ -47,10 +47,10 @@ absl::StatusOr<std::unique_ptr<MetricsExposer>> MetricsExposer::Open(
   try {
     return std::make_unique<CivetExposer>(host_port, std::move(registry));
   } catch (const std::exception& e) {
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition, "METRICS_LISTEN_FAILED",
-        absl::StrCat("can't serve metrics on ", host_port, ": ", e.what(),
-                     " (is the port taken?)"));
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "METRICS_LISTEN_FAILED",
+                     absl::StrCat("can't serve metrics on ", host_port, ": ",
+                                  e.what(), " (is the port taken?)"));
   }
 }
 

@@ -118,8 +118,8 @@ Log::~Log() = default;
 void Log::Write(LogLevel level, absl::string_view message,
                 const LogFields& fields) {
   if (!impl_->logger.should_log(ToSpdlog(level))) return;
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ",
-                                            absl::Now(), absl::UTCTimeZone());
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::Now(),
+                                            absl::UTCTimeZone());
   const std::string line = impl_->format == LogFormat::kJson
                                ? AsJson(time, level, message, fields)
                                : AsText(time, level, message, fields);

@@ -12,13 +12,13 @@ using prometheus::BuildHistogram;
 using prometheus::Histogram;
 using Buckets = Histogram::BucketBoundaries;
 
-const Buckets kSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                          0.5,   1,      2.5,   5,    10,    25,   50,  100,
-                          250,   600};
-const Buckets kTokens = {1,   4,    16,   64,    128,   256,    512,
+const Buckets kSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                          0.1,   0.25,   0.5,   1,    2.5,   5,
+                          10,    25,     50,    100,  250,   600};
+const Buckets kTokens = {1,    4,    16,   64,    128,   256,    512,
                          1024, 2048, 4096, 16384, 65536, 262144, 1048576};
-const Buckets kBytes = {1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18,
-                        1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+const Buckets kBytes = {1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20,
+                        1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
 // Float32 gives about 1e-6; from 1e-4 on something is wrong.
 const Buckets kRatios = {1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5,
                          3e-5, 1e-4, 1e-3, 1e-2, 0.1,  1};
@@ -80,8 +80,8 @@ Metrics::Metrics(absl::string_view version)
                         "Loading and warming a model.", r);
   resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
                           "Bytes held for a model's weights.", r);
-  rpcs_started_ = Build(BuildCounter(), "grpc_server_started_total",
-                        "RPCs started.", r);
+  rpcs_started_ =
+      Build(BuildCounter(), "grpc_server_started_total", "RPCs started.", r);
   rpcs_handled_ = Build(BuildCounter(), "grpc_server_handled_total",
                         "RPCs ended, by code.", r);
   rpc_seconds_ = Build(BuildHistogram(), "grpc_server_handling_seconds",

@@ -21,11 +21,10 @@ absl::Status Busy(const std::string& model, const char* reason,
   details.reason = reason;
   details.metadata["model"] = model;
   details.retry_after = kRetryAfter;
-  return MakeError(
-      absl::StatusCode::kUnavailable,
-      absl::StrCat("the model \"", model, "\" is being ", what,
-                   "; try again later"),
-      std::move(details));
+  return MakeError(absl::StatusCode::kUnavailable,
+                   absl::StrCat("the model \"", model, "\" is being ", what,
+                                "; try again later"),
+                   std::move(details));
 }
 
 }  // namespace
@@ -89,16 +88,16 @@ absl::Status StateStatus(const std::string& model, ModelState state,
       ErrorDetails details = GetErrorDetails(failure);
       if (details.reason.empty()) details.reason = "MODEL_FAILED";
       details.metadata["model"] = model;
-      // NOT_FOUND would read as "no such model", yet it is a file that is missing.
+      // NOT_FOUND would read as "no such model"; it is a file that is missing.
       const absl::StatusCode code =
           failure.code() == absl::StatusCode::kNotFound
               ? absl::StatusCode::kFailedPrecondition
               : failure.code();
-      return MakeError(code,
-                       absl::StrCat("the model \"", model,
-                                    "\" could not be loaded: ",
-                                    failure.message()),
-                       std::move(details));
+      return MakeError(
+          code,
+          absl::StrCat("the model \"", model,
+                       "\" could not be loaded: ", failure.message()),
+          std::move(details));
     }
     case ModelState::kUnloaded:
       break;
@@ -106,10 +105,10 @@ absl::Status StateStatus(const std::string& model, ModelState state,
   ErrorDetails details;
   details.reason = "MODEL_NOT_LOADED";
   details.metadata["model"] = model;
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("the model \"", model,
-                                "\" is not resident; load it first"),
-                   std::move(details));
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("the model \"", model, "\" is not resident; load it first"),
+      std::move(details));
 }
 
 absl::Status UnknownModelStatus(absl::string_view model,
@@ -117,13 +116,13 @@ absl::Status UnknownModelStatus(absl::string_view model,
   std::vector<std::string> shown = known;
   if (shown.size() > kMaxNamesShown) {
     shown.resize(kMaxNamesShown);
-    shown.push_back(absl::StrCat("and ", known.size() - kMaxNamesShown,
-                                 " more"));
+    shown.push_back(
+        absl::StrCat("and ", known.size() - kMaxNamesShown, " more"));
   }
   const std::string allowed =
-      known.empty() ? "the repository holds none"
-                    : absl::StrCat("known models: ",
-                                   absl::StrJoin(shown, ", "));
+      known.empty()
+          ? "the repository holds none"
+          : absl::StrCat("known models: ", absl::StrJoin(shown, ", "));
   const std::string name =
       absl::Utf8SafeCEscape(model.substr(0, kMaxNameShown));
   ErrorDetails details;

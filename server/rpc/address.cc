@@ -21,9 +21,8 @@ namespace {
 constexpr int kMaxPort = 65535;
 
 absl::Status Wrong(absl::string_view text) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is not HOST:PORT with a port of 0 to ",
-                   kMaxPort));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", text, "\" is not HOST:PORT with a port of 0 to ", kMaxPort));
 }
 
 }  // namespace
@@ -72,9 +71,8 @@ std::string WhyNotListen(const HostPort& address) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  const int failure =
-      getaddrinfo(address.host.c_str(), absl::StrCat(address.port).c_str(),
-                  &hints, &found);
+  const int failure = getaddrinfo(
+      address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found);
   if (failure != 0) return gai_strerror(failure);
   std::string why;
   for (const addrinfo* a = found; a != nullptr && why.empty(); a = a->ai_next) {

@@ -112,7 +112,8 @@ int64_t SaturatingProduct(std::initializer_list<int64_t> factors) {
 }  // namespace
 
 bool IsAttention(absl::string_view name) {
-  return absl::StartsWith(name, "layers.") && absl::EndsWith(name, ".attention");
+  return absl::StartsWith(name, "layers.") &&
+         absl::EndsWith(name, ".attention");
 }
 
 absl::StatusOr<v1::Tensor> EncodeTensor(NamedTensor tensor,
@@ -126,10 +127,10 @@ absl::StatusOr<v1::Tensor> EncodeTensor(NamedTensor tensor,
   }
   if (static_cast<int64_t>(tensor.bytes.size()) !=
       num_elements * ElementBytes(tensor.dtype)) {
-    return MakeError(absl::StatusCode::kInternal, "TENSOR_DAMAGED",
-                     absl::StrCat("tensor ", tensor.name, " has ",
-                                  tensor.bytes.size(),
-                                  " bytes, which do not fit its shape"));
+    return MakeError(
+        absl::StatusCode::kInternal, "TENSOR_DAMAGED",
+        absl::StrCat("tensor ", tensor.name, " has ", tensor.bytes.size(),
+                     " bytes, which do not fit its shape"));
   }
   const bool attention = IsAttention(tensor.name);
   const bool triangular = attention && options.lower_triangular &&
@@ -142,8 +143,8 @@ absl::StatusOr<v1::Tensor> EncodeTensor(NamedTensor tensor,
   header.set_name(std::move(tensor.name));
   const bool integers = tensor.dtype == DType::kInt64 && !options.floats;
   std::string packed;
-  if (integers || (!triangular && !options.floats &&
-                   type == v1::DATA_TYPE_FLOAT32)) {
+  if (integers ||
+      (!triangular && !options.floats && type == v1::DATA_TYPE_FLOAT32)) {
     header.set_data_type(integers ? v1::DATA_TYPE_INT64 : type);
     packed = std::move(tensor.bytes);  // as it is
   } else {
@@ -179,9 +180,8 @@ int64_t EncodedReplyBytes(int64_t reply_bytes, int64_t num_tokens,
           : static_cast<int64_t>(attention.channels.size());
   const bool matrix = attention.kind == AttentionKind::kMatrix;
   const int64_t attention_bytes = std::min(
-      reply_bytes,
-      SaturatingProduct({num_layers, num_channels, num_tokens,
-                         matrix ? num_tokens : 1, kFloatBytes}));
+      reply_bytes, SaturatingProduct({num_layers, num_channels, num_tokens,
+                                      matrix ? num_tokens : 1, kFloatBytes}));
   double share = 1;
   if (!options.floats) {
     if (options.attention_type == v1::DATA_TYPE_FLOAT16) share = 0.5;

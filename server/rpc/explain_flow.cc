@@ -103,11 +103,11 @@ absl::Status TooLarge(int64_t need, int64_t limit) {
   details.reason = "REPLY_TOO_LARGE";
   details.metadata["reply_bytes"] = absl::StrCat(need);
   details.metadata["limit_bytes"] = absl::StrCat(limit);
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("the reply may take ", need, " bytes, a unary reply at most ",
-                   limit, "; use StreamExplain, or ask for less"),
-      std::move(details));
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("the reply may take ", need,
+                                " bytes, a unary reply at most ", limit,
+                                "; use StreamExplain, or ask for less"),
+                   std::move(details));
 }
 
 absl::Status CheckDeadline(const Cost& cost, CancelToken& cancel) {

@@ -97,17 +97,17 @@ grpc::ServerUnaryReactor* ExplanationService::Explain(
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(message, reactor->call());
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job = Submit(
-        *std::move(accepted), reactor->call(),
-        [this, reactor](const absl::Status& admission, Accepted& work) {
-          UnaryWriter writer;
-          const absl::Status status =
-              admission.ok() ? Run(work, true, reactor->call(), writer)
-                             : admission;
-          work.lease.reset();
-          status.ok() ? reactor->Reply(writer.response())
-                      : reactor->Fail(status);
-        });
+    const auto job =
+        Submit(*std::move(accepted), reactor->call(),
+               [this, reactor](const absl::Status& admission, Accepted& work) {
+                 UnaryWriter writer;
+                 const absl::Status status =
+                     admission.ok() ? Run(work, true, reactor->call(), writer)
+                                    : admission;
+                 work.lease.reset();
+                 status.ok() ? reactor->Reply(writer.response())
+                             : reactor->Fail(status);
+               });
     if (!job.ok()) return reactor->Fail(job.status());
     reactor->call().set_job(deps_.pool, *job);
   });
@@ -116,24 +116,24 @@ grpc::ServerUnaryReactor* ExplanationService::Explain(
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
-  StreamCall* const reactor = StreamCall::Create(deps_.calls, kStreamExplain,
-                                                 deps_.stream, *context);
+  StreamCall* const reactor =
+      StreamCall::Create(deps_.calls, kStreamExplain, deps_.stream, *context);
   reactor->Guard([&] {
     v1::ExplainRequest message;
     absl::Status parsed = ParseMessage(*request, message);
     if (!parsed.ok()) return reactor->End(parsed);
     auto accepted = Accept(message, reactor->call());
     if (!accepted.ok()) return reactor->End(accepted.status());
-    const auto job = Submit(
-        *std::move(accepted), reactor->call(),
-        [this, reactor](const absl::Status& admission, Accepted& work) {
-          StreamWriter writer(*reactor);
-          absl::Status status =
-              admission.ok() ? Run(work, false, reactor->call(), writer)
-                             : admission;
-          work.lease.reset();
-          reactor->End(std::move(status));
-        });
+    const auto job =
+        Submit(*std::move(accepted), reactor->call(),
+               [this, reactor](const absl::Status& admission, Accepted& work) {
+                 StreamWriter writer(*reactor);
+                 absl::Status status =
+                     admission.ok() ? Run(work, false, reactor->call(), writer)
+                                    : admission;
+                 work.lease.reset();
+                 reactor->End(std::move(status));
+               });
     if (!job.ok()) return reactor->End(job.status());
     reactor->call().set_job(deps_.pool, *job);
   });
@@ -151,19 +151,19 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(ToExplainRequest(message), reactor->call());
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job = Submit(
-        *std::move(accepted), reactor->call(),
-        [this, reactor](const absl::Status& admission, Accepted& work) {
-          HeatmapWriter writer;
-          const absl::Status status =
-              admission.ok() ? Run(work, true, reactor->call(), writer)
-                             : admission;
-          work.lease.reset();
-          if (!status.ok()) return reactor->Fail(status);
-          const auto picture = writer.Draw();
-          picture.ok() ? reactor->Reply(*picture)
-                       : reactor->Fail(picture.status());
-        });
+    const auto job =
+        Submit(*std::move(accepted), reactor->call(),
+               [this, reactor](const absl::Status& admission, Accepted& work) {
+                 HeatmapWriter writer;
+                 const absl::Status status =
+                     admission.ok() ? Run(work, true, reactor->call(), writer)
+                                    : admission;
+                 work.lease.reset();
+                 if (!status.ok()) return reactor->Fail(status);
+                 const auto picture = writer.Draw();
+                 picture.ok() ? reactor->Reply(*picture)
+                              : reactor->Fail(picture.status());
+               });
     if (!job.ok()) return reactor->Fail(job.status());
     reactor->call().set_job(deps_.pool, *job);
   });

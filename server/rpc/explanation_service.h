@@ -34,10 +34,11 @@ struct ExplanationDeps {
 };
 
 // Raw methods, so that bytes that are no message get an answer with details.
-using RawExplanationService = v1::ExplanationService::WithRawCallbackMethod_Explain<
-    v1::ExplanationService::WithRawCallbackMethod_StreamExplain<
-        v1::ExplanationService::WithRawCallbackMethod_RenderHeatmap<
-            v1::ExplanationService::Service>>>;
+using RawExplanationService =
+    v1::ExplanationService::WithRawCallbackMethod_Explain<
+        v1::ExplanationService::WithRawCallbackMethod_StreamExplain<
+            v1::ExplanationService::WithRawCallbackMethod_RenderHeatmap<
+                v1::ExplanationService::Service>>>;
 
 class ExplanationService final : public RawExplanationService {
  public:

@@ -72,10 +72,10 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes,
     FindBadStrings(fields, *message.GetDescriptor(), "", 0, violations);
   }
   LIMPID_RETURN_IF_ERROR(violations.ToStatus("REQUEST_UNREADABLE"));
-  return MakeError(absl::StatusCode::kInvalidArgument, "REQUEST_UNREADABLE",
-                   absl::StrCat("the request's bytes are no ",
-                                message.GetDescriptor()->full_name(),
-                                " message"));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "REQUEST_UNREADABLE",
+      absl::StrCat("the request's bytes are no ",
+                   message.GetDescriptor()->full_name(), " message"));
 }
 
 absl::Status SerializeMessage(const google::protobuf::Message& message,

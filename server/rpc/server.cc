@@ -44,12 +44,12 @@ class WithoutReflection final : public grpc::ServerBuilderOption {
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
                          plugins) override {
-    plugins->erase(
-        std::remove_if(plugins->begin(), plugins->end(),
-                       [](const auto& plugin) {
-                         return plugin->name() == "proto_server_reflection";
-                       }),
-        plugins->end());
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(),
+                                  [](const auto& plugin) {
+                                    return plugin->name() ==
+                                           "proto_server_reflection";
+                                  }),
+                   plugins->end());
   }
 };
 
@@ -72,8 +72,8 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
       GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
       kMinPingIntervalMs);
   // Compressed messages are unpacked before their size is looked at.
-  builder.AddChannelArgument(
-      GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, kNoCompressionBitset);
+  builder.AddChannelArgument(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
+                             kNoCompressionBitset);
   grpc::ResourceQuota quota("limpid");
   quota.Resize(kBaseQuotaBytes + kLargestMessages * options.max_request_bytes);
   quota.SetMaxThreads(kMaxSyncThreads);
@@ -130,9 +130,7 @@ class Server final : public RpcServer {
   ~Server() override { Shutdown(absl::Now()); }
 
   const std::string& address() const override { return main_.address; }
-  const std::string& health_address() const override {
-    return health_.address;
-  }
+  const std::string& health_address() const override { return health_.address; }
 
   void SetServing(const std::string& name, bool serving) override {
     ForEachHealth([&](grpc::HealthCheckServiceInterface& health) {
@@ -184,12 +182,12 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });
-  LIMPID_ASSIGN_OR_RETURN(
-      Listener main,
-      Listen(options.listen, options, options.reflection, services));
+  LIMPID_ASSIGN_OR_RETURN(Listener main, Listen(options.listen, options,
+                                                options.reflection, services));
   Listener health;
   if (options.health) {
-    LIMPID_ASSIGN_OR_RETURN(health, Listen(*options.health, options, false, {}));
+    LIMPID_ASSIGN_OR_RETURN(health,
+                            Listen(*options.health, options, false, {}));
   }
   return std::make_unique<Server>(
       std::move(main), std::move(health),

@@ -30,12 +30,12 @@ class ServingImpl final : public Serving, private RegistryObserver {
         metrics_(options_.version),
         tracker_(metrics_),
         calls_{metrics_, log, tracker_, options_.max_request_time},
-        registry_({options_.model_repository,
-                   [&engine](const std::string& name,
-                             const std::string& folder) {
-                     return engine.Load(name, folder);
-                   },
-                   this, &Clock::Real()}),
+        registry_(
+            {options_.model_repository,
+             [&engine](const std::string& name, const std::string& folder) {
+               return engine.Load(name, folder);
+             },
+             this, &Clock::Real()}),
         loaders_({kNumLoaders, kMaxLoadsWaiting, &Clock::Real(), nullptr}),
         pool_({options_.num_workers, options_.max_queue_size, &Clock::Real(),
                &metrics_}),
@@ -62,7 +62,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
       metrics_address_ = exposer_->address();
     }
     LIMPID_ASSIGN_OR_RETURN(
-        auto server, RpcServer::Start(options_.rpc, {&explanations_, &models_}));
+        auto server,
+        RpcServer::Start(options_.rpc, {&explanations_, &models_}));
     address_ = server->address();
     health_address_ = server->health_address();
     {
@@ -77,9 +78,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
   const std::string& metrics_address() const override {
     return metrics_address_;
   }
-  const std::string& health_address() const override {
-    return health_address_;
-  }
+  const std::string& health_address() const override { return health_address_; }
   ModelRegistry& registry() override { return registry_; }
   Metrics& metrics() override { return metrics_; }
   WorkerPool& pool() override { return pool_; }
@@ -97,8 +96,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
       const auto job = loaders_.Submit(
           {CancelToken(), [this, name, one_ended](const absl::Status& status) {
              if (!status.ok()) return one_ended();
-             registry_.Load(name, [one_ended](const absl::StatusOr<
-                                              ModelStatus>&) { one_ended(); });
+             registry_.Load(name,
+                            [one_ended](const absl::StatusOr<ModelStatus>&) {
+                              one_ended();
+                            });
            }});
       if (!job.ok()) one_ended();
     }
@@ -149,8 +150,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
     MutexLock lock(mutex_);
     const auto status = registry_.Get(name);
     if (!status.ok()) return;
-    metrics_.SetResidentBytes(
-        name, status->info ? status->info->resident_bytes : 0);
+    metrics_.SetResidentBytes(name,
+                              status->info ? status->info->resident_bytes : 0);
     if (server_ != nullptr) {
       server_->SetServing(name, status->state == ModelState::kReady);
     }
@@ -192,8 +193,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
 absl::StatusOr<std::unique_ptr<Serving>> Serving::Start(ServingOptions options,
                                                         const Engine& engine,
                                                         Log& log) {
-  auto serving =
-      std::make_unique<ServingImpl>(std::move(options), engine, log);
+  auto serving = std::make_unique<ServingImpl>(std::move(options), engine, log);
   LIMPID_RETURN_IF_ERROR(serving->Open());
   return serving;
 }

@@ -15,8 +15,8 @@ namespace {
 
 constexpr char kDomain[] = "limpid";
 // The message is sent twice (percent-encoded as grpc-message, and within the
-// details) and the details as base64: three times 0.75 KiB and 4/3 of 3 KiB stay
-// below 8 KiB even for a message that needs escaping throughout.
+// details) and the details as base64: three times 0.75 KiB and 4/3 of 3 KiB
+// stay below 8 KiB even for a message that needs escaping throughout.
 constexpr size_t kMaxMessageBytes = 768;
 constexpr size_t kMaxDetailsBytes = 2048;
 constexpr size_t kMaxValueBytes = 512;

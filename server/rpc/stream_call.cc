@@ -38,8 +38,7 @@ absl::Status StreamCall::Write(const google::protobuf::Message& message) {
     while (!broken_ && buffered_bytes_ > 0 &&
            buffered_bytes_ + size > limits_.max_buffered_bytes) {
       LIMPID_RETURN_IF_ERROR(call_.cancel().Check());
-      lock.WaitUntil(changed_,
-                     absl::ToChronoTime(absl::Now() + kLookAtToken));
+      lock.WaitUntil(changed_, absl::ToChronoTime(absl::Now() + kLookAtToken));
     }
     if (broken_) return Broken();
     buffered_bytes_ += size;
@@ -101,10 +100,9 @@ void StreamCall::Do(Step step) {
 
 absl::Status StreamCall::Broken() {
   if (stalled_) {
-    return MakeError(
-        absl::StatusCode::kAborted, "READER_STALLED",
-        absl::StrCat("the reader took nothing for ",
-                     absl::FormatDuration(limits_.max_stall)));
+    return MakeError(absl::StatusCode::kAborted, "READER_STALLED",
+                     absl::StrCat("the reader took nothing for ",
+                                  absl::FormatDuration(limits_.max_stall)));
   }
   return MakeError(absl::StatusCode::kCancelled, "CANCELLED",
                    "the caller has gone");

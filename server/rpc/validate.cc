@@ -59,13 +59,12 @@ void ReadFaithfulness(const v1::FaithfulnessOptions& message, Fields& fields) {
 }
 
 void ReadAggregation(const v1::Aggregation& message, Fields& fields) {
-  if (message.has_unit() &&
-      !fields.Known("aggregation.unit", message.unit(),
-                    *v1::AggregationUnit_descriptor())) {
+  if (message.has_unit() && !fields.Known("aggregation.unit", message.unit(),
+                                          *v1::AggregationUnit_descriptor())) {
     return;
   }
-  const bool by_token = !message.has_unit() ||
-                        message.unit() == v1::AGGREGATION_UNIT_TOKEN;
+  const bool by_token =
+      !message.has_unit() || message.unit() == v1::AGGREGATION_UNIT_TOKEN;
   if (!by_token || message.spans_size() > 0) {
     fields.NotServed("aggregation", "aggregation over larger units");
   }
@@ -136,8 +135,7 @@ ValidatedRequest Validate(const v1::ExplainRequest& message,
   if (message.points_size() > 0) {
     validate::ReadPoint(message.points(0), fields, out.request);
   }
-  out.request.attention =
-      validate::ReadAttention(message.attention(), fields);
+  out.request.attention = validate::ReadAttention(message.attention(), fields);
   ReadOutput(message.output(), fields, out);
   ReadPrecision(message, fields);
   ReadFaithfulness(message.faithfulness(), fields);
@@ -174,8 +172,8 @@ absl::Status ValidatedRequest::ToStatus() const {
   details.violations = not_served;
   std::string message;
   for (const FieldViolation& v : not_served) {
-    absl::StrAppend(&details.metadata["field"],
-                    message.empty() ? "" : ",", v.field);
+    absl::StrAppend(&details.metadata["field"], message.empty() ? "" : ",",
+                    v.field);
     absl::StrAppend(&message, message.empty() ? "" : "; ", v.field, ": ",
                     v.description);
   }

@@ -23,9 +23,7 @@ class Fields {
     out_.not_served.push_back(
         {std::string(field), absl::StrCat(what, " is not served yet")});
   }
-  void StandIn(absl::string_view field) {
-    out_.stand_ins.emplace_back(field);
-  }
+  void StandIn(absl::string_view field) { out_.stand_ins.emplace_back(field); }
 
   // Whether `value` is in range; notes it if not.
   template <typename T>

@@ -83,17 +83,18 @@ bool ReadPixels(const v1::Tensor& tensor, Fields& fields, PixelInput& pixels) {
         crc32(0, reinterpret_cast<const Bytef*>(tensor.data().data()),
               static_cast<uInt>(num_bytes)));
     if (tensor.header().crc32() != 0 && tensor.header().crc32() != crc) {
-      fields.Wrong("input.pixels.header.crc32",
-                   absl::StrCat("does not fit the data, whose CRC-32 is ",
-                                crc));
+      fields.Wrong(
+          "input.pixels.header.crc32",
+          absl::StrCat("does not fit the data, whose CRC-32 is ", crc));
       return false;
     }
   } else {
-    fields.Wrong("input.pixels.data",
-                 absl::StrCat(tensor.data().size(), " bytes and ",
-                              tensor.floats_size(), " floats do not fit the "
-                              "shape, which needs ", num_bytes, " bytes or ",
-                              num_elements, " floats"));
+    fields.Wrong(
+        "input.pixels.data",
+        absl::StrCat(tensor.data().size(), " bytes and ", tensor.floats_size(),
+                     " floats do not fit the "
+                     "shape, which needs ",
+                     num_bytes, " bytes or ", num_elements, " floats"));
     return false;
   }
   for (int64_t i = 0; i < num_elements; ++i) {
@@ -137,8 +138,8 @@ void ReadPoint(const v1::Point& message, Fields& fields,
   using Kind = Position::Kind;
   switch (message.position().kind_case()) {
     case v1::Position::kIndex:
-      if (fields.AtLeast("points[0].position.index",
-                         message.position().index(), 0)) {
+      if (fields.AtLeast("points[0].position.index", message.position().index(),
+                         0)) {
         request.position = {Kind::kIndex, message.position().index()};
       }
       break;
@@ -174,14 +175,15 @@ void ReadPoint(const v1::Point& message, Fields& fields,
       break;
     case v1::Target::kContrast: {
       const v1::Contrast& contrast = target.contrast();
-      const bool id_ok = fields.AtLeast<int64_t>(
-          "points[0].target.contrast.id", contrast.id(), 0);
+      const bool id_ok = fields.AtLeast<int64_t>("points[0].target.contrast.id",
+                                                 contrast.id(), 0);
       const bool baseline_ok = fields.AtLeast<int64_t>(
           "points[0].target.contrast.baseline_id", contrast.baseline_id(), 0);
       if (!id_ok || !baseline_ok) break;
       if (contrast.id() == contrast.baseline_id()) {
         fields.Wrong("points[0].target.contrast.baseline_id",
-                     absl::StrCat(contrast.id(), " is the id itself; a "
+                     absl::StrCat(contrast.id(),
+                                  " is the id itself; a "
                                   "contrast needs two"));
         break;
       }

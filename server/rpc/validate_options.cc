@@ -180,8 +180,7 @@ AttentionRequest ReadAttention(const v1::AttentionOptions& message,
   if (message.has_include_skip()) {
     attention.include_skip = message.include_skip();
   }
-  attention.layers =
-      ReadIndices("attention.layers", message.layers(), fields);
+  attention.layers = ReadIndices("attention.layers", message.layers(), fields);
   const std::vector<int64_t> channels =
       ReadIndices("attention.channels", message.channels(), fields);
   if (attention.reduction == ChannelReduction::kAll) {

@@ -35,13 +35,12 @@ absl::Status RefusalStatus(Admission admission, const PoolLoad& load) {
   details.reason = "QUEUE_FULL";
   details.metadata["max_queue_size"] = absl::StrCat(load.max_queue_size);
   details.retry_after = RetryAfter(load);
-  return MakeError(
-      absl::StatusCode::kResourceExhausted,
-      absl::StrCat("the queue is full: ", load.num_running,
-                   " requests are computed, ", load.num_queued,
-                   " wait, at most ", load.max_queue_size,
-                   " may wait; try again later"),
-      std::move(details));
+  return MakeError(absl::StatusCode::kResourceExhausted,
+                   absl::StrCat("the queue is full: ", load.num_running,
+                                " requests are computed, ", load.num_queued,
+                                " wait, at most ", load.max_queue_size,
+                                " may wait; try again later"),
+                   std::move(details));
 }
 
 absl::Status DrainingStatus() {

@@ -82,11 +82,11 @@ TEST_F(ExplainRpcTest, WrongFieldsOfMessageAndModelComeTogether) {
   request.mutable_faithfulness()->set_enabled(true);
   const grpc::Status status = server_.Explain(request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(DetailsOf(status).Fields(),
-              UnorderedElementsAre("input.tokens.ids[0]", "method",
-                                   "options.steps", "attention.layers[0]",
-                                   "attention.layers[1]", "attention.kind",
-                                   "faithfulness"));
+  EXPECT_THAT(
+      DetailsOf(status).Fields(),
+      UnorderedElementsAre("input.tokens.ids[0]", "method", "options.steps",
+                           "attention.layers[0]", "attention.layers[1]",
+                           "attention.kind", "faithfulness"));
 }
 
 TEST_F(ExplainRpcTest, WhatIsNotServedYetIsSaidSo) {
@@ -124,8 +124,8 @@ TEST_F(ExplainRpcTest, BytesThatAreNoMessageGetDetails) {
   EXPECT_EQ(garbage.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(DetailsOf(garbage).info.reason(), "REQUEST_UNREADABLE");
   // model = "a", input.text = "caf\xE9".
-  const grpc::Status latin = call(std::string("\x0A\x01") + "a" + "\x12\x06" +
-                                  "\x0A\x04" + "caf\xE9");
+  const grpc::Status latin =
+      call(std::string("\x0A\x01") + "a" + "\x12\x06" + "\x0A\x04" + "caf\xE9");
   EXPECT_EQ(latin.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(DetailsOf(latin).Fields(), ElementsAre("input.text"));
 }

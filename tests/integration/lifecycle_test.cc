@@ -46,8 +46,8 @@ TEST_F(LifecycleTest, PassedDeadlinesEndRunningWork) {
   server_.Start();
   server_.engine.Hold();
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() +
-                                          absl::Milliseconds(50)));
+  context.set_deadline(
+      absl::ToChronoTime(absl::Now() + absl::Milliseconds(50)));
   EXPECT_EQ(ExplainAsync(context).get().error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_THAT(WaitForLog("\"Explain\""), HasSubstr("DEADLINE_EXCEEDED"));
@@ -139,8 +139,7 @@ TEST_F(LifecycleTest, UnloadingWaitsForRunningRequestsAndRefusesNewOnes) {
   v1::LoadModelRequest request;
   request.set_model("a");
   v1::LoadModelResponse loaded;
-  EXPECT_TRUE(
-      server_.models().LoadModel(&load_context, request, &loaded).ok());
+  EXPECT_TRUE(server_.models().LoadModel(&load_context, request, &loaded).ok());
   EXPECT_EQ(loaded.model().state(), v1::MODEL_STATE_READY);
   EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
 }
@@ -171,8 +170,8 @@ TEST_F(LifecycleTest, DrainingCancelsWhatIsNotDoneInTime) {
   grpc::ClientContext context;
   auto running = ExplainAsync(context);
   server_.engine.WaitForRuns(1);
-  EXPECT_TRUE(server_.serving().Drain(absl::InfinitePast(),
-                                      absl::InfiniteFuture()));
+  EXPECT_TRUE(
+      server_.serving().Drain(absl::InfinitePast(), absl::InfiniteFuture()));
   const grpc::Status status = running.get();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(DetailsOf(status).info.reason(), "SERVER_DRAINING");

@@ -16,10 +16,10 @@
 namespace limpid::testing {
 namespace {
 
+using grpc::health::v1::HealthCheckResponse;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using grpc::health::v1::HealthCheckResponse;
 
 class ServiceSurfaceTest : public ::testing::Test {
  protected:
@@ -108,9 +108,8 @@ TEST_F(ServiceSurfaceTest, HealthKnowsServerServicesAndModels) {
   server_.options.rpc.health = "127.0.0.1:0";
   server_.engine.load_errors["b"] = absl::DataLossError("cut");
   server_.Start();
-  const auto plain =
-      grpc::CreateChannel(server_.serving().health_address(),
-                          grpc::InsecureChannelCredentials());
+  const auto plain = grpc::CreateChannel(server_.serving().health_address(),
+                                         grpc::InsecureChannelCredentials());
   for (const auto& channel : {server_.channel(), plain}) {
     EXPECT_EQ(Health(channel, ""), HealthCheckResponse::SERVING);
     EXPECT_EQ(Health(channel, "limpid.v1.ExplanationService"),
@@ -141,6 +140,7 @@ TEST_F(ServiceSurfaceTest, ReflectionCanBeSwitchedOff) {
 }
 
 TEST_F(ServiceSurfaceTest, MetricsCountRequestsWithoutFreeText) {
+  server_.options.metrics = "127.0.0.1:0";
   server_.Start();
   ASSERT_TRUE(server_.Explain(TextRequest("abc")).ok());
   v1::ExplainRequest unknown = TextRequest("abc");
@@ -148,12 +148,10 @@ TEST_F(ServiceSurfaceTest, MetricsCountRequestsWithoutFreeText) {
   unknown.set_method("sorcery");
   ASSERT_FALSE(server_.Explain(unknown).ok());
   const std::string metrics = server_.Scrape();
-  EXPECT_THAT(metrics,
-              HasSubstr("limpid_requests_total{code=\"OK\","
-                        "method=\"raw-attention\",model=\"a\"} 1"));
-  EXPECT_THAT(metrics,
-              HasSubstr("limpid_requests_total{code=\"NOT_FOUND\","
-                        "method=\"unknown\",model=\"unknown\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("limpid_requests_total{code=\"OK\","
+                                 "method=\"raw-attention\",model=\"a\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("limpid_requests_total{code=\"NOT_FOUND\","
+                                 "method=\"unknown\",model=\"unknown\"} 1"));
   EXPECT_THAT(metrics, HasSubstr("limpid_build_info{version=\"1.2.3\"} 1"));
   EXPECT_THAT(metrics, HasSubstr("limpid_model_resident_bytes{model=\"a\"} "
                                  "1000"));
@@ -203,10 +201,12 @@ TEST_F(ServiceSurfaceTest, OversizedRequestsAreRefused) {
 }
 
 TEST_F(ServiceSurfaceTest, TakenPortsAreErrors) {
+  server_.options.metrics = "127.0.0.1:0";
   server_.Start();
   std::ostringstream text;
   Log log(LogOptions(), text);
   ServingOptions options = server_.options;
+  options.metrics.reset();
   options.rpc.listen = server_.serving().address();
   const auto second = Serving::Start(options, server_.engine, log);
   EXPECT_EQ(GetErrorDetails(second.status()).reason, "LISTEN_FAILED");

@@ -129,8 +129,8 @@ TEST_F(StreamRpcTest, ShutdownEndsStreamsThatNobodyReads) {
   auto reader =
       server_.explanations().StreamExplain(&context, TextRequest("abc"));
   server_.engine.WaitForRuns(1);
-  EXPECT_TRUE(server_.serving().Drain(absl::InfinitePast(),
-                                      absl::InfiniteFuture()));
+  EXPECT_TRUE(
+      server_.serving().Drain(absl::InfinitePast(), absl::InfiniteFuture()));
   v1::StreamExplainResponse part;
   while (reader->Read(&part)) EXPECT_FALSE(part.has_summary());
   EXPECT_FALSE(reader->Finish().ok());

@@ -136,8 +136,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
   const auto length = static_cast<int64_t>(plan->pieces.size());
   const bool matrix = request.attention.kind == AttentionKind::kMatrix;
   plan->price.reply_bytes =
-      4 * (length + num_layers * length * (matrix ? length : 1) +
-           num_extra_floats);
+      4 *
+      (length + num_layers * length * (matrix ? length : 1) + num_extra_floats);
   plan->price.compute_seconds = compute_seconds;
   return plan;
 }
@@ -182,8 +182,8 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
   if (num_extra_floats > 0) {
     std::vector<float> extra(num_extra_floats);
     std::iota(extra.begin(), extra.end(), 0.0f);
-    LIMPID_RETURN_IF_ERROR(sink.OnTensor(
-        MakeFloats("layers.0.value", {num_extra_floats}, extra)));
+    LIMPID_RETURN_IF_ERROR(
+        sink.OnTensor(MakeFloats("layers.0.value", {num_extra_floats}, extra)));
     ++num_tensors;
   }
   ResultSummary summary;

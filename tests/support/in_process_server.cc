@@ -2,8 +2,8 @@
 #include "tests/support/in_process_server.h"
 
 #include <arpa/inet.h>
-#include <gtest/gtest.h>
 #include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,6 +35,8 @@ InProcessServer::InProcessServer() {
   repository.AddModel("a");
   repository.AddModel("b");
   options.model_repository = repository.path();
+  // The web server takes two seconds to stop.
+  options.metrics.reset();
   options.version = "1.2.3";
   options.methods = FakeMethods();
   options.architectures = {"mamba", "vim"};
@@ -123,8 +125,8 @@ Details DetailsOf(const grpc::Status& status) {
     google::rpc::RetryInfo retry;
     if (any.UnpackTo(&retry)) {
       details.has_retry = true;
-      details.retry_seconds = retry.retry_delay().seconds() +
-                              retry.retry_delay().nanos() * 1e-9;
+      details.retry_seconds =
+          retry.retry_delay().seconds() + retry.retry_delay().nanos() * 1e-9;
     }
     any.UnpackTo(&details.info);
     any.UnpackTo(&details.bad_request);

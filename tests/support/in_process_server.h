@@ -37,7 +37,8 @@ class LockedText : public std::streambuf {
   std::string text_;
 };
 
-// Models: "a" and "b". Start after the engine and the options have been set.
+// Models: "a" and "b"; metrics off. Start after the engine and the options have
+// been set.
 class InProcessServer {
  public:
   InProcessServer();
@@ -60,7 +61,7 @@ class InProcessServer {
   // One call of Explain.
   grpc::Status Explain(const v1::ExplainRequest& request,
                        v1::ExplainResponse* response = nullptr);
-  // Bytes of GET /metrics.
+  // Reply to GET /metrics.
   std::string Scrape() const;
 
  private:

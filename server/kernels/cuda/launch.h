@@ -35,9 +35,14 @@ inline absl::Status CheckGrid(absl::string_view kernel, int64_t num_blocks) {
       absl::StrCat(kernel, ": ", num_blocks, " blocks, at most ", kMaxBlocks));
 }
 
+// How often a loop over an array of kStates states is written out: wholly while
+// such arrays fit into registers; beyond that it would only make the compiler
+// slow.
+template <int kStates>
+inline constexpr int kUnroll = kStates <= 32 ? kStates : 1;
+
 // Calls launch.template operator()<kStates>() with the smallest of a few state
-// sizes that is at least `state_size`: arrays of that size, indexed by written
-// out loops, are kept in registers (the larger ones are not).
+// sizes that is at least `state_size`.
 template <typename Launch>
 absl::Status WithStateSize(int64_t state_size, const Launch& launch) {
   if (state_size <= 4) return launch.template operator()<4>();

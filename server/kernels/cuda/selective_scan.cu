@@ -29,7 +29,7 @@ __global__ void Scan(SelectiveScan<T> op) {
   const bool active = channel < op.channel_end;
   T a[kStates];
   T state[kStates];
-#pragma unroll
+#pragma unroll kUnroll<kStates>
   for (int n = 0; n < kStates; ++n) {
     a[n] = active && n < num_states ? ssm.a[channel * num_states + n] : T{0};
     state[n] = 0;
@@ -54,7 +54,7 @@ __global__ void Scan(SelectiveScan<T> op) {
       const T u = op.u[i * op.u_stride + channel];
       const T input = delta * u;
       T y = skip * u;
-#pragma unroll
+#pragma unroll kUnroll<kStates>
       for (int n = 0; n < kStates; ++n) {
         state[n] = exp(delta * a[n]) * state[n] + input * b[t * kStates + n];
         y += c[t * kStates + n] * state[n];

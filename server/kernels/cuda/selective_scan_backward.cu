@@ -63,7 +63,7 @@ __global__ void Backward(SelectiveScanBackward<T> op, Layout layout) {
 
   T a[kStates];
   T state[kStates];
-#pragma unroll
+#pragma unroll kUnroll<kStates>
   for (int n = 0; n < kStates; ++n) {
     a[n] = active && n < num_states ? ssm.a[channel * num_states + n] : T{0};
     state[n] = 0;
@@ -74,7 +74,7 @@ __global__ void Backward(SelectiveScanBackward<T> op, Layout layout) {
   const auto forward = [&](int64_t i) {
     const T delta = active ? ssm.delta[i * ssm.delta_stride + channel] : T{0};
     const T u = active ? op.u[i * op.u_stride + channel] : T{0};
-#pragma unroll
+#pragma unroll kUnroll<kStates>
     for (int n = 0; n < kStates; ++n) {
       if (n < num_states) {
         state[n] = exp(delta * a[n]) * state[n] +
@@ -83,7 +83,7 @@ __global__ void Backward(SelectiveScanBackward<T> op, Layout layout) {
     }
   };
   const auto save = [&](T* to) {
-#pragma unroll
+#pragma unroll kUnroll<kStates>
     for (int n = 0; n < kStates; ++n) {
       if (n < num_states) to[n * stride] = state[n];
     }
@@ -95,12 +95,12 @@ __global__ void Backward(SelectiveScanBackward<T> op, Layout layout) {
   }
 
   T adjoint[kStates];
-#pragma unroll
+#pragma unroll kUnroll<kStates>
   for (int n = 0; n < kStates; ++n) adjoint[n] = 0;
   for (int64_t chunk = layout.num_chunks - 1; chunk >= 0; --chunk) {
     const int64_t begin = chunk * kChunk;
     const int64_t end = min(begin + kChunk, ssm.num_positions);
-#pragma unroll
+#pragma unroll kUnroll<kStates>
     for (int n = 0; n < kStates; ++n) {
       if (n < num_states) {
         state[n] = checkpoints[chunk * layout.state + n * stride];
@@ -117,7 +117,7 @@ __global__ void Backward(SelectiveScanBackward<T> op, Layout layout) {
       const T* before = states + (i - begin) * layout.state;
       T through_b = 0;
       T through_decay = 0;
-#pragma unroll
+#pragma unroll kUnroll<kStates>
       for (int n = 0; n < kStates; ++n) {
         if (n < num_states) {
           const T b = ssm.b[i * ssm.b_stride + n];

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kRows)
 
   // Zero until the position is the row's own.
   T q[kStates];
-#pragma unroll
+#pragma unroll kUnroll<kStates>
   for (int n = 0; n < kStates; ++n) q[n] = 0;
 
   for (int64_t begin = (length - 1) / kTile * kTile; begin >= 0;
@@ -85,13 +85,13 @@ __global__ void __launch_bounds__(kRows)
         for (int t = kPart - 1; t >= 0; --t) {
           const int64_t j = begin + part + t;
           if (j == row && row <= last_row) {
-#pragma unroll
+#pragma unroll kUnroll<kStates>
             for (int n = 0; n < kStates; ++n) {
               q[n] = n < num_states ? ssm.c[row * ssm.c_stride + n] : T{0};
             }
           }
           T sum = j == row ? skip : T{0};
-#pragma unroll
+#pragma unroll kUnroll<kStates>
           for (int n = 0; n < kStates; ++n) {
             sum += q[n] * keys[t * kStates + n];
             q[n] *= decays[t * kStates + n];

@@ -74,11 +74,10 @@ TEST_F(ConfigTest, EveryMistakeIsNamed) {
        "--health"});
   EXPECT_EQ(line.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Fields(line.status()),
-              UnorderedElementsAre("lissten", "drain_seconds", "reflection",
-                                   "limits.max_tokens", "limits.speed",
-                                   "compute", "log.level", "--device",
-                                   "--metrics", "--sideways", "word",
-                                   "--health"));
+              UnorderedElementsAre(
+                  "lissten", "drain_seconds", "reflection", "limits.max_tokens",
+                  "limits.speed", "compute", "log.level", "--device",
+                  "--metrics", "--sideways", "word", "--health"));
   EXPECT_THAT(std::string(line.status().message()),
               HasSubstr("not served yet"));
 }
@@ -95,9 +94,9 @@ TEST_F(ConfigTest, FilesThatCannotBeReadAreMistakes) {
 TEST_F(ConfigTest, RepositoryIsRequiredAndMustBeAFolder) {
   EXPECT_EQ(Fields(ParseCommandLine({}).status()),
             std::vector<std::string>{"model_repository"});
-  EXPECT_EQ(Fields(ParseCommandLine({"--model-repository", "/nowhere"})
-                       .status()),
-            std::vector<std::string>{"--model-repository"});
+  EXPECT_EQ(
+      Fields(ParseCommandLine({"--model-repository", "/nowhere"}).status()),
+      std::vector<std::string>{"--model-repository"});
 }
 
 TEST_F(ConfigTest, PlainTextBeyondLoopbackMustBeAllowed) {

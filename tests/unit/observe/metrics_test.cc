@@ -32,10 +32,10 @@ TEST(MetricsTest, ExplanationsAreCountedAndTimed) {
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("limpid_requests_total{code=\"INVALID_ARGUMENT\","
                               "method=\"alti\",model=\"m\"} 1"));
-  EXPECT_THAT(text,
-              HasSubstr("limpid_request_duration_seconds_count{model=\"m\"} 2"));
-  EXPECT_THAT(text,
-              HasSubstr("limpid_compute_duration_seconds_count{model=\"m\"} 1"));
+  EXPECT_THAT(
+      text, HasSubstr("limpid_request_duration_seconds_count{model=\"m\"} 2"));
+  EXPECT_THAT(
+      text, HasSubstr("limpid_compute_duration_seconds_count{model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("limpid_input_tokens_sum{model=\"m\"} 7"));
   EXPECT_THAT(text, HasSubstr("limpid_reconstruction_error_ratio_bucket"));
   EXPECT_THAT(text, HasSubstr("limpid_build_info{version=\"9\"} 1"));
@@ -61,8 +61,7 @@ TEST(MetricsTest, RpcCodesAreSpelledAsGoSpellsThem) {
   EXPECT_EQ(GoCodeName(absl::StatusCode::kCancelled), "Canceled");
   EXPECT_EQ(GoCodeName(absl::StatusCode::kDeadlineExceeded),
             "DeadlineExceeded");
-  EXPECT_EQ(CodeName(absl::StatusCode::kDeadlineExceeded),
-            "DEADLINE_EXCEEDED");
+  EXPECT_EQ(CodeName(absl::StatusCode::kDeadlineExceeded), "DEADLINE_EXCEEDED");
 }
 
 }  // namespace

@@ -36,9 +36,9 @@ TEST(ResidencyPolicyTest, FailuresKeepCodeReasonAndFacts) {
   EXPECT_EQ(GetErrorDetails(status).metadata["file"], "f");
   EXPECT_EQ(GetErrorDetails(status).metadata["model"], "m");
   // "Not found" is for models that are not there.
-  EXPECT_EQ(StateStatus("m", ModelState::kFailed, absl::NotFoundError("file"))
-                .code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(
+      StateStatus("m", ModelState::kFailed, absl::NotFoundError("file")).code(),
+      absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(ResidencyPolicyTest, UnknownNamesAreShownSafely) {

@@ -21,8 +21,8 @@ TEST(AddressTest, KnowsLoopback) {
                            "localhost:1", "LocalHost:1"}) {
     EXPECT_TRUE(IsLoopback(*ParseHostPort(near))) << near;
   }
-  for (const char* far : {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1",
-                          "128.0.0.1:1"}) {
+  for (const char* far :
+       {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "128.0.0.1:1"}) {
     EXPECT_FALSE(IsLoopback(*ParseHostPort(far))) << far;
   }
 }

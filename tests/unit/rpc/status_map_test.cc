@@ -49,8 +49,8 @@ TEST(StatusMapTest, StaysBelowTheLimitOfMetadata) {
       ToGrpcStatus(MakeError(absl::StatusCode::kInvalidArgument,
                              std::string(100000, '\xE9'), details),
                    "id");
-  const size_t size = 3 * status.error_message().size() +
-                      status.error_details().size() * 4 / 3;
+  const size_t size =
+      3 * status.error_message().size() + status.error_details().size() * 4 / 3;
   EXPECT_LT(size, 7500u);
   const Details decoded = DetailsOf(status);
   EXPECT_EQ(decoded.info.metadata().at("request_id"), "id");

@@ -14,10 +14,10 @@ namespace limpid {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
-using ::testing::UnorderedElementsAre;
 using testing::FakeMethods;
+using ::testing::IsEmpty;
 using testing::TextRequest;
+using ::testing::UnorderedElementsAre;
 
 std::vector<std::string> FieldsOf(const std::vector<FieldViolation>& list) {
   std::vector<std::string> fields;
@@ -38,8 +38,7 @@ std::vector<std::string> NotServed(
   change(request);
   const ValidatedRequest validated = Validate(request, FakeMethods());
   EXPECT_THAT(validated.violations, IsEmpty());
-  EXPECT_EQ(validated.ToStatus().code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(validated.ToStatus().code(), absl::StatusCode::kFailedPrecondition);
   return FieldsOf(validated.not_served);
 }
 

@@ -53,7 +53,8 @@ TEST_F(WorkerPoolTest, RunsJobsInOrder) {
   {
     WorkerPool pool(Options(1, 10));
     for (int i = 0; i < 5; ++i) {
-      ASSERT_TRUE(pool.Submit({CancelToken(), [&order, i](const absl::Status&) {
+      ASSERT_TRUE(pool.Submit({CancelToken(),
+                               [&order, i](const absl::Status&) {
                                  order.push_back(i);
                                }})
                       .ok());
@@ -123,7 +124,8 @@ TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {
   Waiter waiting, refused;
   std::promise<void> started;
   CancelToken token;
-  ASSERT_TRUE(pool.Submit({token, [&](const absl::Status&) {
+  ASSERT_TRUE(pool.Submit({token,
+                           [&](const absl::Status&) {
                              started.set_value();
                              while (!token.cancelled()) {
                                std::this_thread::yield();
@@ -151,7 +153,8 @@ TEST_F(WorkerPoolTest, DrainGivesUpOnJobsThatDoNotListen) {
 
 TEST_F(WorkerPoolTest, SurvivesJobsThatThrow) {
   WorkerPool pool(Options(1, 2));
-  ASSERT_TRUE(pool.Submit({CancelToken(), [](const absl::Status&) {
+  ASSERT_TRUE(pool.Submit({CancelToken(),
+                           [](const absl::Status&) {
                              throw std::runtime_error("thrown");
                            }})
                   .ok());

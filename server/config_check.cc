@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config_check.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/rpc/address.h"
+
+namespace limpid {
+namespace {
+
+using Config = config::v1::ServerConfig;
+
+constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
+
+// Checks values one by one; `name` says how a field is called in messages.
+class Checker {
+ public:
+  Checker(const Overrides& overrides, Violations& mistakes)
+      : overrides_(overrides), mistakes_(mistakes) {}
+
+  void Wrong(const std::string& field, absl::string_view what) {
+    mistakes_.Add(overrides_.NameOf(field), what);
+  }
+
+  template <typename T>
+  void Range(const std::string& field, bool set, T value, T low, T high,
+             auto assign) {
+    if (!set) return;
+    if (value >= low && value <= high) {
+      assign(value);
+    } else if (high == std::numeric_limits<T>::max()) {
+      Wrong(field, absl::StrCat(value, " is not ", low, " or more"));
+    } else {
+      Wrong(field, absl::StrCat(value, " is not in ", low, " to ", high));
+    }
+  }
+
+  // `exposed`: may be reached from other machines without further ado.
+  std::string Listener(const std::string& field, const std::string& value,
+                       bool exposed) {
+    const absl::StatusOr<HostPort> address = ParseHostPort(value);
+    if (!address.ok()) {
+      Wrong(field, address.status().message());
+    } else if (!exposed && !IsLoopback(*address)) {
+      Wrong(field,
+            absl::StrCat(value,
+                         " is reachable from other machines and speaks "
+                         "plain text: bind to loopback, or allow it with "
+                         "--allow-plaintext"));
+    }
+    return value;
+  }
+
+  void OneOf(const std::string& field, const std::string& value,
+             const std::vector<std::string>& allowed, std::string& target) {
+    if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) {
+      target = value;
+      return;
+    }
+    std::string names;
+    for (const std::string& name : allowed) {
+      absl::StrAppend(&names, names.empty() ? "" : ", ", name);
+    }
+    Wrong(field, absl::StrCat("\"", value, "\" is not one of ", names));
+  }
+
+ private:
+  const Overrides& overrides_;
+  Violations& mistakes_;
+};
+
+void CheckDevice(const std::string& device, Checker& check,
+                 Settings& settings) {
+  constexpr absl::string_view kCuda = "cuda:";
+  settings.device = device;
+  if (device == "auto" || device == "cpu" || device == "cuda") return;
+  int index = 0;
+  const absl::string_view rest =
+      absl::StartsWith(device, kCuda)
+          ? absl::string_view(device).substr(kCuda.size())
+          : absl::string_view();
+  const bool digits = !rest.empty() && rest.find_first_not_of("0123456789,") ==
+                                           absl::string_view::npos;
+  if (digits && absl::StrContains(rest, ',')) {
+    check.Wrong("device", absl::StrCat("\"", device,
+                                       "\": several GPUs are not served yet; "
+                                       "name one, for example cuda:0"));
+  } else if (!digits || !absl::SimpleAtoi(rest, &index)) {
+    check.Wrong("device", absl::StrCat("\"", device,
+                                       "\" is not auto, cpu, cuda or cuda:N"));
+  }
+}
+
+void CheckRepository(const Config& config, bool required, Checker& check,
+                     Settings& settings) {
+  settings.model_repository = config.model_repository();
+  if (config.model_repository().empty()) {
+    if (required)
+      check.Wrong("model_repository",
+                  "required: a folder of model "
+                  "folders (--model-repository DIR)");
+    return;
+  }
+  std::error_code error;
+  if (!std::filesystem::is_directory(config.model_repository(), error)) {
+    check.Wrong(
+        "model_repository",
+        absl::StrCat("\"", config.model_repository(), "\" is not a folder",
+                     error ? ": " + error.message() : ""));
+  }
+}
+
+}  // namespace
+
+Settings CheckConfig(const Config& config, bool repository_required,
+                     const Overrides& overrides, Violations& mistakes) {
+  Checker check(overrides, mistakes);
+  Settings s;
+  CheckRepository(config, repository_required, check, s);
+  s.allow_plaintext = config.allow_plaintext();
+  if (config.has_listen()) {
+    s.listen = check.Listener("listen", config.listen(), s.allow_plaintext);
+  }
+  if (config.has_metrics() && config.metrics() == "off") {
+    s.metrics.reset();
+  } else if (config.has_metrics()) {
+    s.metrics = check.Listener("metrics", config.metrics(), s.allow_plaintext);
+  }
+  // Made for probes from outside; says nothing but whether the server serves.
+  if (config.has_health()) {
+    s.health = check.Listener("health", config.health(), true);
+  }
+  if (config.has_device()) CheckDevice(config.device(), check, s);
+  s.startup_models.assign(config.startup_models().begin(),
+                          config.startup_models().end());
+  if (config.has_reflection()) s.reflection = config.reflection();
+  check.Range("drain_seconds", config.has_drain_seconds(),
+              config.drain_seconds(), 0.0, 14.0,
+              [&](double v) { s.drain = absl::Seconds(v); });
+
+  const config::v1::Limits& limits = config.limits();
+  check.Range<int64_t>("limits.max_tokens", limits.has_max_tokens(),
+                       limits.max_tokens(), 1, 1 << 20,
+                       [&](int64_t v) { s.max_tokens = v; });
+  check.Range<int64_t>("limits.max_request_bytes",
+                       limits.has_max_request_bytes(),
+                       limits.max_request_bytes(), 1024, 1 << 30,
+                       [&](int64_t v) { s.max_request_bytes = v; });
+  check.Range<int64_t>("limits.max_unary_reply_bytes",
+                       limits.has_max_unary_reply_bytes(),
+                       limits.max_unary_reply_bytes(), 1024, 1 << 30,
+                       [&](int64_t v) { s.max_unary_reply_bytes = v; });
+  check.Range<int64_t>("limits.max_request_memory_bytes",
+                       limits.has_max_request_memory_bytes(),
+                       limits.max_request_memory_bytes(), 1 << 20, kMaxInt64,
+                       [&](int64_t v) { s.max_request_memory_bytes = v; });
+  check.Range<int64_t>("limits.max_queue_size", limits.has_max_queue_size(),
+                       limits.max_queue_size(), 1, 100000,
+                       [&](int64_t v) { s.max_queue_size = v; });
+  check.Range("limits.max_request_seconds", limits.has_max_request_seconds(),
+              limits.max_request_seconds(), 0.001, 86400.0,
+              [&](double v) { s.max_request_time = absl::Seconds(v); });
+
+  const config::v1::Compute& compute = config.compute();
+  check.Range<int64_t>("compute.workers", compute.has_workers(),
+                       compute.workers(), 1, 1024,
+                       [&](int64_t v) { s.workers = v; });
+  check.Range<int64_t>("compute.threads_per_worker",
+                       compute.has_threads_per_worker(),
+                       compute.threads_per_worker(), 1, 1024,
+                       [&](int64_t v) { s.threads_per_worker = v; });
+
+  if (config.log().has_format()) {
+    check.OneOf("log.format", config.log().format(), {"json", "text"},
+                s.log_format);
+  }
+  if (config.log().has_level()) {
+    check.OneOf("log.level", config.log().level(),
+                {"debug", "info", "warning", "error"}, s.log_level);
+  }
+  return s;
+}
+
+}  // namespace limpid
