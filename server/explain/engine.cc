@@ -69,8 +69,9 @@ class TorchEngine final : public Engine {
  public:
   TorchEngine(const EngineOptions& options, at::Device device)
       : options_(options), build_{device, at::kFloat}, name_(device.str()) {
-    // First guesses, replaced by what is seen.
-    flops_per_second_ = device.is_cpu() ? 5e9 : 2e12;
+    // First guesses, replaced by what is seen; hopeful, since requests are
+    // refused by them.
+    flops_per_second_ = device.is_cpu() ? 5e10 : 1e13;
   }
 
   const std::string& device() const override { return name_; }
@@ -109,11 +110,13 @@ class TorchEngine final : public Engine {
   }
 
  private:
-  // Moves the estimate of speed a little towards what was seen. Lost updates
-  // of concurrent requests do no harm.
+  // Moves the estimate of speed a little towards what was seen. Short requests
+  // are mostly overhead and say nothing about long ones. Lost updates of
+  // concurrent requests do no harm.
   void Learn(double flops, absl::Duration time) const {
+    constexpr absl::Duration kShortest = absl::Milliseconds(50);
+    if (time < kShortest) return;
     const double seconds = absl::ToDoubleSeconds(time);
-    if (seconds <= 0) return;
     constexpr double kShare = 0.2;
     const double old = flops_per_second_.load(std::memory_order_relaxed);
     flops_per_second_.store(old + kShare * (flops / seconds - old),

@@ -114,7 +114,7 @@ TEST_F(ProcessTest, ExplainSavesPicturesAndTensors) {
       Client({"explain", "--model", "sentiment-mamba", "--text",
               "A gorgeous, witty, seductive movie.", "--out", out});
   EXPECT_EQ(result.exit_status, 0) << result.errors;
-  EXPECT_THAT(result.output, HasSubstr("gorgeous"));
+  EXPECT_THAT(result.output, HasSubstr("gorge"));
   for (const char* name :
        {"explanation.safetensors", "explanation.json", "attribution.png",
         "report.html"}) {
