@@ -11,8 +11,9 @@
 
 namespace limpid {
 
-// Serves a registry until it is destroyed. Scrapers that connect and stay
-// silent hold a thread each, so keep the port off public networks.
+// Serves a registry until it is destroyed, from one thread. Connections are
+// limited in number and silent ones closed; still keep the port off public
+// networks.
 class MetricsExposer {
  public:
   // `host_port` as "127.0.0.1:0" or "[::1]:9090"; port 0 takes a free one.

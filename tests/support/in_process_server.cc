@@ -35,7 +35,7 @@ InProcessServer::InProcessServer() {
   repository.AddModel("a");
   repository.AddModel("b");
   options.model_repository = repository.path();
-  // The web server takes two seconds to stop.
+  // Most tests do without.
   options.metrics.reset();
   options.version = "1.2.3";
   options.methods = FakeMethods();

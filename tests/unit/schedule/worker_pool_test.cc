@@ -17,7 +17,7 @@ class FakeClock final : public Clock {
   std::atomic<int64_t> seconds{1000};
 };
 
-// A job that waits to be let go, and what became of it.
+// A job that waits to be let go, and what became of it. Outlives its pool.
 struct Waiter {
   Job MakeJob() {
     return {token, [this](const absl::Status& admission) {
@@ -65,8 +65,8 @@ TEST_F(WorkerPoolTest, RunsJobsInOrder) {
 }
 
 TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
-  WorkerPool pool(Options(1, 1));
   Waiter running, waiting, refused;
+  WorkerPool pool(Options(1, 1));
   ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
   running.started.get_future().wait();
   ASSERT_TRUE(pool.Submit(waiting.MakeJob()).ok());
@@ -79,8 +79,8 @@ TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
 }
 
 TEST_F(WorkerPoolTest, CancellingAWaitingJobEndsItAtOnceAndFreesItsPlace) {
-  WorkerPool pool(Options(1, 1));
   Waiter running, waiting, next;
+  WorkerPool pool(Options(1, 1));
   ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
   running.started.get_future().wait();
   const auto id = pool.Submit(waiting.MakeJob());
@@ -97,8 +97,8 @@ TEST_F(WorkerPoolTest, CancellingAWaitingJobEndsItAtOnceAndFreesItsPlace) {
 }
 
 TEST_F(WorkerPoolTest, CancellingARunningJobSetsItsToken) {
-  WorkerPool pool(Options(1, 1));
   Waiter running;
+  WorkerPool pool(Options(1, 1));
   const auto id = pool.Submit(running.MakeJob());
   running.started.get_future().wait();
   pool.Cancel(*id);
@@ -107,8 +107,8 @@ TEST_F(WorkerPoolTest, CancellingARunningJobSetsItsToken) {
 }
 
 TEST_F(WorkerPoolTest, JobsPastTheirDeadlineDoNotRun) {
-  WorkerPool pool(Options(1, 2));
   Waiter running, late;
+  WorkerPool pool(Options(1, 2));
   late.token = CancelToken(clock_.Now() + absl::Seconds(5), clock_);
   ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
   running.started.get_future().wait();
@@ -120,10 +120,10 @@ TEST_F(WorkerPoolTest, JobsPastTheirDeadlineDoNotRun) {
 }
 
 TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {
-  WorkerPool pool(Options(1, 2));
   Waiter waiting, refused;
   std::promise<void> started;
   CancelToken token;
+  WorkerPool pool(Options(1, 2));
   ASSERT_TRUE(pool.Submit({token,
                            [&](const absl::Status&) {
                              started.set_value();
@@ -143,8 +143,8 @@ TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {
 }
 
 TEST_F(WorkerPoolTest, DrainGivesUpOnJobsThatDoNotListen) {
-  WorkerPool pool(Options(1, 2));
   Waiter deaf;
+  WorkerPool pool(Options(1, 2));
   ASSERT_TRUE(pool.Submit(deaf.MakeJob()).ok());
   deaf.started.get_future().wait();
   EXPECT_FALSE(pool.Drain(absl::InfinitePast(), absl::InfinitePast()));
@@ -152,13 +152,13 @@ TEST_F(WorkerPoolTest, DrainGivesUpOnJobsThatDoNotListen) {
 }
 
 TEST_F(WorkerPoolTest, SurvivesJobsThatThrow) {
+  Waiter next;
   WorkerPool pool(Options(1, 2));
   ASSERT_TRUE(pool.Submit({CancelToken(),
                            [](const absl::Status&) {
                              throw std::runtime_error("thrown");
                            }})
                   .ok());
-  Waiter next;
   ASSERT_TRUE(pool.Submit(next.MakeJob()).ok());
   next.go.set_value();
   EXPECT_TRUE(next.ended.get_future().get().ok());
