@@ -17,12 +17,13 @@ absl::StatusOr<TargetGradient> GradientOfTarget(const Network& network,
                                                 const at::Tensor& embeddings,
                                                 int64_t position,
                                                 const ResolvedTarget& target,
+                                                Differentiation differentiation,
                                                 const CancelToken& cancel) {
   const c10::AutoGradMode with_gradients(true);
   const at::Tensor input = embeddings.detach().requires_grad_(true);
   LIMPID_ASSIGN_OR_RETURN(
       const at::Tensor logits,
-      network.ForwardDifferentiable(input, {position}, cancel));
+      network.ForwardDifferentiable(input, {position}, differentiation, cancel));
   const at::Tensor score = TargetScore(logits.select(1, 0), target);
   LIMPID_RETURN_IF_ERROR(cancel.Check());
   // Sequences of a batch do not mix, so the gradient of the sum holds each

@@ -20,9 +20,10 @@ absl::StatusOr<TargetGradient> GradientOfTarget(const Network& network,
                                                 const at::Tensor& embeddings,
                                                 int64_t position,
                                                 const ResolvedTarget& target,
+                                                Differentiation differentiation,
                                                 const CancelToken& cancel);
 
-// The explained number of logits [..., V].
-at::Tensor TargetScore(const at::Tensor& logits, const ResolvedTarget& target);
+// The explained number of scores [..., V].
+at::Tensor TargetScore(const at::Tensor& scores, const ResolvedTarget& target);
 
 }  // namespace limpid

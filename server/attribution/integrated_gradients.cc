@@ -65,7 +65,8 @@ class IntegratedGradients final : public Attribution {
           start + column(nodes.nodes).to(path.dtype()) * path;
       LIMPID_ASSIGN_OR_RETURN(
           const TargetGradient at_points,
-          GradientOfTarget(network, points, context_.position, target, cancel));
+          GradientOfTarget(network, points, context_.position, target,
+                           Differentiation::kFull, cancel));
       integral += (at_points.gradient * column(nodes.weights)).sum(0);
       LIMPID_RETURN_IF_ERROR(progress(step + count, steps));
     }
@@ -75,7 +76,7 @@ class IntegratedGradients final : public Attribution {
     LIMPID_ASSIGN_OR_RETURN(
         const TargetGradient ends,
         GradientOfTarget(network, at::stack({start, input}), context_.position,
-                         target, cancel));
+                         target, Differentiation::kFull, cancel));
     AttributionResult result;
     result.gradient = ends.gradient[1];
     const at::Tensor elementwise = integral * path;
@@ -93,9 +94,7 @@ class IntegratedGradients final : public Attribution {
     const at::Tensor input = context_.embeddings[0];
     switch (baseline.kind) {
       case Baseline::Kind::kMean:
-        return context_.network.EmbeddingTable()
-            .mean(0, /*keepdim=*/true)
-            .expand_as(input);
+        return context_.network.MeanEmbedding().expand_as(input);
       case Baseline::Kind::kToken:
         // Through the network, since an embedding may be more than a row of
         // the table.

@@ -199,6 +199,7 @@ std::vector<std::string> HfConfig::Strings(absl::string_view name) {
 std::vector<double> HfConfig::Doubles(absl::string_view name) {
   const Json* value = impl_->Find(name);
   if (value == nullptr) return {};
+  if (const std::optional<double> number = AsDouble(*value)) return {*number};
   std::vector<double> out;
   if (value->is_array()) {
     for (const Json& item : *value) {

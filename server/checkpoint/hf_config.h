@@ -41,6 +41,7 @@ class HfConfig {
   bool Bool(absl::string_view name, bool fallback);
   std::string String(absl::string_view name, absl::string_view fallback);
   std::vector<std::string> Strings(absl::string_view name);
+  // A list of numbers; a number by itself is a list of one.
   std::vector<double> Doubles(absl::string_view name);
   // The object under `name`, empty if missing. Its mistakes are its own.
   HfConfig Object(absl::string_view name);

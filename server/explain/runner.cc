@@ -67,14 +67,14 @@ absl::Status Runner::Run() {
                                      request_.options,
                                      plan_.method_memory_bytes()});
   LIMPID_ASSIGN_OR_RETURN(
-      const at::Tensor logits,
+      const at::Tensor scores,
       network_.Forward(
           embeddings, {plan_.position()},
           [&](int64_t layer, int64_t, const BlockAttention& attention) {
             return OnLayer(layer, attention);
           },
           cancel_));
-  LIMPID_RETURN_IF_ERROR(ReadLogits(logits[0][0]));
+  LIMPID_RETURN_IF_ERROR(ReadLogits(network_.Logits(scores)[0][0]));
   LIMPID_ASSIGN_OR_RETURN(
       const AttributionResult result,
       attribution_->Finish(

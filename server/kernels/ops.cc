@@ -60,6 +60,39 @@ class Checker {
     AtMost(width, kMaxConvWidth, "convolution width");
   }
 
+  template <typename T>
+  void Recurrence(const StateRecurrence<T>& recurrence) {
+    Positive(recurrence.num_sequences, "num_sequences");
+    Positive(recurrence.num_positions, "num_positions");
+    Positive(recurrence.num_heads, "num_heads");
+    Positive(recurrence.key_size, "key_size");
+    AtMost(recurrence.key_size, kMaxStateSize, "key_size");
+    NotNull(recurrence.query.data, "query");
+    NotNull(recurrence.key.data, "key");
+    NotNull(recurrence.decay.data, "decay");
+    if ((recurrence.left.data == nullptr) !=
+        (recurrence.right.data == nullptr)) {
+      Fail("one of left and right without the other");
+    }
+  }
+  template <typename T>
+  void Values(const StateRecurrence<T>& recurrence, int64_t value_size,
+              const HeadOperand<T>& value, int64_t head_begin,
+              int64_t head_end) {
+    Positive(value_size, "value_size");
+    AtMost(value_size, kMaxStateSize, "value_size");
+    NotNull(value.data, "value");
+    Range(head_begin, head_end, recurrence.num_sequences * recurrence.num_heads,
+          "heads");
+  }
+  // A gradient by something that is not there.
+  void Unwanted(const void* gradient, const void* operand,
+                absl::string_view name) {
+    if (gradient != nullptr && operand == nullptr) {
+      Fail(absl::StrCat("d", name, " without ", name));
+    }
+  }
+
   absl::Status ToStatus() const { return status_; }
 
  private:
@@ -139,6 +172,67 @@ absl::Status Validate(const SsmAttention<T>& op) {
 }
 
 template <typename T>
+absl::Status Validate(const StateScan<T>& op) {
+  Checker check("StateScan");
+  check.Recurrence(op.recurrence);
+  check.Values(op.recurrence, op.value_size, op.value, op.head_begin,
+               op.head_end);
+  check.NotNull(op.out, "out");
+  return check.ToStatus();
+}
+
+template <typename T>
+absl::Status Validate(const StateScanBackward<T>& op) {
+  Checker check("StateScanBackward");
+  check.Recurrence(op.recurrence);
+  check.Values(op.recurrence, op.value_size, op.value, op.head_begin,
+               op.head_end);
+  check.NotNull(op.dout, "dout");
+  check.Unwanted(op.dleft, op.recurrence.left.data, "left");
+  check.Unwanted(op.dright, op.recurrence.right.data, "right");
+  check.Unwanted(op.ddiagonal, op.recurrence.diagonal.data, "diagonal");
+  check.NotNull(op.scratch, "scratch");
+  return check.ToStatus();
+}
+
+template <typename T>
+absl::Status Validate(const StateAttention<T>& op) {
+  Checker check("StateAttention");
+  check.Recurrence(op.recurrence);
+  check.Range(op.sequence, op.sequence + 1, op.recurrence.num_sequences,
+              "sequences");
+  check.Range(op.head_begin, op.head_end, op.recurrence.num_heads, "heads");
+  check.Range(op.row_begin, op.row_end, op.recurrence.num_positions, "rows");
+  check.NotNull(op.out, "out");
+  return check.ToStatus();
+}
+
+template <typename T>
+absl::Status Validate(const ExpandHeads<T>& op) {
+  Checker check("ExpandHeads");
+  check.Positive(op.num_positions, "num_positions");
+  check.Positive(op.channels_per_head, "channels_per_head");
+  // How many channels there are it is not told.
+  check.Range(op.channel_begin, op.channel_end, op.channel_end, "channels");
+  check.Range(op.row_begin, op.row_end, op.num_positions, "rows");
+  check.AtLeast(op.head_begin, 0, "head_begin");
+  if (op.channels_per_head > 0) {
+    check.AtMost(op.head_begin, op.channel_begin / op.channels_per_head,
+                 "head_begin");
+  }
+  check.NotNull(op.heads, "heads");
+  if (op.source_scale != nullptr) {
+    check.AtLeast(op.source_stride, op.channel_end, "source_stride");
+  }
+  if (op.row_scale != nullptr) {
+    check.AtLeast(op.row_stride, op.channel_end, "row_stride");
+  }
+  if (op.conv_weight != nullptr) check.ConvWidth(op.conv_width);
+  check.NotNull(op.out, "out");
+  return check.ToStatus();
+}
+
+template <typename T>
 absl::Status Validate(const FoldChannels<T>& op) {
   Checker check("FoldChannels");
   check.Range(0, op.num_channels, op.num_channels, "channels");
@@ -159,6 +253,14 @@ template absl::Status Validate(const CausalConv1d<float>&);
 template absl::Status Validate(const CausalConv1d<double>&);
 template absl::Status Validate(const SsmAttention<float>&);
 template absl::Status Validate(const SsmAttention<double>&);
+template absl::Status Validate(const StateScan<float>&);
+template absl::Status Validate(const StateScan<double>&);
+template absl::Status Validate(const StateScanBackward<float>&);
+template absl::Status Validate(const StateScanBackward<double>&);
+template absl::Status Validate(const StateAttention<float>&);
+template absl::Status Validate(const StateAttention<double>&);
+template absl::Status Validate(const ExpandHeads<float>&);
+template absl::Status Validate(const ExpandHeads<double>&);
 template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
 

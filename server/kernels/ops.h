@@ -118,6 +118,118 @@ struct SsmAttention {
   T* out = nullptr;
 };
 
+// Numbers of every sequence, position and head: element (b, i, h, n) is
+// data[b sequence_stride + i position_stride + h head_stride + n element_stride].
+// A stride may be 0: the number is shared. Null data: there are none.
+template <typename T>
+struct HeadOperand {
+  const T* data = nullptr;
+  int64_t sequence_stride = 0;
+  int64_t position_stride = 0;
+  int64_t head_stride = 0;
+  int64_t element_stride = 1;
+};
+
+// How a recurrence with a matrix state [N, P] per head is frozen at one input:
+//   S_i = diag(decay_i) S_{i-1} + left_i (right_i^T S_{i-1}) + key_i value_i^T
+//   o_i = S_i^T query_i                                 without `diagonal`
+//   o_i = S_{i-1}^T query_i + diagonal_i value_i        with it,   S_{-1} = 0.
+// In terms of values it is a matrix per head, o_i = sum_j A[i,j] value_j with
+//   A[i,j] = query_i^T F_{last} ... F_{j+1} key_j,
+//   F_m = diag(decay_m) + left_m right_m^T,
+// where last is i and A[i,i] = query_i . key_i without `diagonal`, and last is
+// i - 1 and A[i,i] = diagonal_i with it. Every family but S6 has this form:
+// RG-LRU with N = P = 1, SSD and RWKV-5/6 with left = right = none, RWKV-7 and
+// delta rules with them. Decays are from 0 to 1.
+template <typename T>
+struct StateRecurrence {
+  int64_t num_sequences = 1;  // B
+  int64_t num_positions = 0;  // L
+  int64_t num_heads = 0;      // H
+  int64_t key_size = 0;       // N, at most kMaxStateSize
+  HeadOperand<T> query;       // N numbers, as all that follow but diagonal
+  HeadOperand<T> key;
+  HeadOperand<T> decay;
+  HeadOperand<T> left;      // with right, or neither
+  HeadOperand<T> right;
+  HeadOperand<T> diagonal;  // one number, or null
+};
+
+// out = the recurrence applied to values. Heads [begin, end) of those of all
+// sequences, counted as b H + h, are computed. Cost: 2 B L H N P
+// multiply-adds, twice that with left and right.
+template <typename T>
+struct StateScan {
+  StateRecurrence<T> recurrence;
+  int64_t value_size = 0;  // P, at most kMaxStateSize
+  HeadOperand<T> value;    // P numbers
+  int64_t head_begin = 0;
+  int64_t head_end = 0;
+  T* out = nullptr;  // [B, L, H, P] contiguous
+};
+
+// Adjoint of StateScan: gradients by all operands. Outputs are contiguous
+// [B, L, H, N] ([B, L, H, P] for dvalue, [B, L, H] for ddiagonal) and set for
+// the heads of the range; null: not wanted.
+template <typename T>
+struct StateScanBackward {
+  StateRecurrence<T> recurrence;
+  int64_t value_size = 0;
+  HeadOperand<T> value;
+  int64_t head_begin = 0;
+  int64_t head_end = 0;
+  const T* dout = nullptr;  // [B, L, H, P] contiguous
+  T* dquery = nullptr;
+  T* dkey = nullptr;
+  T* ddecay = nullptr;
+  T* dleft = nullptr;
+  T* dright = nullptr;
+  T* ddiagonal = nullptr;
+  T* dvalue = nullptr;
+  // Scratch of StateScanBackwardScratch(...) elements on the same device, not
+  // shared between calls that run at the same time.
+  T* scratch = nullptr;
+};
+
+// The matrices A of heads [head_begin, head_end) of one sequence, rows
+// [row_begin, row_end).
+template <typename T>
+struct StateAttention {
+  StateRecurrence<T> recurrence;
+  int64_t sequence = 0;
+  int64_t head_begin = 0;
+  int64_t head_end = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  // [head_end - head_begin, row_end - row_begin, L] contiguous, set; zeros
+  // above the diagonal.
+  T* out = nullptr;
+};
+
+// From the matrices of heads to those of channels:
+//   alpha_c = diag(row_scale) (A_h(c) + skip I) diag(source_scale) M_c,
+// h(c) = c div channels_per_head; M_c as in SsmAttention. Matrices may be full
+// or triangular. A null factor is the identity, a null skip is zero.
+template <typename T>
+struct ExpandHeads {
+  int64_t num_positions = 0;      // L
+  int64_t channels_per_head = 1;
+  const T* heads = nullptr;  // [heads, rows, L] contiguous, from head_begin on
+  int64_t head_begin = 0;
+  const T* skip = nullptr;          // [D]
+  const T* source_scale = nullptr;  // [L, D]
+  int64_t source_stride = 0;
+  const T* conv_weight = nullptr;  // [D, K]
+  int64_t conv_width = 0;
+  const T* row_scale = nullptr;  // [L, D]
+  int64_t row_stride = 0;
+  int64_t channel_begin = 0;
+  int64_t channel_end = 0;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  T* out = nullptr;  // [channels, rows, L] contiguous, set
+};
+
 // How channels are folded into one matrix while they are produced.
 enum class ChannelFold { kSum, kSumAbs, kSumPositive, kSumSquares, kMax, kMin,
                          kWeightedSumAbs };
@@ -145,6 +257,14 @@ absl::Status Validate(const CausalConv1d<T>& op);
 template <typename T>
 absl::Status Validate(const SsmAttention<T>& op);
 template <typename T>
+absl::Status Validate(const StateScan<T>& op);
+template <typename T>
+absl::Status Validate(const StateScanBackward<T>& op);
+template <typename T>
+absl::Status Validate(const StateAttention<T>& op);
+template <typename T>
+absl::Status Validate(const ExpandHeads<T>& op);
+template <typename T>
 absl::Status Validate(const FoldChannels<T>& op);
 
 namespace cpu {
@@ -170,6 +290,18 @@ absl::Status RunRecursive(const SsmAttention<T>& op);
 template <typename T>
 absl::Status RunChunked(const SsmAttention<T>& op);
 template <typename T>
+absl::Status Run(const StateScan<T>& op);
+template <typename T>
+absl::Status Run(const StateScanBackward<T>& op);
+// Elements for `num_heads` heads of one call.
+template <typename T>
+int64_t StateScanBackwardScratch(const StateRecurrence<T>& recurrence,
+                                 int64_t value_size, int64_t num_heads);
+template <typename T>
+absl::Status Run(const StateAttention<T>& op);
+template <typename T>
+absl::Status Run(const ExpandHeads<T>& op);
+template <typename T>
 absl::Status Run(const FoldChannels<T>& op);
 
 }  // namespace cpu
@@ -188,6 +320,18 @@ template <typename T>
 absl::Status Run(const CausalConv1d<T>& op, void* stream);
 template <typename T>
 absl::Status Run(const SsmAttention<T>& op, void* stream);
+template <typename T>
+absl::Status Run(const StateScan<T>& op, void* stream);
+template <typename T>
+absl::Status Run(const StateScanBackward<T>& op, void* stream);
+// Elements for `num_heads` heads of one call.
+template <typename T>
+int64_t StateScanBackwardScratch(const StateRecurrence<T>& recurrence,
+                                 int64_t value_size, int64_t num_heads);
+template <typename T>
+absl::Status Run(const StateAttention<T>& op, void* stream);
+template <typename T>
+absl::Status Run(const ExpandHeads<T>& op, void* stream);
 template <typename T>
 absl::Status Run(const FoldChannels<T>& op, void* stream);
 

@@ -89,6 +89,14 @@ struct NetworkInput {
   at::Tensor pixels;
 };
 
+// How gradients flow through a network.
+enum class Differentiation {
+  kNone,    // not at all: kernels alone
+  kFull,    // through everything
+  kFrozen,  // as if every factor that depends on the data were a constant: the
+            // scores are then affine in the embeddings
+};
+
 // A loaded network. Immutable and thread-safe. Torch's exceptions may leave
 // these functions; the engine catches them (models/torch_seam.h).
 class Network {
@@ -102,25 +110,37 @@ class Network {
 
   // e of the formulas: the sequence that enters the first block, [B, L, E].
   virtual at::Tensor Embed(const NetworkInput& input) const = 0;
-  // Rows of the embedding table, [V, E].
-  virtual at::Tensor EmbeddingTable() const = 0;
+  // Mean of e over the vocabulary, [E]; undefined for pictures.
+  virtual at::Tensor MeanEmbedding() const = 0;
 
-  // The fast path. Logits [B, P, V] at `positions` (the same for all sequences;
-  // empty: every position). `visitor` may be empty.
+  // The fast path. Scores [B, P, V] at `positions` (the same for all sequences;
+  // empty: every position): logits, before a soft cap where the network has
+  // one. `visitor` may be empty.
   virtual absl::StatusOr<at::Tensor> Forward(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
-  // The same function made of differentiable operations: gradients flow to
-  // `embeddings`.
+  // The same scores with gradients to `embeddings`, which methods explain.
   virtual absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      Differentiation differentiation, const CancelToken& cancel) const = 0;
+
+  // Scores at `embeddings` of the network frozen at `frozen_at`: every factor
+  // that depends on the data is the one of that other run. Affine in
+  // `embeddings`.
+  virtual absl::StatusOr<at::Tensor> ForwardFrozen(
+      const at::Tensor& frozen_at, const at::Tensor& embeddings,
+      const std::vector<int64_t>& positions,
       const CancelToken& cancel) const = 0;
+
+  // What the network answers: its scores after the soft cap.
+  virtual at::Tensor Logits(const at::Tensor& scores) const = 0;
 
   // Upper bounds for B sequences of L positions, beside the weights.
   virtual int64_t ForwardBytes(int64_t batch, int64_t length) const = 0;
   virtual int64_t GradientBytes(int64_t batch, int64_t length) const = 0;
-  // Bytes held while a layer is visited, beside the forward pass.
+  // Bytes held while a layer is visited, beside the forward pass; what sinks
+  // keep is theirs to count.
   virtual int64_t VisitBytes(int64_t length) const = 0;
   // Estimates: one forward pass; one layer's `rows` rows of attention.
   virtual double ForwardFlops(int64_t length) const = 0;

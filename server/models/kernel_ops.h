@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The kernels as functions on tensors: dispatch by device and dtype, threads on
-// the CPU, the current stream on a GPU, and the scan as a differentiable
-// operation.
+// the CPU, the current stream on a GPU, and scans as differentiable
+// operations.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,16 +39,47 @@ at::Tensor CausalConv1d(const at::Tensor& x, const at::Tensor& weight,
 void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                   int64_t channel_begin, int64_t row_begin, at::Tensor& out);
 
+// A recurrence with a matrix state per head, frozen at one input; see
+// kernels::StateRecurrence. All [B, L, H, N] with any strides, `diagonal`
+// [B, L, H]; undefined as there.
+struct FrozenRecurrence {
+  at::Tensor query;
+  at::Tensor key;
+  at::Tensor decay;
+  at::Tensor left;
+  at::Tensor right;
+  at::Tensor diagonal;
+
+  // That of one sequence, with B = 1.
+  FrozenRecurrence Sequence(int64_t index) const;
+};
+
+// [B, L, H, P] contiguous from values [B, L, H, P]. Differentiable in every
+// tensor. Memory: no state is kept, the backward pass recomputes them.
+at::Tensor StateScan(const FrozenRecurrence& recurrence,
+                     const at::Tensor& value);
+
+// Matrices of heads of a recurrence with B = 1, into out [heads, rows, L].
+void StateAttention(const FrozenRecurrence& recurrence, int64_t head_begin,
+                    int64_t row_begin, at::Tensor& out);
+
+// Entries of channels, into out [channels, rows, L], from `heads` [heads, rows,
+// L], whose first one is head_begin. `skip` is [D] or undefined.
+void ExpandHeads(const at::Tensor& heads, int64_t head_begin,
+                 int64_t channels_per_head, const at::Tensor& skip,
+                 const FrozenFactors& factors, int64_t channel_begin,
+                 int64_t row_begin, at::Tensor& out);
+
 // accumulator[...] = fold over the slab's first dimension. `weight` [channels]
 // or undefined.
 void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
                   const at::Tensor& weight, at::Tensor& accumulator);
 
-// y [B, L, D] of u, delta [B, L, D] and b, c [B, L, N] with gradients to all
+// y [B, L, D] of u, delta [B, L, D] and b, c [B, L, N], differentiable in these
 // four; a [D, N] and skip [D] are constants. Memory: no state is kept, the
 // backward pass recomputes them.
-at::Tensor DifferentiableScan(const at::Tensor& u, const at::Tensor& delta,
-                              const at::Tensor& b, const at::Tensor& c,
-                              const at::Tensor& a, const at::Tensor& skip);
+at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
+                         const at::Tensor& b, const at::Tensor& c,
+                         const at::Tensor& a, const at::Tensor& skip);
 
 }  // namespace limpid

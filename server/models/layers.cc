@@ -5,16 +5,67 @@
 
 #include <vector>
 
+#include "server/models/kernel_ops.h"
+
 namespace limpid {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight,
-                   double epsilon) {
-  return x * at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + epsilon) *
+                   double epsilon, const Pass& pass) {
+  return x *
+         pass.Factor(
+             at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + epsilon)) *
          weight;
 }
 
-at::Tensor DifferentiableConv1d(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& bias) {
+at::Tensor LayerNorm(const at::Tensor& x, const Affine& affine, double epsilon,
+                     const Pass& pass) {
+  const at::Tensor centred = x - x.mean(-1, /*keepdim=*/true);
+  const at::Tensor scale = pass.Factor(
+      at::rsqrt(centred.square().mean(-1, /*keepdim=*/true) + epsilon));
+  return centred * scale * affine.weight + affine.bias;
+}
+
+Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
+                  int64_t size, bool has_bias) {
+  std::vector<std::string> weights, biases;
+  for (const std::string& name : names) {
+    weights.push_back(name + ".weight");
+    biases.push_back(name + ".bias");
+  }
+  const at::Tensor weight = reader.Take(weights, {size});
+  if (has_bias) return {weight, reader.Take(biases, {size})};
+  return {weight, weight.defined() ? reader.Keep(at::zeros_like(weight))
+                                   : at::Tensor()};
+}
+
+at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
+                   const at::Tensor& bias) {
+  return at::linear(x, weight,
+                    bias.defined() ? std::optional<at::Tensor>(bias)
+                                   : std::nullopt);
+}
+
+at::Tensor Silu(const at::Tensor& x, const Pass& pass) {
+  return pass.Factor(at::sigmoid(x)) * x;
+}
+
+at::Tensor SquaredRelu(const at::Tensor& x, const Pass& pass) {
+  return pass.Factor(at::relu(x)) * x;
+}
+
+at::Tensor Shift(const at::Tensor& x) {
+  return at::constant_pad_nd(x, {0, 0, 1, 0}).narrow(1, 0, x.size(1));
+}
+
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& bias) {
+  if (!at::GradMode::is_enabled()) {
+    std::vector<at::Tensor> out;
+    for (int64_t i = 0; i < x.size(0); ++i) {
+      out.push_back(CausalConv1d(x[i], weight, bias));
+    }
+    return at::stack(out);
+  }
   const int64_t length = x.size(1), width = weight.size(1);
   const at::Tensor padded = at::constant_pad_nd(x, {0, 0, width - 1, 0});
   at::Tensor out;
@@ -31,6 +82,10 @@ at::Tensor TakePositions(const at::Tensor& x,
   if (positions.empty()) return x;
   return x.index_select(
       1, at::tensor(positions, at::kLong).to(x.device()));
+}
+
+at::Tensor ColumnNorms(const at::Tensor& weight) {
+  return weight.norm(2, {0});
 }
 
 }  // namespace limpid

@@ -1,26 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small pieces that several architectures are made of; all differentiable.
+// Small pieces that several architectures are made of. All differentiable, and
+// linear in their argument where the pass is frozen.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
+
+#include "server/models/pass.h"
+#include "server/models/weights.h"
 
 namespace limpid {
 
 // x / sqrt(mean(x^2) + epsilon) * weight over the last dimension.
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight,
-                   double epsilon);
+                   double epsilon, const Pass& pass);
+
+// Weight and bias of a norm, [n] each.
+struct Affine {
+  at::Tensor weight, bias;
+};
+// (x - mean) / sqrt(var + epsilon) * weight + bias over the last dimension,
+// with the biased variance.
+at::Tensor LayerNorm(const at::Tensor& x, const Affine& affine, double epsilon,
+                     const Pass& pass);
+// NAME.weight and NAME.bias for the first of `names` that is there; without a
+// bias it is zero.
+Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
+                  int64_t size, bool has_bias = true);
+
+// x weight^T + bias; bias may be undefined.
+at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
+                   const at::Tensor& bias = at::Tensor());
+
+// x sigmoid(x), with the ratio as a factor.
+at::Tensor Silu(const at::Tensor& x, const Pass& pass);
+// relu(x)^2, with relu(x) as a factor.
+at::Tensor SquaredRelu(const at::Tensor& x, const Pass& pass);
+
+// x one position later, zeros at position 0; x is [B, L, E].
+at::Tensor Shift(const at::Tensor& x);
 
 // Causal depthwise convolution of x [B, L, D] with weight [D, K] and bias [D]
-// or undefined, as a sum of shifted products.
-at::Tensor DifferentiableConv1d(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& bias);
+// or undefined: a kernel, or where gradients are wanted a sum of shifted
+// products.
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& bias);
 
 // Rows of x [B, L, E] at positions, [B, P, E]; all of them if empty.
 at::Tensor TakePositions(const at::Tensor& x,
                          const std::vector<int64_t>& positions);
+
+// [D]: Euclidean norms of the columns of an output projection [E, D].
+at::Tensor ColumnNorms(const at::Tensor& weight);
 
 }  // namespace limpid

@@ -28,11 +28,21 @@ struct ModelInfo {
   bool experimental = false;
   int64_t num_layers = 0;
   int64_t hidden_size = 0;
-  int64_t num_channels = 0;
+  int64_t num_channels = 0;           // the most that a layer has
+  std::vector<int64_t> layer_channels;  // of each layer
   int64_t state_size = 0;
-  int64_t vocabulary_size = 0;
+  int64_t vocabulary_size = 0;  // or number of classes
   int64_t resident_bytes = 0;
   std::vector<AttentionForm> forms;
+  // Of models that look at pictures: pixels [3, H, W] of the input, rows and
+  // columns of the grid of patches, and the class token's position among them.
+  int64_t image_height = 0;
+  int64_t image_width = 0;
+  int64_t grid_rows = 0;
+  int64_t grid_columns = 0;
+  int64_t class_token = 0;
+  // Names of the classes, or empty.
+  std::vector<std::string> class_names;
 };
 
 // A model that can be asked. Immutable after load and thread-safe. Whoever

@@ -65,13 +65,22 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
     if (!view.data.empty()) {
       std::memcpy(raw.data_ptr(), view.data.data(), view.data.size());
     }
-    return raw.to(options().dtype).to(options().device);
+    return Keep(raw.to(options().dtype).to(options().device));
   }
   if (errors_.empty()) first_tensor_ = names.front();
   errors_.push_back(
       absl::StrCat(absl::StrJoin(names, " (or "),
                    names.size() > 1 ? ")" : "", " is missing"));
   return at::Tensor();
+}
+
+std::vector<int64_t> CheckpointWeights::ShapeOf(
+    const std::vector<std::string>& names) const {
+  for (const std::string& name : names) {
+    const auto found = checkpoint_.tensors().find(name);
+    if (found != checkpoint_.tensors().end()) return found->second.shape;
+  }
+  return {};
 }
 
 absl::Status CheckpointWeights::status() const {

@@ -35,15 +35,30 @@ class WeightReader {
   // Ok, or what was wrong with all tensors that were asked for.
   virtual absl::Status status() const = 0;
 
+  // Whether there is a tensor of this name.
+  virtual bool Has(const std::string& name) const = 0;
+  // The shape of the tensor under the first of `names` that is there, for sizes
+  // that no configuration tells; empty if none is.
+  virtual std::vector<int64_t> ShapeOf(
+      const std::vector<std::string>& names) const = 0;
+
   // The same, undefined where `wanted` is false.
   at::Tensor TakeIf(bool wanted, const std::vector<std::string>& names,
                     const std::vector<int64_t>& shape) {
     return wanted ? Take(names, shape) : at::Tensor();
   }
+  // Counts a tensor that the network keeps beside those it took.
+  at::Tensor Keep(at::Tensor tensor) {
+    kept_bytes_ += static_cast<int64_t>(tensor.nbytes());
+    return tensor;
+  }
+  // Bytes of all tensors that were taken or kept.
+  int64_t kept_bytes() const { return kept_bytes_; }
   const BuildOptions& options() const { return options_; }
 
  private:
   const BuildOptions options_;
+  int64_t kept_bytes_ = 0;
 };
 
 // Takes tensors out of a checkpoint, which must outlive it. Mistakes are
@@ -55,6 +70,11 @@ class CheckpointWeights final : public WeightReader {
 
   at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override;
+  bool Has(const std::string& name) const override {
+    return checkpoint_.tensors().count(name) > 0;
+  }
+  std::vector<int64_t> ShapeOf(
+      const std::vector<std::string>& names) const override;
   absl::Status status() const override;
 
  private:

@@ -32,7 +32,7 @@ std::vector<std::string> GoldenCase::Names() {
 GoldenCase::GoldenCase(const std::string& name) : folder_(Root() + "/" + name) {
   std::ifstream file(folder_ + "/inputs.json");
   const auto inputs = nlohmann::json::parse(file);
-  token_ids_ = inputs.at("token_ids").get<std::vector<int64_t>>();
+  token_ids_ = inputs.value("token_ids", std::vector<int64_t>());
   target_ = inputs.at("target");
   position_ = inputs.at("position");
   for (const auto& item : inputs.value("extra", nlohmann::json::array())) {
@@ -44,6 +44,15 @@ GoldenCase::GoldenCase(const std::string& name) : folder_(Root() + "/" + name) {
   if (opened.ok()) {
     expected_ = std::make_unique<SafetensorsFile>(*std::move(opened));
   }
+}
+
+NetworkInput GoldenCase::Tokens(const std::vector<int64_t>& ids) {
+  return {at::tensor(ids, at::kLong).unsqueeze(0), at::Tensor()};
+}
+
+NetworkInput GoldenCase::Input() const {
+  if (!token_ids_.empty()) return Tokens(token_ids_);
+  return {at::Tensor(), Expected("pixels").unsqueeze(0)};
 }
 
 bool GoldenCase::Has(const std::string& tensor) const {

@@ -24,7 +24,11 @@ class GoldenCase {
   static std::vector<std::string> Names();
 
   std::string folder() const { return folder_; }
-  const std::vector<int64_t>& token_ids() const { return token_ids_; }
+  // The case's own input, and that of other token ids.
+  NetworkInput Input() const;
+  static NetworkInput Tokens(const std::vector<int64_t>& ids);
+  // L, with the class token.
+  int64_t length() const { return Expected("layers.0.y").size(1); }
   int64_t target() const { return target_; }
   int64_t position() const { return position_; }
   // Further sequences: name and ids.

@@ -22,7 +22,11 @@ class RandomWeights final : public WeightReader {
     for (int64_t i = 0; i < tensor.numel(); ++i) data[i] = uniform(random_);
     // Norms and skips near one, so that no layer is nearly dead.
     if (shape.size() == 1) tensor.add_(0.7);
-    return tensor.to(options().dtype).to(options().device);
+    return Keep(tensor.to(options().dtype).to(options().device));
+  }
+  bool Has(const std::string&) const override { return true; }
+  std::vector<int64_t> ShapeOf(const std::vector<std::string>&) const override {
+    return {};
   }
   absl::Status status() const override { return absl::OkStatus(); }
 
@@ -32,28 +36,58 @@ class RandomWeights final : public WeightReader {
 
 }  // namespace
 
-std::unique_ptr<const Network> MakeRandomNetwork(const ArchitectureSpec& spec,
-                                                 const std::string& config,
+std::vector<TinyCase> TinyCases() {
+  std::vector<TinyCase> cases;
+  for (const ArchitectureSpec& spec : ListedArchitectures()) {
+    for (size_t i = 0; i < spec.tiny_configs.size(); ++i) {
+      cases.push_back(
+          {&spec, spec.tiny_configs[i], spec.id + "_" + std::to_string(i)});
+    }
+  }
+  return cases;
+}
+
+std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
                                                  uint64_t seed) {
-  auto parsed = HfConfig::Parse(config, "config.json");
+  auto parsed = HfConfig::Parse(tiny.config, "config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   if (!parsed.ok()) return nullptr;
   RandomWeights weights({at::kCPU, dtype}, seed);
-  auto network = spec.build(*parsed, weights);
+  auto network = tiny.spec->build(*parsed, weights);
   EXPECT_TRUE(network.ok()) << network.status();
   return network.ok() ? *std::move(network) : nullptr;
 }
 
-at::Tensor RandomTokens(const Network& network, int64_t batch, int64_t length,
-                        uint64_t seed) {
+NetworkInput RandomInput(const Network& network, int64_t batch, int64_t length,
+                         uint64_t seed) {
   std::mt19937_64 random(seed);
-  std::uniform_int_distribution<int64_t> uniform(
-      0, network.info().vocabulary_size - 1);
-  at::Tensor tokens = at::empty({batch, length}, at::kLong);
-  int64_t* const ids = tokens.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < tokens.numel(); ++i) ids[i] = uniform(random);
-  return tokens;
+  const ModelInfo& info = network.info();
+  NetworkInput input;
+  if (info.modality == Modality::kImage) {
+    std::normal_distribution<double> normal;
+    input.pixels = at::empty({batch, 3, info.image_height, info.image_width},
+                             at::kDouble);
+    double* const values = input.pixels.mutable_data_ptr<double>();
+    for (int64_t i = 0; i < input.pixels.numel(); ++i) {
+      values[i] = normal(random);
+    }
+    return input;
+  }
+  std::uniform_int_distribution<int64_t> uniform(0, info.vocabulary_size - 1);
+  input.token_ids = at::empty({batch, length}, at::kLong);
+  int64_t* const ids = input.token_ids.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < input.token_ids.numel(); ++i) {
+    ids[i] = uniform(random);
+  }
+  return input;
+}
+
+std::vector<int64_t> LengthsOf(const Network& network,
+                               std::vector<int64_t> lengths) {
+  const ModelInfo& info = network.info();
+  if (info.modality == Modality::kText) return lengths;
+  return {info.grid_rows * info.grid_columns + 1};
 }
 
 }  // namespace limpid::testing

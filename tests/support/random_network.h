@@ -1,27 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Small networks with random weights, without files.
+// Small networks with random weights, without files: one for every
+// configuration that an architecture lists.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <ostream>
 #include <string>
+#include <vector>
 
 #include "server/models/architecture.h"
 
 namespace limpid::testing {
 
+// A tiny configuration of a listed architecture.
+struct TinyCase {
+  const ArchitectureSpec* spec;
+  std::string config;
+  std::string name;  // for example "mamba_0"
+};
+// How GoogleTest shows it.
+inline void PrintTo(const TinyCase& tiny, std::ostream* out) {
+  *out << tiny.name;
+}
+std::vector<TinyCase> TinyCases();
+
 // The network of a configuration with seeded random weights; the same seed
 // gives the same values in float32 and float64 up to rounding. Fails the test
 // if it can't be built.
-std::unique_ptr<const Network> MakeRandomNetwork(const ArchitectureSpec& spec,
-                                                 const std::string& config,
+std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
                                                  uint64_t seed);
 
-// Seeded token ids [batch, length].
-at::Tensor RandomTokens(const Network& network, int64_t batch, int64_t length,
-                        uint64_t seed);
+// Seeded token ids [batch, length], or pixels for networks that look at
+// pictures.
+NetworkInput RandomInput(const Network& network, int64_t batch, int64_t length,
+                         uint64_t seed);
+
+// Those of `lengths` that the network takes: all, or the one of its pictures.
+std::vector<int64_t> LengthsOf(const Network& network,
+                               std::vector<int64_t> lengths);
 
 }  // namespace limpid::testing

@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/models/kernel_ops.h"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#ifdef LIMPID_WITH_CUDA
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#endif
-
-#include <mutex>
-#include <stdexcept>
-#include <string>
 #include <utility>
+
+#include "server/models/kernel_dispatch.h"
+#include "server/models/kernel_ops.h"
 
 namespace limpid {
 namespace {
-
-// Kernels report misuse by our own code; above them exceptions are caught at
-// the seam.
-void OrThrow(const absl::Status& status) {
-  if (!status.ok()) throw std::logic_error(std::string(status.message()));
-}
-
-template <typename T>
-const T* Data(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
-}
-
-int64_t RowStride(const at::Tensor& tensor) {
-  if (!tensor.defined()) return 0;
-  TORCH_CHECK(tensor.dim() == 2 && (tensor.size(1) <= 1 ||
-                                    tensor.stride(1) == 1),
-              "expected [L, n] with contiguous rows");
-  return tensor.stride(0);
-}
 
 template <typename T>
 kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
@@ -54,51 +28,6 @@ kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
   out.skip = Data<T>(ssm.skip);
   return out;
 }
-
-// Runs an op whose share is a channel range: on threads of the CPU, or in one
-// launch on the current stream of its device.
-template <typename Op, typename Run>
-void RunOp(const at::Tensor& where, Op op, int64_t begin, int64_t end,
-           int64_t grain, const Run& set_range) {
-  if (where.is_cpu()) {
-    std::mutex mutex;
-    absl::Status first;
-    at::parallel_for(begin, end, grain, [&](int64_t from, int64_t to) {
-      Op share = op;
-      set_range(share, from, to);
-      absl::Status status = kernels::cpu::Run(share);
-      if (!status.ok()) {
-        std::lock_guard<std::mutex> lock(mutex);
-        first = status;
-      }
-    });
-    OrThrow(first);
-    return;
-  }
-#ifdef LIMPID_WITH_CUDA
-  const c10::cuda::CUDAGuard guard(where.device());
-  set_range(op, begin, end);
-  OrThrow(kernels::cuda::Run(
-      op, c10::cuda::getCurrentCUDAStream(where.device().index()).stream()));
-#else
-  throw std::logic_error("this build has no CUDA kernels");
-#endif
-}
-
-// Calls `work` with a value of the tensor's element type.
-template <typename Work>
-void Dispatch(const at::Tensor& tensor, const Work& work) {
-  if (tensor.scalar_type() == at::kFloat) {
-    work(float{});
-  } else {
-    TORCH_CHECK(tensor.scalar_type() == at::kDouble,
-                "kernels take float32 and float64");
-    work(double{});
-  }
-}
-
-// Channels that one thread takes at least: a vector's worth times a few.
-constexpr int64_t kChannelGrain = 32;
 
 }  // namespace
 
@@ -260,6 +189,17 @@ ScanGradients ScanBackward(const FrozenSsm& ssm, const at::Tensor& u,
   return out;
 }
 
+at::Tensor ScanBatch(const at::Tensor& u, const at::Tensor& delta,
+                     const at::Tensor& b, const at::Tensor& c,
+                     const at::Tensor& a, const at::Tensor& skip) {
+  std::vector<at::Tensor> y;
+  for (int64_t sequence = 0; sequence < u.size(0); ++sequence) {
+    const FrozenSsm ssm{delta[sequence], a, b[sequence], c[sequence], skip};
+    y.push_back(SelectiveScan(ssm, u[sequence]));
+  }
+  return at::stack(y);
+}
+
 class ScanFunction : public torch::autograd::Function<ScanFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context,
@@ -267,12 +207,7 @@ class ScanFunction : public torch::autograd::Function<ScanFunction> {
                             const at::Tensor& b, const at::Tensor& c,
                             const at::Tensor& a, const at::Tensor& skip) {
     context->save_for_backward({u, delta, b, c, a, skip});
-    at::Tensor y = at::empty(u.sizes(), u.options());
-    for (int64_t sequence = 0; sequence < u.size(0); ++sequence) {
-      const FrozenSsm ssm{delta[sequence], a, b[sequence], c[sequence], skip};
-      y[sequence].copy_(SelectiveScan(ssm, u[sequence]));
-    }
-    return y;
+    return ScanBatch(u, delta, b, c, a, skip);
   }
 
   static torch::autograd::variable_list backward(
@@ -298,9 +233,10 @@ class ScanFunction : public torch::autograd::Function<ScanFunction> {
 
 }  // namespace
 
-at::Tensor DifferentiableScan(const at::Tensor& u, const at::Tensor& delta,
-                              const at::Tensor& b, const at::Tensor& c,
-                              const at::Tensor& a, const at::Tensor& skip) {
+at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
+                         const at::Tensor& b, const at::Tensor& c,
+                         const at::Tensor& a, const at::Tensor& skip) {
+  if (!at::GradMode::is_enabled()) return ScanBatch(u, delta, b, c, a, skip);
   return ScanFunction::apply(u.contiguous(), delta.contiguous(),
                              b.contiguous(), c.contiguous(), a, skip);
 }

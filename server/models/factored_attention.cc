@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/factored_attention.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "server/models/slabs.h"
+
+namespace limpid {
+namespace {
+
+// Which factors a form holds.
+struct Factors {
+  bool conv = true;
+  bool activation = true;
+  bool norm = true;
+  bool gate = true;
+  bool scale = true;
+  bool conv_bias = true;
+  // What goes past the recurrence, and the normaliser's bias.
+  bool added = true;
+};
+
+Factors FactorsOf(AttentionForm form) {
+  Factors factors;
+  switch (form) {
+    case AttentionForm::kState:
+      factors = {false, false, false, false, false, false, false};
+      break;
+    case AttentionForm::kNoConv:
+      factors.conv = false;
+      break;
+    case AttentionForm::kNoGate:
+      factors.gate = false;
+      break;
+    case AttentionForm::kNoActivation:
+      factors.activation = false;
+      break;
+    case AttentionForm::kNoNorm:
+      factors.norm = false;
+      break;
+    case AttentionForm::kUpstream:
+      factors.scale = false;
+      factors.conv_bias = false;
+      break;
+    case AttentionForm::kFull:
+      break;
+  }
+  return factors;
+}
+
+at::Tensor Product(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined()) return b;
+  return b.defined() ? a * b : a;
+}
+
+at::Tensor Sum(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined()) return b;
+  return b.defined() ? a + b : a;
+}
+
+// From a direction's own time to the sequence's, and back.
+at::Tensor Turned(const DirectionTrace& direction, const at::Tensor& tensor) {
+  return direction.reversed ? tensor.flip(0) : tensor;
+}
+
+// What the recurrence of a direction maps when nothing is left out.
+at::Tensor Activated(const DirectionTrace& direction, const at::Tensor& x) {
+  return Product(direction.ratio, direction.conv.defined() ? direction.conv
+                                                           : x);
+}
+
+}  // namespace
+
+BlockMap FactoredAttention::Map(const MatrixForm& form) const {
+  const Factors factors = FactorsOf(form.form);
+  const bool centred = factors.norm || !trace_.uncentred.defined();
+  BlockMap map;
+  if (form.form == AttentionForm::kState) {
+    map.value = trace_.uncentred.defined()
+                    ? trace_.uncentred
+                    : Activated(trace_.directions.front(), trace_.x);
+  } else if (!factors.conv && trace_.directions.front().conv.defined()) {
+    map.value = trace_.directions.front().conv;
+  } else {
+    map.value = centred ? trace_.x : trace_.uncentred;
+  }
+
+  // What the recurrences make of the value, and of the biases of their
+  // convolutions once the factors are frozen.
+  at::Tensor mapped, of_bias;
+  for (const DirectionTrace& direction : trace_.directions) {
+    const bool has_conv = factors.conv && direction.conv.defined();
+    const at::Tensor ratio =
+        factors.activation ? direction.ratio : at::Tensor();
+    at::Tensor u = has_conv ? direction.conv : Turned(direction, map.value);
+    if (has_conv && direction.conv_bias.defined()) {
+      const at::Tensor bias = direction.conv_bias.expand_as(u);
+      if (factors.conv_bias) {
+        const at::Tensor one = direction.recurrence->Apply(
+            Product(ratio, bias).contiguous(), form.include_skip);
+        of_bias = Sum(of_bias, Turned(direction, one));
+      } else {
+        u = u - bias;
+      }
+    }
+    const at::Tensor one =
+        direction.recurrence->Apply(Product(ratio, u), form.include_skip);
+    mapped = Sum(mapped, Turned(direction, one));
+  }
+
+  const at::Tensor norm = factors.norm ? trace_.norm : at::Tensor();
+  const at::Tensor gate = factors.gate ? trace_.gate : at::Tensor();
+  at::Tensor added;
+  if (factors.added) {
+    added = trace_.direct;
+    if (factors.norm && trace_.norm_bias.defined()) {
+      added = Sum(trace_.norm_bias.expand_as(trace_.x), added);
+    }
+  }
+  const auto finish = [&](at::Tensor y) {
+    if (y.defined()) {
+      y = Product(norm, y);
+      if (factors.scale && trace_.scale != 1) y = y * trace_.scale;
+    }
+    return Product(gate, Sum(y, added));
+  };
+  if (of_bias.defined() || added.defined()) {
+    map.bias = finish(of_bias);
+  } else {
+    map.bias = at::zeros_like(trace_.output, at::MemoryFormat::Contiguous);
+  }
+  const bool whole =
+      form.include_skip && (form.form == AttentionForm::kFull ||
+                            form.form == AttentionForm::kNoConv);
+  map.output = whole ? trace_.output : finish(mapped);
+  return map;
+}
+
+absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
+                                      AttentionSink& sink,
+                                      const CancelToken& cancel) const {
+  const Factors factors = FactorsOf(form.form);
+  at::Tensor row_scale = Product(factors.norm ? trace_.norm : at::Tensor(),
+                                 factors.gate ? trace_.gate : at::Tensor());
+  if (factors.scale && trace_.scale != 1) {
+    row_scale = row_scale.defined()
+                    ? row_scale * trace_.scale
+                    : at::full_like(trace_.x, trace_.scale,
+                                    at::MemoryFormat::Contiguous);
+  }
+  std::vector<FrozenFactors> around;
+  for (const DirectionTrace& direction : trace_.directions) {
+    FrozenFactors one;
+    if (factors.activation) one.source_scale = direction.ratio;
+    if (factors.conv) one.conv_weight = direction.conv_weight;
+    if (row_scale.defined()) one.row_scale = Turned(direction, row_scale);
+    around.push_back(std::move(one));
+  }
+
+  const int64_t length = num_positions();
+  const SlabShape shape =
+      ChooseSlab(num_channels(), rows.size(), length,
+                 trace_.x.element_size(), trace_.x.is_cpu());
+  const auto make_buffer = [&] {
+    return at::empty({shape.channels * shape.rows * length},
+                     trace_.x.options());
+  };
+  at::Tensor buffer = make_buffer();
+  at::Tensor other = trace_.directions.size() > 1 ? make_buffer() : buffer;
+  // Rows outside, so that a head's rows are made once for all its channels.
+  for (int64_t row = rows.begin; row < rows.end; row += shape.rows) {
+    const int64_t count = std::min(shape.rows, rows.end - row);
+    for (int64_t channel = 0; channel < num_channels();
+         channel += shape.channels) {
+      LIMPID_RETURN_IF_ERROR(cancel.Check());
+      const int64_t channels =
+          std::min(shape.channels, num_channels() - channel);
+      AttentionSlab slab;
+      slab.channel_begin = channel;
+      slab.row_begin = row;
+      for (size_t i = 0; i < trace_.directions.size(); ++i) {
+        const DirectionTrace& direction = trace_.directions[i];
+        at::Tensor entries =
+            (i == 0 ? buffer : other)
+                .narrow(0, 0, channels * count * length)
+                .view({channels, count, length});
+        const int64_t first =
+            direction.reversed ? length - row - count : row;
+        direction.recurrence->Entries(around[i], form.include_skip, channel,
+                                      first, entries);
+        if (direction.reversed) entries = entries.flip({1, 2});
+        slab.values = i == 0 ? entries : slab.values.add_(entries);
+      }
+      LIMPID_RETURN_IF_ERROR(sink.OnSlab(slab));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace limpid

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The implicit attention of every block that is made of the factors of the
+// unified form (arXiv:2405.16504; the left-most one acts last):
+//   alpha = Gamma W kappa sum_b [ (R_b + skip_b I) Sigma_b M_b ]
+// Gamma the gate, W the frozen normaliser, kappa a constant, and per direction b
+// the recurrence R, its skip, the ratio Sigma of the activation to its argument,
+// and the convolution M. Which of them exist depends on the architecture; one
+// that does not is the identity.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "server/models/architecture.h"
+#include "server/models/frozen_operators.h"
+
+namespace limpid {
+
+// One direction of a block. A reversed one has all its tensors in its own time:
+// its position 0 is the last of the sequence.
+struct DirectionTrace {
+  std::unique_ptr<const FrozenOperator> recurrence;
+  at::Tensor conv_weight;  // [D, K] or undefined: no convolution
+  at::Tensor conv_bias;    // [D] or undefined
+  at::Tensor conv;         // [L, D]: what leaves the convolution, with bias
+  at::Tensor ratio;        // [L, D]: Sigma; undefined: no activation
+  bool reversed = false;
+};
+
+// Everything of one forward pass of one sequence that the block's matrix is
+// made of. [L, D] each, undefined where the block has none.
+struct BlockTrace {
+  std::vector<DirectionTrace> directions;  // one or two
+  // What the whole block maps.
+  at::Tensor x;
+  // What the recurrence alone maps where that is not made of x by convolution
+  // and activation: RWKV-5 to 7, whose x is centred for the normaliser.
+  at::Tensor uncentred;
+  double scale = 1;  // kappa
+  at::Tensor norm;       // W
+  at::Tensor norm_bias;  // [D]: what the normaliser adds
+  at::Tensor direct;     // what goes past recurrence and normaliser
+  at::Tensor gate;       // Gamma
+  at::Tensor output;     // what enters the output projection
+  at::Tensor output_norms;  // [D]: column norms of the output projection
+};
+
+// Forms and what they map (h = activation of conv, u = uncentred or h):
+//   full           alpha x + beta = output
+//   state          R u = the recurrence's output
+//   no-conv        Gamma W (R + skip I) Sigma conv = output
+//   no-gate        W (R + skip I) Sigma M x + bias = output before the gate
+//   no-activation  Gamma W (R + skip I) M x + bias = the block with the
+//                  activation left out and everything else frozen
+//   no-norm        Gamma (R + skip I) Sigma M x + bias, or u for x: the block
+//                  with the normaliser left out and everything else frozen
+//   upstream       Gamma W sum_b R_b Sigma_b M_b x: the block without skip,
+//                  biases and kappa
+// With include_skip changed from its default, output changes accordingly.
+// Blocks of two directions have neither state nor no-conv: nothing that both
+// map is in between.
+class FactoredAttention final : public BlockAttention {
+ public:
+  explicit FactoredAttention(BlockTrace trace) : trace_(std::move(trace)) {}
+
+  int64_t num_positions() const override { return trace_.x.size(0); }
+  int64_t num_channels() const override { return trace_.x.size(1); }
+  BlockMap Map(const MatrixForm& form) const override;
+  at::Tensor OutputNorms() const override { return trace_.output_norms; }
+  absl::Status Visit(const MatrixForm& form, RowRange rows,
+                     AttentionSink& sink,
+                     const CancelToken& cancel) const override;
+
+ private:
+  const BlockTrace trace_;
+};
+
+}  // namespace limpid

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/frozen_operators.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+namespace limpid {
+namespace {
+
+class S6Operator final : public FrozenOperator {
+ public:
+  explicit S6Operator(FrozenSsm ssm) : ssm_(std::move(ssm)) {}
+
+  at::Tensor Apply(const at::Tensor& u, bool include_skip) const override {
+    return SelectiveScan(Ssm(include_skip), u);
+  }
+  void Entries(const FrozenFactors& factors, bool include_skip,
+               int64_t channel_begin, int64_t row_begin,
+               at::Tensor& out) const override {
+    SsmAttention(Ssm(include_skip), factors, channel_begin, row_begin, out);
+  }
+
+ private:
+  FrozenSsm Ssm(bool include_skip) const {
+    FrozenSsm ssm = ssm_;
+    if (!include_skip) ssm.skip = at::Tensor();
+    return ssm;
+  }
+
+  const FrozenSsm ssm_;
+};
+
+// Operators whose channels share the matrices of heads. A head's matrix is
+// made once for all slabs of the same rows that need it.
+class HeadOperator : public FrozenOperator {
+ public:
+  HeadOperator(int64_t channels_per_head, at::Tensor skip)
+      : channels_per_head_(channels_per_head), skip_(std::move(skip)) {}
+
+  void Entries(const FrozenFactors& factors, bool include_skip,
+               int64_t channel_begin, int64_t row_begin,
+               at::Tensor& out) const override {
+    const int64_t first = channel_begin / channels_per_head_;
+    const int64_t last =
+        (channel_begin + out.size(0) - 1) / channels_per_head_;
+    if (!heads_.defined() || row_begin != row_begin_ ||
+        out.size(1) != heads_.size(1) || first < head_begin_ ||
+        last >= head_begin_ + heads_.size(0)) {
+      heads_ = Heads(first, last - first + 1, row_begin, out);
+      head_begin_ = first;
+      row_begin_ = row_begin;
+    }
+    ExpandHeads(heads_, head_begin_, channels_per_head_,
+                include_skip ? skip_ : at::Tensor(), factors, channel_begin,
+                row_begin, out);
+  }
+
+ protected:
+  // [count, rows, L] with rows and L as in `out`.
+  virtual at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
+                           const at::Tensor& out) const = 0;
+
+  const int64_t channels_per_head_;
+  const at::Tensor skip_;  // [D] or undefined
+
+ private:
+  mutable at::Tensor heads_;
+  mutable int64_t head_begin_ = 0;
+  mutable int64_t row_begin_ = 0;
+};
+
+class RecurrenceOperator final : public HeadOperator {
+ public:
+  RecurrenceOperator(FrozenRecurrence recurrence, int64_t channels_per_head,
+                     at::Tensor skip)
+      : HeadOperator(channels_per_head, std::move(skip)),
+        recurrence_(std::move(recurrence)) {}
+
+  at::Tensor Apply(const at::Tensor& u, bool include_skip) const override {
+    const at::Tensor mapped =
+        StateScan(recurrence_,
+                  u.reshape({1, u.size(0), -1, channels_per_head_}))
+            .view(u.sizes());
+    return include_skip && skip_.defined() ? mapped + skip_ * u : mapped;
+  }
+
+ private:
+  at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
+                   const at::Tensor& out) const override {
+    at::Tensor heads =
+        at::empty({count, out.size(1), out.size(2)}, out.options());
+    StateAttention(recurrence_, begin, row_begin, heads);
+    return heads;
+  }
+
+  const FrozenRecurrence recurrence_;
+};
+
+class SoftmaxOperator final : public HeadOperator {
+ public:
+  SoftmaxOperator(at::Tensor probabilities, int64_t channels_per_head)
+      : HeadOperator(channels_per_head, at::Tensor()),
+        probabilities_(std::move(probabilities)) {}
+
+  at::Tensor Apply(const at::Tensor& u, bool) const override {
+    const int64_t length = u.size(0);
+    return at::bmm(probabilities_,
+                   u.reshape({length, -1, channels_per_head_}).transpose(0, 1))
+        .transpose(0, 1)
+        .reshape({length, -1});
+  }
+
+ private:
+  at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
+                   const at::Tensor& out) const override {
+    return probabilities_.narrow(0, begin, count)
+        .narrow(1, row_begin, out.size(1))
+        .contiguous();
+  }
+
+  const at::Tensor probabilities_;  // [H, L, L]
+};
+
+}  // namespace
+
+std::unique_ptr<const FrozenOperator> MakeS6Operator(FrozenSsm ssm) {
+  return std::make_unique<S6Operator>(std::move(ssm));
+}
+
+std::unique_ptr<const FrozenOperator> MakeRecurrenceOperator(
+    FrozenRecurrence recurrence, int64_t channels_per_head, at::Tensor skip) {
+  return std::make_unique<RecurrenceOperator>(
+      std::move(recurrence), channels_per_head, std::move(skip));
+}
+
+std::unique_ptr<const FrozenOperator> MakeSoftmaxOperator(
+    at::Tensor probabilities, int64_t channels_per_head) {
+  return std::make_unique<SoftmaxOperator>(std::move(probabilities),
+                                           channels_per_head);
+}
+
+}  // namespace limpid

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What moves information between positions in a block, frozen at one input of
+// one sequence: per channel c a matrix R_c [L, L], and a skip connection. Each
+// kind applies it without ever making the matrix, and makes entries of it.
+//
+// Used by one thread: entries of heads are remembered between calls.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "server/models/kernel_ops.h"
+
+namespace limpid {
+
+class FrozenOperator {
+ public:
+  virtual ~FrozenOperator() = default;
+  // (R_c + skip_c I) u_c for u [L, D].
+  virtual at::Tensor Apply(const at::Tensor& u, bool include_skip) const = 0;
+  // diag(row_scale) (R_c + skip_c I) diag(source_scale) M_c, for the channels
+  // from channel_begin on and the rows from row_begin on that `out` [channels,
+  // rows, L] has room for.
+  virtual void Entries(const FrozenFactors& factors, bool include_skip,
+                       int64_t channel_begin, int64_t row_begin,
+                       at::Tensor& out) const = 0;
+};
+
+// The S6 recurrence of Mamba-1.
+std::unique_ptr<const FrozenOperator> MakeS6Operator(FrozenSsm ssm);
+
+// A recurrence with a matrix state per head (B = 1), whose matrix all channels
+// of a head share. `skip` [D] or undefined.
+std::unique_ptr<const FrozenOperator> MakeRecurrenceOperator(
+    FrozenRecurrence recurrence, int64_t channels_per_head, at::Tensor skip);
+
+// Softmax attention: probabilities [H, L, L].
+std::unique_ptr<const FrozenOperator> MakeSoftmaxOperator(
+    at::Tensor probabilities, int64_t channels_per_head);
+
+}  // namespace limpid

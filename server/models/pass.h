@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One run through a network's layers: how it is differentiated, who looks at
+// the blocks on the way, and what layers leave for later ones.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <vector>
+
+#include "server/models/architecture.h"
+
+namespace limpid {
+
+// The factors of one run in the order in which they were asked for, so that
+// another run can take them instead of its own.
+struct FactorTape {
+  std::vector<at::Tensor> factors;
+  bool replay = false;
+  size_t next = 0;
+};
+
+// Used by one thread, for one run.
+class Pass {
+ public:
+  // What is given must outlive the pass; `visitor` may be empty and `tape`
+  // null.
+  Pass(Differentiation differentiation, const LayerVisitor& visitor,
+       const CancelToken& cancel, FactorTape* tape = nullptr)
+      : frozen_(differentiation == Differentiation::kFrozen),
+        visitor_(visitor),
+        cancel_(cancel),
+        tape_(tape) {}
+
+  // A number that depends on the data and that the implicit attention treats
+  // as a constant: a gate, a step, a normaliser. In a frozen pass no gradient
+  // flows through it. Layers ask for the same factors in the same order in
+  // every run.
+  at::Tensor Factor(const at::Tensor& tensor) const {
+    if (tape_ != nullptr) {
+      if (tape_->replay) return tape_->factors.at(tape_->next++);
+      tape_->factors.push_back(tensor);
+    }
+    return frozen_ ? tensor.detach() : tensor;
+  }
+
+  // Whether attention is looked at, so that it pays to make it.
+  bool visits() const { return visitor_ && status_.ok(); }
+  // Shows the attention of one sequence of the current layer. What the visitor
+  // answers ends the run after this layer.
+  void Visit(int64_t sequence, const BlockAttention& attention) {
+    if (visits()) status_ = visitor_(layer_, sequence, attention);
+  }
+
+  // To be called before each layer: whether to go on.
+  absl::Status BeginLayer(int64_t layer) {
+    layer_ = layer;
+    return status_.ok() ? cancel_.Check() : status_;
+  }
+  absl::Status status() const { return status_; }
+  int64_t layer() const { return layer_; }
+
+  // RWKV-7: values of the first layer, [B, L, D], which later ones mix in.
+  at::Tensor first_values;
+
+ private:
+  const bool frozen_;
+  const LayerVisitor& visitor_;
+  const CancelToken& cancel_;
+  FactorTape* const tape_;
+  int64_t layer_ = 0;
+  absl::Status status_;
+};
+
+}  // namespace limpid

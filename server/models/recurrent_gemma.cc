@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/recurrent_gemma.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/models/factored_attention.h"
+#include "server/models/kernel_ops.h"
+#include "server/models/layers.h"
+#include "server/models/residual_network.h"
+#include "server/models/weights.h"
+
+namespace limpid::architectures::recurrent_gemma {
+namespace {
+
+struct Config {
+  int64_t vocabulary = 0;   // V
+  int64_t hidden = 0;       // E
+  int64_t inner = 0;        // W: channels of recurrent layers
+  int64_t mlp = 0;          // F
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;    // H: of attention, and blocks of the gates
+  int64_t num_kv_heads = 0;
+  int64_t head_size = 0;
+  int64_t window = 0;
+  int64_t conv_width = 0;   // K
+  int64_t rotary_size = 0;  // dimensions of a head that are rotated
+  double rotary_base = 0;
+  double epsilon = 0;
+  double soft_cap = 0;
+  bool attention_bias = false;
+  bool tied_head = true;
+  std::vector<bool> is_attention;  // of each layer
+};
+
+// exp(-8 gate softplus(parameter)): the recurrence's decay.
+constexpr double kDecayScale = 8;
+
+absl::StatusOr<Config> ReadConfig(HfConfig& file) {
+  constexpr int64_t kMaxSize = int64_t{1} << 24;
+  Config config;
+  config.vocabulary = file.RequiredInt("vocab_size", 1, kMaxSize);
+  config.hidden = file.RequiredInt("hidden_size", 1, kMaxSize);
+  config.num_layers = file.RequiredInt("num_hidden_layers", 1, 4096);
+  config.num_heads = file.RequiredInt("num_attention_heads", 1, 4096);
+  config.num_kv_heads =
+      file.Int("num_key_value_heads", config.num_heads, 1, 4096);
+  config.head_size =
+      file.Int("head_dim", config.hidden / std::max<int64_t>(
+                                               1, config.num_heads),
+               1, kMaxSize);
+  config.inner = file.Int("lru_width", config.hidden, 1, kMaxSize);
+  const int64_t twice = file.RequiredInt("intermediate_size", 2, kMaxSize);
+  config.mlp = twice / 2;
+  if (twice % 2 != 0) file.AddError("intermediate_size", "must be even");
+  config.window = file.Int("attention_window_size", 2048, 0, kMaxSize);
+  config.conv_width =
+      file.Int("conv1d_width", 4, 1, kernels::kMaxConvWidth);
+  config.epsilon = file.Double("rms_norm_eps", 1e-6);
+  config.soft_cap = file.Double("logits_soft_cap", 30);
+  if (!(config.soft_cap > 0)) {
+    file.AddError("logits_soft_cap", "must be above 0");
+  }
+  config.attention_bias = file.Bool("attention_bias", false);
+  config.tied_head = file.Bool("tie_word_embeddings", true);
+  const std::string activation =
+      file.String("hidden_activation", "gelu_pytorch_tanh");
+  if (activation != "gelu_pytorch_tanh") {
+    file.AddError("hidden_activation", "must be \"gelu_pytorch_tanh\"");
+  }
+  // Newer files hold the rotary fields in an object of their own.
+  HfConfig rotary = file.Object("rope_parameters");
+  config.rotary_base =
+      rotary.Double("rope_theta", file.Double("rope_theta", 10000));
+  const double rotated = rotary.Double(
+      "partial_rotary_factor", file.Double("partial_rotary_factor", 0.5));
+  if (!(rotated >= 0 && rotated <= 1)) {
+    file.AddError("partial_rotary_factor", "must be from 0 to 1");
+  }
+  config.rotary_size =
+      static_cast<int64_t>(rotated * static_cast<double>(config.head_size));
+  if (config.rotary_size % 2 != 0) {
+    file.AddError("partial_rotary_factor",
+                  "must rotate an even number of dimensions");
+  }
+  if (config.num_heads % config.num_kv_heads != 0) {
+    file.AddError("num_key_value_heads", "must divide num_attention_heads");
+  }
+  if (config.inner % config.num_heads != 0) {
+    file.AddError("lru_width", "must be a multiple of num_attention_heads");
+  }
+  const char* types_field =
+      file.Has("block_types") ? "block_types" : "_block_types";
+  std::vector<std::string> types = file.Strings(types_field);
+  if (types.empty()) types = {"recurrent", "recurrent", "attention"};
+  for (const std::string& type : types) {
+    if (type != "recurrent" && type != "attention") {
+      file.AddError(types_field, "must hold \"recurrent\" or \"attention\"");
+      break;
+    }
+  }
+  LIMPID_RETURN_IF_ERROR(rotary.status());
+  LIMPID_RETURN_IF_ERROR(file.status());
+  for (int64_t index = 0; index < config.num_layers; ++index) {
+    config.is_attention.push_back(types[index % types.size()] == "attention");
+  }
+  return config;
+}
+
+// Weight [out, in] and bias [out] of a projection; the bias may be undefined.
+struct Linear {
+  at::Tensor weight, bias;
+
+  at::Tensor operator()(const at::Tensor& x) const {
+    return Project(x, weight, bias);
+  }
+};
+
+Linear TakeLinear(WeightReader& reader, const std::string& name, int64_t in,
+                  int64_t out, bool bias = true) {
+  return {reader.Take({name + ".weight"}, {out, in}),
+          reader.TakeIf(bias, {name + ".bias"}, {out})};
+}
+
+// The half of a layer that follows the temporal block: a gated MLP.
+struct Mlp {
+  at::Tensor norm;  // [E], one added
+  Linear gate, up, down;
+
+  at::Tensor Run(const at::Tensor& stream, double epsilon,
+                 const Pass& pass) const {
+    const at::Tensor m = RmsNorm(stream, norm, epsilon, pass);
+    return stream +
+           down(pass.Factor(at::gelu(gate(m), "tanh")) * up(m));
+  }
+};
+
+// What both kinds of layers have.
+class GemmaLayer : public Layer {
+ public:
+  GemmaLayer(const Config& config, at::Tensor norm, Mlp mlp,
+             at::Tensor output_norms)
+      : config_(config),
+        norm_(std::move(norm)),
+        mlp_(std::move(mlp)),
+        output_norms_(std::move(output_norms)) {}
+
+ protected:
+  // Of everything but the temporal block.
+  LayerCost CommonCost(int64_t length) const {
+    const int64_t hidden = config_.hidden, mlp = config_.mlp;
+    LayerCost cost;
+    cost.forward = length * (5 * hidden + 5 * mlp);
+    cost.gradient = length * (10 * hidden + 6 * mlp);
+    cost.backward = length * (8 * hidden + 6 * mlp);
+    cost.flops = length * (6.0 * hidden * mlp + 20.0 * (hidden + mlp));
+    return cost;
+  }
+
+  const Config config_;
+  const at::Tensor norm_;  // [E], one added
+  const Mlp mlp_;
+  const at::Tensor output_norms_;
+};
+
+struct RecurrentWeights {
+  Linear x, y, out;
+  at::Tensor conv_weight, conv_bias;      // [W, K], [W]
+  at::Tensor decay;                       // [W]: softplus of the parameter
+  at::Tensor input_weight, input_bias;    // [H, W/H, W/H], [H, W/H]
+  at::Tensor decay_weight, decay_bias;
+};
+
+class RecurrentLayer final : public GemmaLayer {
+ public:
+  RecurrentLayer(const Config& config, at::Tensor norm, Mlp mlp,
+                 at::Tensor output_norms, RecurrentWeights weights)
+      : GemmaLayer(config, std::move(norm), std::move(mlp),
+                   std::move(output_norms)),
+        weights_(std::move(weights)) {}
+
+  at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
+  int64_t num_channels() const override { return config_.inner; }
+  LayerCost Cost(int64_t length) const override {
+    const int64_t inner = config_.inner;
+    LayerCost cost = CommonCost(length);
+    cost.forward += length * 14 * inner;
+    cost.gradient += length * (20 + config_.conv_width) * inner;
+    cost.backward += length * 20 * inner;
+    cost.map = 8 * inner * length;
+    cost.flops += length * (6.0 * inner * config_.hidden +
+                            4.0 * inner * inner / config_.num_heads +
+                            60.0 * inner);
+    cost.entry_flops = 2.0 * config_.conv_width + 4;
+    return cost;
+  }
+
+ private:
+  // sigmoid of a block-diagonal projection.
+  at::Tensor Gate(const at::Tensor& conv, const at::Tensor& weight,
+                  const at::Tensor& bias) const {
+    const at::Tensor blocks =
+        conv.view({conv.size(0), conv.size(1), config_.num_heads, -1});
+    return at::sigmoid(at::einsum("blhi,hij->blhj", {blocks, weight}) + bias)
+        .reshape(conv.sizes());
+  }
+
+  const RecurrentWeights weights_;
+};
+
+at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
+  const RecurrentWeights& w = weights_;
+  const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
+  const at::Tensor gate = pass.Factor(at::gelu(w.y(n), "tanh"));
+  const at::Tensor x = w.x(n);
+  const at::Tensor conv = Convolve(x, w.conv_weight, w.conv_bias);
+  const at::Tensor log_decay =
+      Gate(conv, w.decay_weight, w.decay_bias) * (-kDecayScale * w.decay);
+  // sqrt(1 - decay^2), without cancellation where the decay is nearly one. A
+  // document begins at position 0: its input is not scaled.
+  const int64_t length = stream.size(1);
+  const at::Tensor scale =
+      at::cat({at::ones_like(log_decay.narrow(1, 0, 1)),
+               at::sqrt(-at::expm1(2 * log_decay.narrow(1, 1, length - 1)))},
+              1);
+  FrozenRecurrence recurrence;
+  recurrence.key =
+      pass.Factor(scale * Gate(conv, w.input_weight, w.input_bias))
+          .unsqueeze(-1);
+  recurrence.decay = pass.Factor(at::exp(log_decay)).unsqueeze(-1);
+  recurrence.query =
+      at::ones({1}, conv.options()).expand(recurrence.key.sizes());
+  const at::Tensor output =
+      StateScan(recurrence, conv.unsqueeze(-1)).squeeze(-1) * gate;
+  for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
+    DirectionTrace direction;
+    direction.recurrence =
+        MakeRecurrenceOperator(recurrence.Sequence(i), 1, at::Tensor());
+    direction.conv_weight = w.conv_weight;
+    direction.conv_bias = w.conv_bias;
+    direction.conv = conv[i];
+    BlockTrace trace;
+    trace.directions.push_back(std::move(direction));
+    trace.x = x[i];
+    trace.gate = gate[i];
+    trace.output = output[i];
+    trace.output_norms = output_norms_;
+    pass.Visit(i, FactoredAttention(std::move(trace)));
+  }
+  return mlp_.Run(stream + w.out(output), config_.epsilon, pass);
+}
+
+struct AttentionWeights {
+  Linear q, k, v, out;
+};
+
+class AttentionLayer final : public GemmaLayer {
+ public:
+  AttentionLayer(const Config& config, at::Tensor norm, Mlp mlp,
+                 at::Tensor output_norms, AttentionWeights weights)
+      : GemmaLayer(config, std::move(norm), std::move(mlp),
+                   std::move(output_norms)),
+        weights_(std::move(weights)) {}
+
+  at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
+  int64_t num_channels() const override {
+    return config_.num_heads * config_.head_size;
+  }
+  int64_t channels_per_head() const override { return config_.head_size; }
+  LayerCost Cost(int64_t length) const override {
+    const int64_t inner = num_channels();
+    const int64_t matrices = config_.num_heads * length * length;
+    LayerCost cost = CommonCost(length);
+    cost.forward += length * 10 * inner + 4 * matrices + 6 * length * length;
+    cost.gradient += length * 10 * inner + 3 * matrices + length * length;
+    cost.backward += length * 10 * inner + 3 * matrices;
+    cost.map = 8 * inner * length;
+    cost.flops += length * (8.0 * inner * config_.hidden) +
+                  4.0 * matrices * config_.head_size;
+    cost.entry_flops = 1;
+    return cost;
+  }
+
+ private:
+  // Rotates the first dimensions of heads [B, H, L, n] by their position.
+  at::Tensor Rotate(const at::Tensor& heads) const;
+  // Minus infinity where a position may not look, [L, L].
+  at::Tensor Mask(int64_t length, const at::TensorOptions& options) const {
+    const at::Tensor at_position =
+        at::arange(length, options.dtype(at::kLong));
+    const at::Tensor distance =
+        at_position.unsqueeze(1) - at_position.unsqueeze(0);
+    return at::zeros({length, length}, options)
+        .masked_fill_(
+            distance.lt(0).logical_or_(distance.gt(config_.window)),
+            -std::numeric_limits<double>::infinity());
+  }
+
+  const AttentionWeights weights_;
+};
+
+at::Tensor AttentionLayer::Rotate(const at::Tensor& heads) const {
+  const int64_t half = config_.rotary_size / 2;
+  if (half == 0) return heads;
+  // Angles in double precision: positions are large, digits few.
+  const auto exact = heads.options().dtype(at::kDouble);
+  const at::Tensor angles =
+      at::arange(heads.size(2), exact).unsqueeze(1) *
+      at::pow(config_.rotary_base,
+              at::arange(half, exact) * (-2.0 / config_.rotary_size));
+  const at::Tensor cosine = angles.cos().to(heads.scalar_type());
+  const at::Tensor sine = angles.sin().to(heads.scalar_type());
+  const at::Tensor a = heads.narrow(-1, 0, half);
+  const at::Tensor b = heads.narrow(-1, half, half);
+  return at::cat({a * cosine - b * sine, b * cosine + a * sine,
+                  heads.narrow(-1, 2 * half, heads.size(-1) - 2 * half)},
+                 -1);
+}
+
+at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
+  const int64_t batch = stream.size(0), length = stream.size(1);
+  const int64_t size = config_.head_size;
+  const int64_t shared = config_.num_heads / config_.num_kv_heads;
+  const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
+  const auto heads = [&](const Linear& linear) {
+    return linear(n).view({batch, length, -1, size}).transpose(1, 2);
+  };
+  const at::Tensor q = Rotate(heads(weights_.q));
+  const at::Tensor k =
+      Rotate(heads(weights_.k)).repeat_interleave(shared, 1);
+  const at::Tensor v = heads(weights_.v).repeat_interleave(shared, 1);
+  const at::Tensor probabilities = pass.Factor(
+      at::softmax(at::matmul(q, k.transpose(-1, -2)) /
+                          std::sqrt(static_cast<double>(size)) +
+                      Mask(length, stream.options().requires_grad(false)),
+                  -1));
+  const auto columns = [&](const at::Tensor& tensor) {
+    return tensor.transpose(1, 2).reshape({batch, length, -1});
+  };
+  const at::Tensor output = columns(at::matmul(probabilities, v));
+  if (pass.visits()) {
+    const at::Tensor value = columns(v);
+    for (int64_t i = 0; pass.visits() && i < batch; ++i) {
+      DirectionTrace direction;
+      direction.recurrence = MakeSoftmaxOperator(probabilities[i], size);
+      BlockTrace trace;
+      trace.directions.push_back(std::move(direction));
+      trace.x = value[i];
+      trace.output = output[i];
+      trace.output_norms = output_norms_;
+      pass.Visit(i, FactoredAttention(std::move(trace)));
+    }
+  }
+  return mlp_.Run(stream + weights_.out(output), config_.epsilon, pass);
+}
+
+RecurrentWeights TakeRecurrent(const Config& config, const std::string& block,
+                               WeightReader& reader) {
+  const int64_t hidden = config.hidden, inner = config.inner;
+  const int64_t heads = config.num_heads, size = inner / heads;
+  RecurrentWeights w;
+  w.x = TakeLinear(reader, block + "linear_x", hidden, inner);
+  w.y = TakeLinear(reader, block + "linear_y", hidden, inner);
+  w.out = TakeLinear(reader, block + "linear_out", inner, hidden);
+  w.conv_weight = reader.Take({block + "conv_1d.weight"},
+                              {inner, 1, config.conv_width});
+  w.conv_bias = reader.Take({block + "conv_1d.bias"}, {inner});
+  w.decay = reader.Take({block + "rg_lru.recurrent_param"}, {inner});
+  const auto gate = [&](const char* name, const std::vector<int64_t>& shape) {
+    return reader.Take({absl::StrCat(block, "rg_lru.", name)}, shape);
+  };
+  w.input_weight = gate("input_gate_weight", {heads, size, size});
+  w.input_bias = gate("input_gate_bias", {heads, size});
+  w.decay_weight = gate("recurrent_gate_weight", {heads, size, size});
+  w.decay_bias = gate("recurrent_gate_bias", {heads, size});
+  return w;
+}
+
+AttentionWeights TakeAttention(const Config& config, const std::string& block,
+                               WeightReader& reader) {
+  const int64_t hidden = config.hidden;
+  const int64_t width = config.num_heads * config.head_size;
+  const int64_t kv = config.num_kv_heads * config.head_size;
+  const bool bias = config.attention_bias;
+  return {TakeLinear(reader, block + "q_proj", hidden, width, bias),
+          TakeLinear(reader, block + "k_proj", hidden, kv, bias),
+          TakeLinear(reader, block + "v_proj", hidden, kv, bias),
+          TakeLinear(reader, block + "o_proj", width, hidden)};
+}
+
+absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
+                                                     WeightReader& reader) {
+  LIMPID_ASSIGN_OR_RETURN(const Config config, ReadConfig(file));
+  const int64_t hidden = config.hidden;
+  // Gemma's norms store the difference of their weight from one.
+  const auto take_norm = [&](const std::string& name) {
+    const at::Tensor stored = reader.Take({name + ".weight"}, {hidden});
+    return stored.defined() ? stored + 1 : stored;
+  };
+  const at::Tensor embeddings = reader.Take({"model.embed_tokens.weight"},
+                                            {config.vocabulary, hidden});
+  const at::Tensor head =
+      config.tied_head
+          ? embeddings
+          : reader.Take({"lm_head.weight"}, {config.vocabulary, hidden});
+  const at::Tensor final_norm = take_norm("model.final_norm");
+  ResidualParts parts;
+  std::vector<std::function<std::unique_ptr<const Layer>()>> makers;
+  for (int64_t index = 0; index < config.num_layers; ++index) {
+    const std::string at_layer = absl::StrCat("model.layers.", index, ".");
+    const std::string block = at_layer + "temporal_block.";
+    const std::string mlp_block = at_layer + "mlp_block.";
+    const at::Tensor norm = take_norm(at_layer + "temporal_pre_norm");
+    Mlp mlp;
+    mlp.norm = take_norm(at_layer + "channel_pre_norm");
+    mlp.gate = TakeLinear(reader, mlp_block + "gate_proj", hidden, config.mlp);
+    mlp.up = TakeLinear(reader, mlp_block + "up_proj", hidden, config.mlp);
+    mlp.down = TakeLinear(reader, mlp_block + "down_proj", config.mlp, hidden);
+    if (config.is_attention[index]) {
+      const AttentionWeights w = TakeAttention(config, block, reader);
+      makers.push_back([=, &reader, &config]() -> std::unique_ptr<const Layer> {
+        return std::make_unique<AttentionLayer>(
+            config, norm, mlp, reader.Keep(ColumnNorms(w.out.weight)), w);
+      });
+    } else {
+      RecurrentWeights w = TakeRecurrent(config, block, reader);
+      makers.push_back(
+          [=, &reader, &config]() mutable -> std::unique_ptr<const Layer> {
+            w.conv_weight = w.conv_weight.squeeze(1).contiguous();
+            w.decay = at::softplus(w.decay);
+            return std::make_unique<RecurrentLayer>(
+                config, norm, mlp, reader.Keep(ColumnNorms(w.out.weight)), w);
+          });
+    }
+  }
+  LIMPID_RETURN_IF_ERROR(reader.status());
+  for (const auto& make : makers) parts.layers.push_back(make());
+
+  parts.info.architecture = "recurrent_gemma";
+  parts.info.hidden_size = hidden;
+  parts.info.state_size = 1;
+  parts.info.vocabulary_size = config.vocabulary;
+  parts.info.resident_bytes = reader.kept_bytes();
+  parts.info.forms = {AttentionForm::kFull, AttentionForm::kState,
+                      AttentionForm::kNoConv, AttentionForm::kNoGate,
+                      AttentionForm::kUpstream};
+  parts.options = reader.options();
+  // The published models round the scale to bfloat16.
+  const double scale = at::scalar_tensor(std::sqrt(static_cast<double>(hidden)))
+                           .to(at::kBFloat16)
+                           .to(at::kDouble)
+                           .item()
+                           .toDouble();
+  parts.mean_embedding = embeddings.mean(0) * scale;
+  parts.embed = [lookup = TokenEmbedding(embeddings),
+                 scale](const NetworkInput& input) {
+    return lookup(input) * scale;
+  };
+  parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,
+                                             const Pass& pass) {
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+  };
+  parts.soft_cap = config.soft_cap;
+  return MakeResidualNetwork(std::move(parts));
+}
+
+}  // namespace
+
+ArchitectureSpec Spec() {
+  ArchitectureSpec spec;
+  spec.id = "recurrent_gemma";
+  spec.model_types = {"recurrent_gemma"};
+  spec.tiny_configs = {
+      R"({"model_type": "recurrent_gemma", "vocab_size": 11, "hidden_size": 8,
+          "intermediate_size": 12, "num_hidden_layers": 3,
+          "num_attention_heads": 2, "num_key_value_heads": 1,
+          "attention_window_size": 50})",
+      R"({"model_type": "recurrent_gemma", "vocab_size": 9, "hidden_size": 6,
+          "intermediate_size": 10, "num_hidden_layers": 2, "lru_width": 9,
+          "num_attention_heads": 3, "head_dim": 4, "attention_bias": true,
+          "attention_window_size": 3, "conv1d_width": 2,
+          "_block_types": ["attention", "recurrent"],
+          "rope_parameters": {"rope_theta": 100.0,
+                              "partial_rotary_factor": 1.0},
+          "tie_word_embeddings": false})"};
+  spec.build = Build;
+  return spec;
+}
+
+}  // namespace limpid::architectures::recurrent_gemma

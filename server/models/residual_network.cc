@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/models/residual_network.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "server/models/layers.h"
+#include "server/models/slabs.h"
+
+namespace limpid {
+namespace {
+
+class ResidualNetwork final : public Network {
+ public:
+  explicit ResidualNetwork(ResidualParts parts) : parts_(std::move(parts)) {
+    ModelInfo& info = parts_.info;
+    info.device = parts_.options.device.str();
+    info.num_layers = static_cast<int64_t>(parts_.layers.size());
+    for (const auto& layer : parts_.layers) {
+      info.layer_channels.push_back(layer->num_channels());
+      info.num_channels = std::max(info.num_channels, layer->num_channels());
+    }
+  }
+
+  const ModelInfo& info() const override { return parts_.info; }
+  at::Device device() const override { return parts_.options.device; }
+  at::ScalarType dtype() const override { return parts_.options.dtype; }
+
+  at::Tensor Embed(const NetworkInput& input) const override {
+    return parts_.embed(input);
+  }
+  at::Tensor MeanEmbedding() const override { return parts_.mean_embedding; }
+
+  absl::StatusOr<at::Tensor> Forward(const at::Tensor& embeddings,
+                                     const std::vector<int64_t>& positions,
+                                     const LayerVisitor& visitor,
+                                     const CancelToken& cancel) const override {
+    const c10::InferenceMode guard;
+    return Run(embeddings, positions, Differentiation::kNone, visitor, cancel);
+  }
+  absl::StatusOr<at::Tensor> ForwardDifferentiable(
+      const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      Differentiation differentiation,
+      const CancelToken& cancel) const override {
+    const c10::AutoGradMode guard(true);
+    return Run(embeddings, positions, differentiation, LayerVisitor(), cancel);
+  }
+  absl::StatusOr<at::Tensor> ForwardFrozen(
+      const at::Tensor& frozen_at, const at::Tensor& embeddings,
+      const std::vector<int64_t>& positions,
+      const CancelToken& cancel) const override {
+    const c10::InferenceMode guard;
+    FactorTape tape;
+    const auto run = [&](const at::Tensor& input) {
+      return Run(input, positions, Differentiation::kNone, LayerVisitor(),
+                 cancel, &tape);
+    };
+    LIMPID_RETURN_IF_ERROR(run(frozen_at).status());
+    tape.replay = true;
+    return run(embeddings);
+  }
+  at::Tensor Logits(const at::Tensor& scores) const override {
+    const double cap = parts_.soft_cap;
+    return cap > 0 ? at::tanh(scores / cap) * cap : scores;
+  }
+
+  int64_t ForwardBytes(int64_t batch, int64_t length) const override;
+  int64_t GradientBytes(int64_t batch, int64_t length) const override;
+  int64_t VisitBytes(int64_t length) const override;
+  double ForwardFlops(int64_t length) const override;
+  double AttentionFlops(int64_t length, int64_t rows) const override;
+
+ private:
+  absl::StatusOr<at::Tensor> Run(const at::Tensor& embeddings,
+                                 const std::vector<int64_t>& positions,
+                                 Differentiation differentiation,
+                                 const LayerVisitor& visitor,
+                                 const CancelToken& cancel,
+                                 FactorTape* tape = nullptr) const {
+    Pass pass(differentiation, visitor, cancel, tape);
+    at::Tensor stream =
+        parts_.enter ? parts_.enter(embeddings, pass) : embeddings;
+    for (size_t index = 0; index < parts_.layers.size(); ++index) {
+      LIMPID_RETURN_IF_ERROR(pass.BeginLayer(static_cast<int64_t>(index)));
+      stream = parts_.layers[index]->Run(stream, pass);
+    }
+    LIMPID_RETURN_IF_ERROR(pass.status());
+    return parts_.head(TakePositions(stream, positions), pass);
+  }
+  int64_t ElementBytes() const {
+    return static_cast<int64_t>(at::elementSize(parts_.options.dtype));
+  }
+  // Numbers of one position's stream and scores.
+  int64_t StreamFloats(int64_t length) const {
+    return length * parts_.info.hidden_size;
+  }
+
+  ResidualParts parts_;
+};
+
+int64_t ResidualNetwork::ForwardBytes(int64_t batch, int64_t length) const {
+  int64_t layer_floats = 0;
+  for (const auto& layer : parts_.layers) {
+    layer_floats = std::max(layer_floats, layer->Cost(length).forward);
+  }
+  // The embeddings, the stream before and after a layer, and the head.
+  return batch * ElementBytes() *
+         (3 * StreamFloats(length) + layer_floats +
+          3 * parts_.info.vocabulary_size + 4 * parts_.info.hidden_size);
+}
+
+int64_t ResidualNetwork::GradientBytes(int64_t batch, int64_t length) const {
+  int64_t kept = 0, working = 0;
+  for (const auto& layer : parts_.layers) {
+    const LayerCost cost = layer->Cost(length);
+    kept += cost.gradient + StreamFloats(length);
+    working = std::max(working, std::max(cost.backward, cost.forward));
+  }
+  return batch * ElementBytes() *
+         (kept + working + 8 * StreamFloats(length) +
+          6 * parts_.info.vocabulary_size + 8 * parts_.info.hidden_size);
+}
+
+int64_t ResidualNetwork::VisitBytes(int64_t length) const {
+  int64_t most = 0;
+  for (const auto& layer : parts_.layers) {
+    const SlabShape slab =
+        ChooseSlab(layer->num_channels(), length, length, ElementBytes(),
+                   parts_.options.device.is_cpu());
+    // Two slabs, if directions are added up, and the matrices of the heads
+    // that a slab's channels belong to.
+    const int64_t heads = slab.channels / layer->channels_per_head() + 2;
+    const int64_t entries =
+        (2 * slab.channels + heads) * slab.rows * length;
+    most = std::max(most, entries + layer->Cost(length).map);
+  }
+  return most * ElementBytes();
+}
+
+double ResidualNetwork::ForwardFlops(int64_t length) const {
+  double flops = 2.0 * parts_.info.hidden_size * parts_.info.vocabulary_size;
+  for (const auto& layer : parts_.layers) flops += layer->Cost(length).flops;
+  return flops;
+}
+
+double ResidualNetwork::AttentionFlops(int64_t length, int64_t rows) const {
+  // Entries on and below the diagonal of the last `rows` rows; all of them
+  // where matrices are full.
+  const double entries =
+      parts_.info.causal ? rows * (length - 0.5 * (rows - 1))
+                         : static_cast<double>(rows) * length;
+  double flops = 0;
+  for (const auto& layer : parts_.layers) {
+    flops += layer->num_channels() * entries * layer->Cost(length).entry_flops;
+  }
+  return flops / parts_.layers.size();
+}
+
+}  // namespace
+
+std::function<at::Tensor(const NetworkInput& input)> TokenEmbedding(
+    const at::Tensor& table) {
+  return [table](const NetworkInput& input) {
+    return at::embedding(table, input.token_ids.to(table.device()));
+  };
+}
+
+std::unique_ptr<const Network> MakeResidualNetwork(ResidualParts parts) {
+  return std::make_unique<ResidualNetwork>(std::move(parts));
+}
+
+}  // namespace limpid
