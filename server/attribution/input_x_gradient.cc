@@ -21,7 +21,7 @@ class InputXGradient final : public Attribution {
     LIMPID_ASSIGN_OR_RETURN(
         const TargetGradient at_input,
         GradientOfTarget(context_.network, context_.embeddings,
-                         context_.position, target, Differentiation::kFull,
+                         context_.readout, target, Differentiation::kFull,
                          cancel));
     LIMPID_RETURN_IF_ERROR(progress(1, 1));
     AttributionResult result;

@@ -65,7 +65,7 @@ class IntegratedGradients final : public Attribution {
           start + column(nodes.nodes).to(path.dtype()) * path;
       LIMPID_ASSIGN_OR_RETURN(
           const TargetGradient at_points,
-          GradientOfTarget(network, points, context_.position, target,
+          GradientOfTarget(network, points, context_.readout, target,
                            Differentiation::kFull, cancel));
       integral += (at_points.gradient * column(nodes.weights)).sum(0);
       LIMPID_RETURN_IF_ERROR(progress(step + count, steps));
@@ -75,7 +75,7 @@ class IntegratedGradients final : public Attribution {
     // input for callers who ask for it.
     LIMPID_ASSIGN_OR_RETURN(
         const TargetGradient ends,
-        GradientOfTarget(network, at::stack({start, input}), context_.position,
+        GradientOfTarget(network, at::stack({start, input}), context_.readout,
                          target, Differentiation::kFull, cancel));
     AttributionResult result;
     result.gradient = ends.gradient[1];

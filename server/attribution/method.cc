@@ -66,6 +66,7 @@ void CheckOptions(const MethodSpec& spec, const MethodOptions& options,
                                     : absl::StrCat(" takes only: ",
                                                    absl::StrJoin(taken, ", "))));
   }
+  const bool picture = info.modality == Modality::kImage;
   const int64_t last_token = info.vocabulary_size - 1;
   CheckRange("options.steps", options.steps, 8, 1024, violations);
   CheckRange("options.start_layer", options.start_layer, 0,
@@ -83,11 +84,17 @@ void CheckOptions(const MethodSpec& spec, const MethodOptions& options,
     if (options.baseline->kind == Baseline::Kind::kToken) {
       CheckRange("options.baseline.token_id", options.baseline->token_id, 0,
                  last_token, violations);
-    } else if (options.baseline->kind == Baseline::Kind::kBlur &&
-               info.modality != Modality::kImage) {
+    } else if (options.baseline->kind == Baseline::Kind::kBlur) {
       violations.Add("options.baseline.blur",
-                     "is for models that read pictures; this one takes zero, "
-                     "mean or token_id");
+                     picture ? "is not served yet; this model takes zero"
+                             : "is for models that read pictures; this one "
+                               "takes zero, mean or token_id");
+    }
+    if (picture && (options.baseline->kind == Baseline::Kind::kMean ||
+                    options.baseline->kind == Baseline::Kind::kToken)) {
+      violations.Add("options.baseline",
+                     "mean and token_id are for models that read text; this "
+                     "one takes zero");
     }
   }
 }

@@ -26,7 +26,10 @@ struct AttributionContext {
   const Network& network;
   // Input sequence e, [1, L, E].
   at::Tensor embeddings;
+  // Whose row of attention is explained, and where scores are read: the same
+  // but for pictures, whose scores are the class token's.
   int64_t position = 0;
+  int64_t readout = 0;
   // Options that were found valid for the method and the network.
   const MethodOptions& options;
   // Bytes that the method may hold at once.

@@ -34,6 +34,20 @@ void CheckIndices(const char* field, const std::vector<int64_t>& indices,
   }
 }
 
+// Every layer that is returned must have the channels: layers can differ.
+void CheckChannels(const AttentionRequest& attention, const ModelInfo& info,
+                   Violations& violations) {
+  int64_t fewest = info.num_channels;
+  for (int64_t layer = 0; layer < info.num_layers; ++layer) {
+    const auto& layers = attention.layers;
+    if (layers.empty() ||
+        std::find(layers.begin(), layers.end(), layer) != layers.end()) {
+      fewest = std::min(fewest, info.layer_channels[layer]);
+    }
+  }
+  CheckIndices("attention.channels", attention.channels, fewest, violations);
+}
+
 void CheckLength(const char* field, int64_t length, int64_t limit,
                  Violations& violations) {
   if (length > limit) {
@@ -42,86 +56,146 @@ void CheckLength(const char* field, int64_t length, int64_t limit,
   }
 }
 
-// Ids of the input, or violations.
-absl::StatusOr<std::vector<TokenSpan>> ReadInput(const Input& input,
-                                                 const Servable& model,
-                                                 int64_t max_tokens,
-                                                 Violations& violations) {
+// What the network reads: token ids, or pixels.
+struct ReadResult {
   std::vector<TokenSpan> tokens;
-  if (const auto* text = std::get_if<TextInput>(&input)) {
-    if (!model.tokenizer()) {
-      return Precondition("TOKENIZER_MISSING",
-                          absl::StrCat("model ", model.info().name,
-                                       " has no tokenizer; send token ids"));
+  std::vector<float> pixels;
+  int64_t length = 0;  // positions
+};
+
+// Adds the violations of a status that has some; otherwise returns it.
+absl::Status MoveViolations(const absl::Status& status,
+                            Violations& violations) {
+  const ErrorDetails details = GetErrorDetails(status);
+  if (details.violations.empty()) return status;
+  for (const FieldViolation& violation : details.violations) {
+    violations.Add(violation.field, violation.description);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadText(const std::string& text, const Servable& model,
+                      int64_t max_tokens, Violations& violations,
+                      ReadResult& out) {
+  if (!model.tokenizer()) {
+    return Precondition("TOKENIZER_MISSING",
+                        absl::StrCat("model ", model.info().name,
+                                     " has no tokenizer; send token ids"));
+  }
+  const int64_t bytes = static_cast<int64_t>(text.size());
+  if (bytes == 0) {
+    violations.Add("input.text", "is empty, must have at least 1 byte");
+    return absl::OkStatus();
+  }
+  if (bytes > max_tokens * kMostBytesPerToken) {
+    violations.Add("input.text", absl::StrCat("has ", bytes,
+                                              " bytes, too long for ",
+                                              max_tokens, " tokens"));
+    return absl::OkStatus();
+  }
+  auto encoded = model.tokenizer()->Encode(text);
+  if (!encoded.ok()) return MoveViolations(encoded.status(), violations);
+  out.tokens = *std::move(encoded);
+  CheckLength("input.text", out.tokens.size(), max_tokens, violations);
+  return absl::OkStatus();
+}
+
+void ReadTokens(const std::vector<int64_t>& ids, const ModelInfo& info,
+                int64_t max_tokens, Violations& violations, ReadResult& out) {
+  if (ids.empty()) {
+    violations.Add("input.tokens.ids", "is empty, must have at least 1 id");
+  }
+  CheckLength("input.tokens.ids", ids.size(), max_tokens, violations);
+  const int64_t vocabulary = info.vocabulary_size;
+  constexpr int kShown = 20;
+  int wrong = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const int64_t id = ids[i];
+    out.tokens.push_back({id, 0, 0});
+    if (id >= 0 && id < vocabulary) continue;
+    if (++wrong <= kShown) {
+      violations.Add(absl::StrCat("input.tokens.ids[", i, "]"),
+                     absl::StrCat("token id ", id, ", must be from 0 to ",
+                                  vocabulary - 1));
     }
-    const int64_t bytes = static_cast<int64_t>(text->text.size());
-    if (bytes == 0) {
-      violations.Add("input.text", "is empty, must have at least 1 byte");
-    } else if (bytes > max_tokens * kMostBytesPerToken) {
-      violations.Add("input.text",
-                     absl::StrCat("has ", bytes, " bytes, too long for ",
-                                  max_tokens, " tokens"));
+  }
+  if (wrong > kShown) {
+    violations.Add("input.tokens.ids",
+                   absl::StrCat(wrong - kShown, " more are out of range"));
+  }
+}
+
+// The input as the model reads it, or violations.
+absl::StatusOr<ReadResult> ReadInput(const Input& input, const Servable& model,
+                                     int64_t max_tokens,
+                                     Violations& violations) {
+  const ModelInfo& info = model.info();
+  const bool has_words = std::holds_alternative<TextInput>(input) ||
+                         std::holds_alternative<TokenInput>(input);
+  if (has_words != (info.modality == Modality::kText)) {
+    return Precondition("WRONG_MODALITY",
+                        absl::StrCat("model ", info.name,
+                                     has_words ? " reads pictures, not text"
+                                               : " reads text, not pictures"));
+  }
+  ReadResult out;
+  if (has_words) {
+    if (const auto* text = std::get_if<TextInput>(&input)) {
+      LIMPID_RETURN_IF_ERROR(
+          ReadText(text->text, model, max_tokens, violations, out));
     } else {
-      auto encoded = model.tokenizer()->Encode(text->text);
-      if (encoded.ok()) {
-        tokens = *std::move(encoded);
-        CheckLength("input.text", tokens.size(), max_tokens, violations);
-      } else {
-        const ErrorDetails details = GetErrorDetails(encoded.status());
-        if (details.violations.empty()) return encoded.status();
-        for (const FieldViolation& violation : details.violations) {
-          violations.Add(violation.field, violation.description);
-        }
-      }
+      ReadTokens(std::get<TokenInput>(input).ids, info, max_tokens, violations,
+                 out);
     }
-    return tokens;
+    out.length = static_cast<int64_t>(out.tokens.size());
+    return out;
   }
-  if (const auto* given = std::get_if<TokenInput>(&input)) {
-    if (given->ids.empty()) {
-      violations.Add("input.tokens.ids", "is empty, must have at least 1 id");
+  out.length = info.grid_rows * info.grid_columns + 1;
+  if (const auto* image = std::get_if<ImageInput>(&input)) {
+    auto pixels = model.images()->Process(image->bytes);
+    if (!pixels.ok()) {
+      LIMPID_RETURN_IF_ERROR(MoveViolations(pixels.status(), violations));
+      return out;
     }
-    CheckLength("input.tokens.ids", given->ids.size(), max_tokens, violations);
-    const int64_t vocabulary = model.info().vocabulary_size;
-    constexpr int kShown = 20;
-    int wrong = 0;
-    for (size_t i = 0; i < given->ids.size(); ++i) {
-      const int64_t id = given->ids[i];
-      tokens.push_back({id, 0, 0});
-      if (id >= 0 && id < vocabulary) continue;
-      if (++wrong <= kShown) {
-        violations.Add(absl::StrCat("input.tokens.ids[", i, "]"),
-                       absl::StrCat("token id ", id, ", must be from 0 to ",
-                                    vocabulary - 1));
-      }
-    }
-    if (wrong > kShown) {
-      violations.Add("input.tokens.ids", absl::StrCat(wrong - kShown,
-                                                      " more are out of range"));
-    }
-    return tokens;
+    out.pixels = std::move(pixels->values);
+    return out;
   }
-  return Precondition("WRONG_MODALITY",
-                      absl::StrCat("model ", model.info().name,
-                                   " reads text, not pictures"));
+  const PixelInput& given = std::get<PixelInput>(input);
+  const std::vector<int64_t> shape = {3, info.image_height, info.image_width};
+  if (given.shape != shape) {
+    violations.Add("input.pixels",
+                   absl::StrCat("has shape [", absl::StrJoin(given.shape, ", "),
+                                "], the model reads [",
+                                absl::StrJoin(shape, ", "), "]"));
+  }
+  out.pixels = given.values;
+  return out;
 }
 
 void CheckTarget(const Target& target, const ModelInfo& info,
                  Violations& violations) {
   const int64_t last = info.vocabulary_size - 1;
+  const bool classes = info.modality == Modality::kImage;
   const auto check = [&](const char* field, int64_t id) {
     if (id < 0 || id > last) {
-      violations.Add(field, absl::StrCat("token id ", id,
-                                         ", must be from 0 to ", last));
+      violations.Add(field, absl::StrCat(classes ? "class id " : "token id ",
+                                         id, ", must be from 0 to ", last));
     }
   };
   switch (target.kind) {
     case Target::Kind::kPredicted:
       break;
     case Target::Kind::kToken:
-      check("points[0].target.token_id", target.id);
+      if (classes) {
+        violations.Add("points[0].target.token_id",
+                       "is for models with tokens; this one has classes: use "
+                       "class_id");
+      } else {
+        check("points[0].target.token_id", target.id);
+      }
       break;
     case Target::Kind::kClass:
-      if (info.modality == Modality::kImage) {
+      if (classes) {
         check("points[0].target.class_id", target.id);
       } else {
         violations.Add("points[0].target.class_id",
@@ -155,11 +229,15 @@ int64_t ResolvePosition(const Position& position, int64_t length,
       if (info.modality != Modality::kImage) {
         violations.Add("points[0].position.class_token",
                        "is for vision models; this one takes index or last");
+        return length - 1;
       }
-      return length - 1;
-    default:
-      return length - 1;
+      return info.class_token;
+    case Position::Kind::kDefault:
+      return info.modality == Modality::kImage ? info.class_token : length - 1;
+    case Position::Kind::kLast:
+      break;
   }
+  return length - 1;
 }
 
 std::string FormNames(const std::vector<AttentionForm>& forms) {
@@ -202,12 +280,12 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   const ModelInfo& info = model->info();
   const AttentionRequest& attention = request.attention;
   Violations violations;
-  auto tokens =
+  auto input =
       ReadInput(request.input, *model, limits.max_tokens, violations);
 
   auto plan = std::shared_ptr<ExplanationPlan>(new ExplanationPlan);
   plan->request_ = request;
-  // The text is not needed any more and can be large.
+  // The text or picture is not needed any more and can be large.
   plan->request_.input = TextInput{};
   plan->entry_ =
       FindMethod(request.method.empty() ? "raw-attention" : request.method);
@@ -220,15 +298,14 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
                    absl::StrCat("\"", request.method, "\" is not known; known: ",
                                 absl::StrJoin(names, ", ")));
   }
-  if (tokens.ok()) {
-    plan->position_ = ResolvePosition(request.position, tokens->size(), info,
+  if (input.ok()) {
+    plan->position_ = ResolvePosition(request.position, input->length, info,
                                       violations);
   }
   CheckTarget(request.target, info, violations);
   CheckIndices("attention.layers", attention.layers, info.num_layers,
                violations);
-  CheckIndices("attention.channels", attention.channels, info.num_channels,
-               violations);
+  CheckChannels(attention, info, violations);
   if (!attention.channels.empty() &&
       attention.reduction != ChannelReduction::kAll) {
     violations.Add("attention.channels",
@@ -242,10 +319,12 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
                    "must be false for the form upstream, which has no skip");
   }
   LIMPID_RETURN_IF_ERROR(violations.ToStatus());
-  LIMPID_RETURN_IF_ERROR(tokens.status());
+  LIMPID_RETURN_IF_ERROR(input.status());
   LIMPID_RETURN_IF_ERROR(CheckOffered(*plan->entry_, attention.form, info));
 
-  plan->tokens_ = *std::move(tokens);
+  plan->tokens_ = std::move(input->tokens);
+  plan->pixels_ = std::move(input->pixels);
+  plan->length_ = input->length;
   plan->model_ = std::move(model);
   plan->layers_ = attention.layers;
   if (plan->layers_.empty()) {
@@ -271,6 +350,11 @@ ChannelReduction ExplanationPlan::method_reduction() const {
   return request_.attention.reduction == ChannelReduction::kAll
              ? ChannelReduction::kMeanAbs
              : request_.attention.reduction;
+}
+
+int64_t ExplanationPlan::readout() const {
+  const ModelInfo& info = model_->info();
+  return info.modality == Modality::kImage ? info.class_token : position_;
 }
 
 RowRange ExplanationPlan::RowsOf(bool returned) const {

@@ -26,14 +26,20 @@ class ExplanationPlan final : public Plan {
   const Model& model() const override { return *model_; }
   const std::string& method() const override { return entry_->spec.name; }
   const Cost& cost() const override { return cost_; }
-  int64_t num_tokens() const override { return length(); }
+  int64_t num_tokens() const override { return length_; }
 
   const Servable& servable() const { return *model_; }
   const ExplainRequest& request() const { return request_; }
   const MethodEntry& entry() const { return *entry_; }
+  // Of a text; empty for a picture.
   const std::vector<TokenSpan>& tokens() const { return tokens_; }
-  int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
+  // Of a picture, [3, H, W]; empty for a text.
+  const std::vector<float>& pixels() const { return pixels_; }
+  // Positions L, the class token included.
+  int64_t length() const { return length_; }
   int64_t position() const { return position_; }
+  // Where scores are read: the position, or a picture's class token.
+  int64_t readout() const;
   MatrixForm form() const { return form_; }
   // Layers whose attention is returned, ascending.
   const std::vector<int64_t>& layers() const { return layers_; }
@@ -52,6 +58,8 @@ class ExplanationPlan final : public Plan {
   std::shared_ptr<const Servable> model_;
   const MethodEntry* entry_ = nullptr;
   std::vector<TokenSpan> tokens_;
+  std::vector<float> pixels_;
+  int64_t length_ = 0;
   int64_t position_ = 0;
   MatrixForm form_;
   std::vector<int64_t> layers_;

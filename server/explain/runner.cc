@@ -42,6 +42,11 @@ class Runner {
     return std::binary_search(plan_.layers().begin(), plan_.layers().end(),
                               layer);
   }
+  // Ids of a text, [L].
+  at::Tensor TokenIds() const;
+  // Of a text's positions [L], the same; of a picture's, those of patches on
+  // their grid, without the class token.
+  at::Tensor OnGrid(const at::Tensor& values) const;
   // The channels that were asked for, along the last dimension.
   at::Tensor PickChannels(const at::Tensor& tensor) const;
 
@@ -59,17 +64,22 @@ absl::Status Runner::Run() {
   LIMPID_RETURN_IF_ERROR(SendHeader());
 
   NetworkInput input;
-  input.token_ids = at::empty({1, plan_.length()}, at::kLong);
-  int64_t* const ids = input.token_ids.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < plan_.length(); ++i) ids[i] = plan_.tokens()[i].id;
+  if (plan_.pixels().empty()) {
+    input.token_ids = TokenIds().unsqueeze(0);
+  } else {
+    const ModelInfo& info = network_.info();
+    input.pixels = at::empty({1, 3, info.image_height, info.image_width});
+    std::copy(plan_.pixels().begin(), plan_.pixels().end(),
+              input.pixels.mutable_data_ptr<float>());
+  }
   const at::Tensor embeddings = network_.Embed(input);
   attribution_ = plan_.entry().make({network_, embeddings, plan_.position(),
-                                     request_.options,
+                                     plan_.readout(), request_.options,
                                      plan_.method_memory_bytes()});
   LIMPID_ASSIGN_OR_RETURN(
       const at::Tensor scores,
       network_.Forward(
-          embeddings, {plan_.position()},
+          embeddings, {plan_.readout()},
           [&](int64_t layer, int64_t, const BlockAttention& attention) {
             return OnLayer(layer, attention);
           },
@@ -103,6 +113,10 @@ absl::Status Runner::SendHeader() {
       token.special = tokenizer->IsSpecial(span.id);
     }
     header.tokens.push_back(std::move(token));
+  }
+  const ModelInfo& info = network_.info();
+  if (info.modality == Modality::kImage) {
+    header.patch_grid = {info.grid_rows, info.grid_columns};
   }
   header.num_positions = plan_.length();
   header.position = plan_.position();
@@ -213,6 +227,8 @@ absl::Status Runner::ReadLogits(const at::Tensor& logits) {
     prediction.logit = largest[i].item().toFloat();
     prediction.probability = probabilities[prediction.id].item().toFloat();
     if (tokenizer) prediction.piece = tokenizer->Piece(prediction.id);
+    const std::vector<std::string>& classes = network_.info().class_names;
+    if (!classes.empty()) prediction.piece = classes[prediction.id];
     summary_.predictions.push_back(std::move(prediction));
   }
   switch (request_.target.kind) {
@@ -229,7 +245,8 @@ absl::Status Runner::ReadLogits(const at::Tensor& logits) {
 }
 
 absl::Status Runner::SendResult(const AttributionResult& result) {
-  LIMPID_RETURN_IF_ERROR(Send("attribution", result.values));
+  const at::Tensor map = OnGrid(result.values);
+  LIMPID_RETURN_IF_ERROR(Send("attribution", map));
   if (result.layers.defined()) {
     LIMPID_RETURN_IF_ERROR(Send("attribution.layers", result.layers));
   }
@@ -242,16 +259,33 @@ absl::Status Runner::SendResult(const AttributionResult& result) {
           Send("attribution.elementwise", result.elementwise));
     }
   }
-  at::Tensor ids = at::empty({plan_.length()}, at::kLong);
-  for (int64_t i = 0; i < plan_.length(); ++i) ids[i] = plan_.tokens()[i].id;
-  LIMPID_RETURN_IF_ERROR(Send("tokens", ids));
+  if (!plan_.tokens().empty()) {
+    LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds()));
+  }
   summary_.completeness_error = result.completeness_error;
-  const at::Tensor values =
-      result.values.to(at::kCPU, at::kFloat).contiguous();
+  const at::Tensor values = map.to(at::kCPU, at::kFloat).contiguous();
   summary_.attribution.assign(
       values.const_data_ptr<float>(),
       values.const_data_ptr<float>() + values.numel());
   return absl::OkStatus();
+}
+
+at::Tensor Runner::TokenIds() const {
+  at::Tensor ids = at::empty({plan_.length()}, at::kLong);
+  int64_t* const values = ids.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < plan_.length(); ++i) {
+    values[i] = plan_.tokens()[i].id;
+  }
+  return ids;
+}
+
+at::Tensor Runner::OnGrid(const at::Tensor& values) const {
+  const ModelInfo& info = network_.info();
+  if (info.modality != Modality::kImage) return values;
+  const int64_t place = info.class_token;
+  return at::cat({values.narrow(0, 0, place),
+                  values.narrow(0, place + 1, values.size(0) - place - 1)})
+      .view({info.grid_rows, info.grid_columns});
 }
 
 absl::Status Runner::Send(std::string name, const at::Tensor& tensor,

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "server/models/loader.h"
@@ -17,9 +18,16 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
                           Checkpoint::Open(folder));
   LIMPID_ASSIGN_OR_RETURN(std::unique_ptr<const Network> network,
                           LoadNetwork(checkpoint, options));
-  LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Tokenizer> tokenizer,
-                          Tokenizer::Open(folder));
   ModelInfo info = network->info();
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::optional<ImageProcessor> images;
+  if (info.modality == Modality::kText) {
+    LIMPID_ASSIGN_OR_RETURN(tokenizer, Tokenizer::Open(folder));
+  } else {
+    LIMPID_ASSIGN_OR_RETURN(
+        images,
+        ImageProcessor::Open(folder, info.image_height, info.image_width));
+  }
   info.name = name;
   info.has_tokenizer = tokenizer != nullptr;
   LIMPID_ASSIGN_OR_RETURN(info.digest, checkpoint.Digest());
@@ -37,20 +45,23 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
 
   // The first run allocates and chooses code paths; it should not be a
   // caller's. It also finds weights that make no sense at all.
-  const int64_t length = 8;
   NetworkInput input;
-  input.token_ids = at::zeros({1, length}, at::kLong);
+  if (info.modality == Modality::kText) {
+    input.token_ids = at::zeros({1, 8}, at::kLong);
+  } else {
+    input.pixels = at::zeros({1, 3, info.image_height, info.image_width});
+  }
   LIMPID_ASSIGN_OR_RETURN(const at::Tensor logits,
-                          network->Forward(network->Embed(input), {length - 1},
+                          network->Forward(network->Embed(input), {0},
                                            nullptr, CancelToken()));
   if (!logits.isfinite().all().item().toBool()) {
     return MakeError(absl::StatusCode::kDataLoss, "WEIGHTS_NOT_FINITE",
-                     "the model's logits for a few tokens are not finite: its "
+                     "the model's logits for a first input are not finite: its "
                      "weights hold NaN, infinity or values that overflow "
                      "float32");
   }
   return std::make_shared<Servable>(std::move(info), std::move(network),
-                                    std::move(tokenizer));
+                                    std::move(tokenizer), std::move(images));
 }
 
 }  // namespace limpid

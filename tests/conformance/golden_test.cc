@@ -226,7 +226,8 @@ TEST_P(GoldenTest, IntegratedGradients) {
   const auto attribution =
       FindMethod("integrated-gradients")
           ->make({*network_, network_->Embed(golden_.Input()),
-                  golden_.position(), options, int64_t{1} << 24});
+                  golden_.position(), golden_.position(), options,
+                  int64_t{1} << 24});
   const auto result = attribution->Finish(
       target, [](int64_t, int64_t) { return absl::OkStatus(); },
       CancelToken());
