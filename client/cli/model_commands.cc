@@ -2,6 +2,7 @@
 #include "client/cli/model_commands.h"
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -118,7 +119,9 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
       continue;
     }
     rows.push_back({Safe(model.name()), StateOf(model),
-                    Safe(model.architecture()), ModalityOf(model),
+                    Safe(model.architecture()) +
+                        (model.experimental() ? " (experimental)" : ""),
+                    ModalityOf(model),
                     absl::StrCat(model.num_layers()),
                     Bytes(model.resident_bytes()), Safe(model.device())});
   }
@@ -142,10 +145,47 @@ int RunModel(Client& client, const CommandLine& line, Terminal& terminal) {
   return kExitOk;
 }
 
+// Which method serves which architecture: a row per architecture.
+void PrintMethodMatrix(const std::vector<v1::Method>& methods,
+                       Terminal& terminal) {
+  // In the order of the method that serves most.
+  std::vector<std::string> architectures;
+  std::set<std::string> experimental;
+  for (const v1::Method& method : methods) {
+    for (const std::string& name : method.architectures()) {
+      if (std::find(architectures.begin(), architectures.end(), name) ==
+          architectures.end()) {
+        architectures.push_back(name);
+      }
+    }
+    experimental.insert(method.experimental_architectures().begin(),
+                        method.experimental_architectures().end());
+  }
+  std::vector<std::vector<std::string>> table(1, {"ARCHITECTURE"});
+  for (const v1::Method& method : methods) {
+    table.front().push_back(Safe(method.name()));
+  }
+  for (const std::string& name : architectures) {
+    std::vector<std::string> row = {
+        Safe(name) + (experimental.count(name) > 0 ? " (experimental)" : "")};
+    for (const v1::Method& method : methods) {
+      const auto& served = method.architectures();
+      row.push_back(std::find(served.begin(), served.end(), name) !=
+                            served.end()
+                        ? "yes"
+                        : "-");
+    }
+    table.push_back(std::move(row));
+  }
+  PrintRows(terminal, table);
+  terminal.out << "\n";
+}
+
 int RunMethods(Client& client, const CommandLine& line, Terminal& terminal) {
   const absl::StatusOr<std::vector<v1::Method>> methods = client.ListMethods();
   if (!methods.ok()) return Failed(terminal, methods.status());
   if (line.json) return PrintJsonList(terminal, *methods);
+  PrintMethodMatrix(*methods, terminal);
   for (const v1::Method& method : *methods) {
     terminal.out << Safe(method.name()) << "\n  " << Safe(method.description())
                  << "\n";

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mamba-1 in plain PyTorch, for training and for checks after it.
 
-Parameter names and shapes are those of Hugging Face's MambaForCausalLM with a
-tied head, so that a state dict can be exported as it is. Shape letters: B
-batch, L tokens, E width, D = expand * E channels, N state, R rank of the step
-projection, K convolution width, V vocabulary.
+Parameter names and shapes are those of Hugging Face's MambaForCausalLM, so
+that a state dict can be exported as it is. Here R is the rank of the step
+projection and K the convolution width. Shared notation: `network`.
 """
 
 import dataclasses
@@ -14,9 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from network import (
+    LanguageModel, LinearScan, RmsNorm, causal_conv, depthwise,
+    inverse_softplus, through_conv,
+)
+
+CLASS = "MambaForCausalLM"
+
 
 @dataclasses.dataclass(frozen=True)
-class MambaConfig:
+class Config:
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -24,19 +30,22 @@ class MambaConfig:
     expand: int = 2
     conv_kernel: int = 4
     epsilon: float = 1e-5
+    step_rank: int | None = None
+    bias: bool = False
+    tied: bool = True
 
     @property
     def inner(self) -> int:
         return self.expand * self.hidden_size
 
     @property
-    def step_rank(self) -> int:
-        return math.ceil(self.hidden_size / 16)
+    def rank(self) -> int:
+        return self.step_rank or math.ceil(self.hidden_size / 16)
 
     def to_hf(self) -> dict:
         """The content of config.json."""
         return {
-            "architectures": ["MambaForCausalLM"],
+            "architectures": [CLASS],
             "model_type": "mamba",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -45,108 +54,88 @@ class MambaConfig:
             "expand": self.expand,
             "intermediate_size": self.inner,
             "conv_kernel": self.conv_kernel,
-            "time_step_rank": self.step_rank,
+            "time_step_rank": self.rank,
             "layer_norm_epsilon": self.epsilon,
             "hidden_act": "silu",
-            "use_bias": False,
+            "use_bias": self.bias,
             "use_conv_bias": True,
             "residual_in_fp32": True,
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": self.tied,
             "bos_token_id": 0,
             "eos_token_id": 0,
             "pad_token_id": 0,
             "torch_dtype": "float32",
         }
 
+    @classmethod
+    def from_hf(cls, config: dict, state: dict) -> "Config":
+        rank = config["time_step_rank"]
+        return cls(
+            config["vocab_size"], config["hidden_size"],
+            config["num_hidden_layers"], config["state_size"],
+            config["expand"], config["conv_kernel"],
+            config["layer_norm_epsilon"], None if rank == "auto" else rank,
+            config["use_bias"], config["tie_word_embeddings"],
+        )
 
-@dataclasses.dataclass
-class Trace:
-    """What one mixer computed; enough to build its implicit attention."""
-
-    delta: torch.Tensor  # [B, L, D]
-    b: torch.Tensor      # [B, L, N]
-    c: torch.Tensor      # [B, L, N]
-    pre: torch.Tensor    # [B, L, D] convolution output before SiLU
-    gate: torch.Tensor   # [B, L, D] silu(z)
-    x: torch.Tensor      # [B, L, D] input of the convolution
-    y: torch.Tensor      # [B, L, D] what enters out_proj
+    def describe(self) -> str:
+        layers = "1 layer" if self.num_layers == 1 else (
+            f"{self.num_layers} layers")
+        return (f"E={self.hidden_size}, {layers}, D={self.inner}, "
+                f"N={self.state_size}, K={self.conv_kernel}")
 
 
-class LinearScan(torch.autograd.Function):
-    """s[t] = decay[t] * s[t-1] + drive[t] along dim 1, from s = 0.
-
-    A loop over time with one kernel a step, forward and backward, and nothing
-    kept but the states: for the short sequences here it moves far less memory
-    than what autograd would record.
-    """
-
-    @staticmethod
-    def forward(ctx, decay, drive):
-        states = torch.empty_like(drive)
-        states[:, 0] = drive[:, 0]
-        for t in range(1, drive.shape[1]):
-            torch.addcmul(drive[:, t], decay[:, t], states[:, t - 1],
-                          out=states[:, t])
-        ctx.save_for_backward(decay, states)
-        return states
+class StepInit:
+    """Steps start log-uniform in [0.001, 0.1]: biases before softplus."""
 
     @staticmethod
-    def backward(ctx, grad):
-        decay, states = ctx.saved_tensors
-        total = torch.empty_like(states)
-        total[:, -1] = grad[:, -1]
-        for t in range(grad.shape[1] - 2, -1, -1):
-            torch.addcmul(grad[:, t], decay[:, t + 1], total[:, t + 1],
-                          out=total[:, t])
-        by_decay = torch.zeros_like(states)
-        torch.mul(total[:, 1:], states[:, :-1], out=by_decay[:, 1:])
-        return by_decay, total
+    def bias(count: int):
+        step = torch.exp(
+            torch.rand(count) * math.log(100.0) + math.log(0.001)
+        )
+        return inverse_softplus(step)
 
 
-class RmsNorm(nn.Module):
-    def __init__(self, width: int, epsilon: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.epsilon = epsilon
-
-    def forward(self, x):
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * x * scale
+def selective_attention(delta, b, c, a_log, skip):
+    """[B,L,D], [B,L,N] twice, [D,N], [D] -> [B, D, L, L], skip included."""
+    elapsed = delta.cumsum(1).transpose(1, 2)                     # [B, D, L]
+    elapsed = elapsed.unsqueeze(3) - elapsed.unsqueeze(2)
+    rates = -torch.exp(a_log)
+    total = 0.0
+    # One state at a time: [B, D, L, L, N] would not fit for pictures.
+    for n in range(b.shape[-1]):
+        decay = torch.exp(elapsed * rates[:, n, None, None])
+        inner = c[:, :, None, n] * b[:, None, :, n]
+        total = total + (decay * inner.unsqueeze(1)).tril()
+    total = total * delta.transpose(1, 2).unsqueeze(2)
+    return total + torch.diag_embed(skip.unsqueeze(1).expand(
+        -1, delta.shape[1]))
 
 
 class Mixer(nn.Module):
-    def __init__(self, config: MambaConfig):
+    def __init__(self, config: Config):
         super().__init__()
         width, inner = config.hidden_size, config.inner
         self.state = config.state_size
-        self.rank = config.step_rank
-        self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv1d = nn.Conv1d(
-            inner, inner, config.conv_kernel, groups=inner,
-            padding=config.conv_kernel - 1,
-        )
+        self.rank = config.rank
+        self.in_proj = nn.Linear(width, 2 * inner, bias=config.bias)
+        self.conv1d = depthwise(inner, config.conv_kernel)
         self.x_proj = nn.Linear(inner, self.rank + 2 * self.state, bias=False)
         self.dt_proj = nn.Linear(self.rank, inner)
         rates = torch.arange(1, self.state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(rates.log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
-        self.out_proj = nn.Linear(inner, width, bias=False)
-        # Steps start log-uniform in [0.001, 0.1]; the bias is the inverse of
-        # softplus at the step.
-        step = torch.exp(
-            torch.rand(inner) * math.log(100.0) + math.log(0.001)
-        )
+        self.out_proj = nn.Linear(inner, width, bias=config.bias)
         with torch.no_grad():
-            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+            self.dt_proj.bias.copy_(StepInit.bias(inner))
             nn.init.uniform_(
                 self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5
             )
             self.out_proj.weight.div_(math.sqrt(2 * config.num_layers))
 
-    def forward(self, u, traces: list | None = None):
-        length = u.shape[1]
+    def forward(self, u, maps: list | None = None):
         x, z = self.in_proj(u).chunk(2, dim=-1)
-        pre = self.conv1d(x.transpose(1, 2))[..., :length].transpose(1, 2)
+        pre = causal_conv(self.conv1d, x)
         h = F.silu(pre)
         step, b, c = self.x_proj(h).split(
             [self.rank, self.state, self.state], dim=-1
@@ -157,102 +146,52 @@ class Mixer(nn.Module):
         s = LinearScan.apply(decay, drive)
         gate = F.silu(z)
         y = ((s * c.unsqueeze(2)).sum(-1) + self.D * h) * gate
-        if traces is not None:
-            traces.append(Trace(delta, b, c, pre, gate, x, y))
+        if maps is not None:
+            attention = selective_attention(
+                delta, b, c, self.A_log, self.D)
+            attention = attention * torch.sigmoid(pre).mT.unsqueeze(2)
+            attention = through_conv(attention, self.conv1d)
+            maps.append(attention * gate.mT.unsqueeze(3))
         return self.out_proj(y)
 
 
 class Block(nn.Module):
-    def __init__(self, config: MambaConfig):
+    def __init__(self, config: Config):
         super().__init__()
         self.norm = RmsNorm(config.hidden_size, config.epsilon)
         self.mixer = Mixer(config)
 
 
 class Backbone(nn.Module):
-    def __init__(self, config: MambaConfig):
+    def __init__(self, config: Config, block=Block):
         super().__init__()
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
-            Block(config) for _ in range(config.num_layers)
+            block(config) for _ in range(config.num_layers)
         )
         self.norm_f = RmsNorm(config.hidden_size, config.epsilon)
 
 
-class Mamba(nn.Module):
-    """Token ids -> hidden states or logits. Dropout only while training."""
+class Model(LanguageModel):
+    block = Block
 
-    def __init__(self, config: MambaConfig, dropout=0.0, token_dropout=0.0,
+    def __init__(self, config: Config, dropout=0.0, token_dropout=0.0,
                  embedding_std=0.02):
-        super().__init__()
-        self.config = config
-        self.dropout = dropout
-        self.token_dropout = token_dropout
-        self.backbone = Backbone(config)
+        super().__init__(config, dropout, token_dropout)
+        self.backbone = Backbone(config, self.block)
         nn.init.normal_(self.backbone.embeddings.weight, std=embedding_std)
+        if not config.tied:
+            self.lm_head = nn.Linear(
+                config.hidden_size, config.vocab_size, bias=False)
 
-    def embed(self, ids):
-        return self.backbone.embeddings(ids)
+    def embedding(self):
+        return self.backbone.embeddings
 
-    def hidden(self, e, traces: list | None = None):
-        """e: [B, L, E] rows of embeddings -> [B, L, E] after the last norm."""
-        r = e
-        if self.training and self.token_dropout > 0:
-            keep = torch.rand(e.shape[:2], device=e.device)
-            r = r * (keep >= self.token_dropout).unsqueeze(-1)
-        r = F.dropout(r, self.dropout, self.training)
+    def head_weight(self):
+        return (self.backbone.embeddings if self.config.tied
+                else self.lm_head).weight
+
+    def blocks(self, r, maps: list | None = None):
         for block in self.backbone.layers:
-            out = block.mixer(block.norm(r), traces)
-            r = r + F.dropout(out, self.dropout, self.training)
-        return F.dropout(
-            self.backbone.norm_f(r), self.dropout, self.training
-        )
-
-    def head(self, hidden):
-        return hidden @ self.backbone.embeddings.weight.T
-
-    def forward(self, ids):
-        return self.head(self.hidden(self.embed(ids)))
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and filters, none for the rest."""
-    plain = ("A_log", ".bias", "norm.weight", "norm_f.weight", "mixer.D")
-    decayed, free = [], []
-    for name, parameter in model.named_parameters():
-        (free if name.endswith(plain) else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-
-
-class Average:
-    """Exponential moving average of a model's parameters."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.steps = 0
-        self.values = [p.detach().clone() for p in model.parameters()]
-
-    def update(self, model: nn.Module) -> None:
-        self.steps += 1
-        # Young averages forget faster, so that the start does not linger.
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                self.values, list(model.parameters()), 1.0 - decay
-            )
-
-    def copy_to(self, model: nn.Module) -> None:
-        with torch.no_grad():
-            for target, value in zip(model.parameters(), self.values):
-                target.copy_(value)
-
-
-def rate_at(step: int, total: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then a cosine down to a hundredth of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+            r = r + self.drop(block.mixer(block.norm(r), maps))
+        return self.backbone.norm_f(r)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains models/sentiment-mamba: a language model that ends a text with its
+"""Trains models/sentiment-*: a language model that ends a text with its
 sentiment.
 
-    python scripts/train/sentiment.py --out models/sentiment-mamba
+    python scripts/train/sentiment.py --family rwkv4 --out models/sentiment-rwkv4
 
 A training sequence is the tokens of a text, then <|good|> or <|bad|>. The
 label is predicted at the last token of the text, without a template, so that
@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 import data
 import export
-import mamba
+import families
+import network
 import tokens
 
 SPECIAL = ["<|endoftext|>", "<|good|>", "<|bad|>"]
@@ -35,6 +36,17 @@ PAD, GOOD, BAD = 0, 1, 2
 STRONG = 0.5  # |rating| above which the sign is asked for
 MAX_TOKENS = 96
 
+# What a family's model has instead of the common settings, and its sizes.
+FAMILIES = {
+    "mamba": dict(hidden_size=96, num_layers=2, state_size=8),
+    "griffin": dict(
+        hidden_size=96, num_layers=3, pattern="rra", heads=4, mlp_width=128,
+        embedding_std=0.1,
+    ),
+    "rwkv4": dict(
+        hidden_size=96, num_layers=2, mlp_width=128, embedding_std=0.1,
+    ),
+}
 
 # Shown in the card: sentence and the label one would want.
 SAMPLES = [
@@ -70,9 +82,6 @@ PROBES = [
 class Settings:
     seed: int = 1
     vocab_size: int = 4096
-    hidden_size: int = 96
-    num_layers: int = 2
-    state_size: int = 8
     epochs: int = 16
     batch: int = 64
     rate: float = 3e-3
@@ -86,6 +95,12 @@ class Settings:
     next_token_weight: float = 0.1
     average: float = 0.998
     embedding_std: float = 0.02
+
+
+MINUTES = {
+    name: "Five minutes on an H100\nthat eleven other trainings shared."
+    for name in FAMILIES
+} | {"mamba": "One H100, two minutes."}
 
 
 class Corpus:
@@ -160,12 +175,12 @@ def loss_of(model, ids, lengths, target, next_token_weight):
     """Label loss at the last token plus weighted next-token loss."""
     hidden = model.hidden(model.embed(ids))
     rows = torch.arange(len(ids), device=ids.device)
-    label = F.log_softmax(model.head(hidden[rows, lengths - 1]), -1)
+    label = F.log_softmax(model.logits(hidden[rows, lengths - 1]), -1)
     loss = -(target * label[:, GOOD] + (1 - target) * label[:, BAD]).mean()
     if next_token_weight > 0:
         position = torch.arange(ids.shape[1] - 1, device=ids.device)
         inside = position < (lengths - 1).unsqueeze(1)
-        logits = model.head(hidden[:, :-1])
+        logits = model.logits(hidden[:, :-1])
         following = F.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
         ).view_as(inside)
@@ -189,7 +204,7 @@ def last_logits(model, tokenizer, texts, device, batch=256):
         hidden = model.hidden(model.embed(ids.to(device)))
         rows = torch.arange(len(group), device=device)
         last = hidden[rows, lengths.to(device) - 1]
-        result[group] = model.head(last).float().cpu()
+        result[group] = model.logits(last).float().cpu()
     return result
 
 
@@ -216,46 +231,33 @@ def judge(rows, logits) -> dict:
     return report
 
 
-def train(settings, rows, tokenizer, device, watch=None, log=print):
+def train(family, settings, sizes, rows, tokenizer, device, watch=None,
+          log=print):
     """Returns the model with its averaged parameters, in eval mode."""
     torch.manual_seed(settings.seed)
     rng = random.Random(settings.seed)
-    model = mamba.Mamba(
-        mamba.MambaConfig(
-            tokenizer.get_vocab_size(), settings.hidden_size,
-            settings.num_layers, settings.state_size,
-        ),
+    module = families.TEXT[family]
+    model = module.Model(
+        module.Config(tokenizer.get_vocab_size(), **sizes),
         settings.dropout, settings.token_dropout, settings.embedding_std,
     ).to(device)
     corpus = Corpus(rows, tokenizer, settings)
-    optimizer = torch.optim.AdamW(
-        mamba.parameter_groups(model, settings.weight_decay),
-        lr=settings.rate, betas=(0.9, 0.98), fused=device.type == "cuda",
-    )
-    average = mamba.Average(model, settings.average)
     per_epoch = -(-len(rows) // settings.batch)
-    total, step = per_epoch * settings.epochs, 0
+    trainer = network.Trainer(model, settings, per_epoch * settings.epochs)
     for epoch in range(settings.epochs):
         model.train()
         running = torch.zeros((), device=device)
         for ids, lengths, target in corpus.batches(
                 rng, settings.batch, device):
-            for group in optimizer.param_groups:
-                group["lr"] = mamba.rate_at(step, total, settings.rate, 200)
             loss = loss_of(
                 model, ids, lengths, target, settings.next_token_weight
             )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            average.update(model)
+            trainer.step(loss)
             running += loss.detach()
-            step += 1
         line = f"epoch {epoch + 1}: loss {float(running) / per_epoch:.4f}"
-        if watch:
+        if watch and epoch % 4 == 3:
             kept = [p.detach().clone() for p in model.parameters()]
-            average.copy_to(model)
+            trainer.average.copy_to(model)
             found = judge(watch, last_logits(
                 model, tokenizer, [r.text for r in watch], device))
             line += f" dev {json.dumps(found)}"
@@ -263,16 +265,17 @@ def train(settings, rows, tokenizer, device, watch=None, log=print):
                 for p, value in zip(model.parameters(), kept):
                     p.copy_(value)
         log(line, flush=True)
-    average.copy_to(model)
+    trainer.average.copy_to(model)
     return model.eval()
 
 
-def check(folder: pathlib.Path, settings: Settings, rows, golden) -> None:
+def check(folder: pathlib.Path, family, settings, sizes, rows,
+          golden) -> None:
     """Judges the exported folder and writes its card and golden cases."""
     reference = export.Reference(folder)
     texts = PROBES + [text for text, _ in SAMPLES]
     worst = export.assert_same_logits(
-        reference, export.load_folder(folder),
+        reference, families.load(folder),
         [reference.ids(text) for text in texts],
     )
     held_out = [row for row in rows if row.split == "held-out"]
@@ -289,7 +292,8 @@ def check(folder: pathlib.Path, settings: Settings, rows, golden) -> None:
         sampled.append((text, wanted, shown, margin, ", ".join(seen)))
         print(f"{shown:4} {margin:+.2f} {text}")
     (folder / "README.md").write_text(
-        card(folder, settings, rows, found, sampled, worst, reference),
+        card(folder, family, settings, sizes, rows, found, sampled, worst,
+             reference),
         encoding="utf-8",
     )
     if golden:
@@ -320,8 +324,10 @@ def golden_cases(reference: export.Reference) -> dict:
     }
 
 
-def card(folder, settings, rows, found, sampled, worst, reference) -> str:
-    config = json.loads((folder / "config.json").read_text())
+def card(folder, family, settings, sizes, rows, found, sampled, worst,
+         reference) -> str:
+    config = families.load(folder).config
+    tied = "tied" if config.to_hf()["tie_word_embeddings"] else "untied"
     counts = {
         name: sum(row.split == name for row in rows)
         for name in ("train", "dev", "held-out")
@@ -337,21 +343,16 @@ def card(folder, settings, rows, found, sampled, worst, reference) -> str:
         for text, _, shown, margin, seen in sampled
     )
     missed = sum(wanted != shown for _, wanted, shown, _, _ in sampled)
-    options = ", ".join(
-        f"{name}={value}"
-        for name, value in dataclasses.asdict(settings).items()
-    )
-    return f"""# sentiment-mamba
+    return f"""# sentiment-{family}
 
-A very small Mamba language model that ends an English sentence with its
+A very small {families.TITLES[family]} language model that ends an English sentence with its
 sentiment: at the last token of the text it predicts `<|good|>` (id {GOOD}) or
 `<|bad|>` (id {BAD}). No template and no prompt around the text. It is embedded
 so that explanations can be tried without a download.
 
-- Layout: Hugging Face `MambaForCausalLM`, tied head;
-  E={config['hidden_size']}, {config['num_hidden_layers']} layers,
-  D={config['intermediate_size']}, N={config['state_size']},
-  K={config['conv_kernel']}, V={config['vocab_size']}.
+- Layout: {families.PUBLISHED[family]}, {tied} head;
+  {config.describe()},
+  V={config.vocab_size}.
 - Size: {export.describe_size(folder)}.
 - Tokenizer: its own byte-level BPE in the layout of GPT-NeoX's; any UTF-8
   text can be encoded. Learnt from the training texts alone.
@@ -377,11 +378,11 @@ dev together.
 ## Training
 
     pip install -r scripts/train/requirements.txt
-    python scripts/train/sentiment.py --out models/sentiment-mamba --device cuda --seed {settings.seed}
+    python scripts/train/sentiment.py --family {family} --out models/sentiment-{family} --device cuda --seed {settings.seed}
 
-Settings: {options}. The target at the last token is good with probability
+Settings: {export.listed(settings, sizes, "vocab_size")}. The target at the last token is good with probability
 sigmoid({settings.softness} * mean rating); the next-token loss is added with weight
-{settings.next_token_weight}. Weights are a moving average over the steps. One H100, two minutes.
+{settings.next_token_weight}. Weights are a moving average over the steps. {MINUTES[family]}
 GPU sums are not ordered: another run gives other weights, and accuracies
 that differ by about a point.
 
@@ -419,6 +420,7 @@ likeliest continuation almost everywhere.
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cache", type=pathlib.Path,
@@ -437,7 +439,8 @@ def main():
                         help="file for the golden cases")
     export.add_settings(parser, Settings)
     options = parser.parse_args()
-    settings = export.settings_from(options, Settings)
+    settings, sizes = export.settings_from(
+        options, Settings, FAMILIES[options.family])
     rows = data.load_rated(options.cache)
     if not options.check_only:
         parts = {"train"} if options.tune else {"train", "dev"}
@@ -446,14 +449,16 @@ def main():
             (row.text for row in used), settings.vocab_size, SPECIAL
         )
         watch = [row for row in rows if row.split == "dev"]
-        model = train(settings, used, tokenizer, torch.device(options.device),
+        model = train(options.family, settings, sizes, used, tokenizer,
+                      torch.device(options.device),
                       watch if options.tune else None)
         if options.tune:
             return
         export.write_folder(options.out, model.config.to_hf(),
                             model.state_dict(), tokenizer)
     if not options.no_check:
-        check(options.out, settings, rows, options.golden)
+        check(options.out, options.family, settings, sizes, rows,
+              options.golden)
 
 
 if __name__ == "__main__":

@@ -37,10 +37,15 @@ const std::vector<MethodSpec>& ListedMethods() {
     for (const MethodEntry& entry : ListedMethodEntries()) {
       list->push_back(entry.spec);
       // Callers are told the names even where a method serves them all.
-      std::vector<std::string>& served = list->back().architectures;
-      if (!served.empty()) continue;
+      MethodSpec& method = list->back();
+      const bool all = method.architectures.empty();
       for (const ArchitectureSpec& spec : ListedArchitectures()) {
-        served.push_back(spec.id);
+        if (all) method.architectures.push_back(spec.id);
+        if (spec.experimental &&
+            std::find(method.architectures.begin(), method.architectures.end(),
+                      spec.id) != method.architectures.end()) {
+          method.experimental_architectures.push_back(spec.id);
+        }
       }
     }
     return list;

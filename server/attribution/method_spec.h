@@ -28,8 +28,10 @@ struct MethodSpec {
   // Its attributions add up to a difference of logits, up to the
   // completeness error that the reply states.
   bool complete = false;
-  // Architectures that it serves.
+  // Architectures that it serves, and those of them that were compared with no
+  // independent implementation.
   std::vector<std::string> architectures;
+  std::vector<std::string> experimental_architectures;
 };
 
 // Every method that is built in, in the order of the documentation.

@@ -11,16 +11,13 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/input/bpe_model.h"
-#include "server/input/json_part.h"
 #include "server/input/normalizer.h"
+#include "server/input/tokenizer_errors.h"
 #include "server/input/tokenizer_json.h"
 #include "server/input/unicode.h"
 
 namespace limpid {
 namespace {
-
-// Words are counted in 32 bits.
-constexpr size_t kMaxTextBytes = size_t{1} << 30;
 
 // The spelling of bytes that GPT-2 introduced: printable characters of Latin-1
 // stand for themselves, the other bytes for the code points from 256 on.
@@ -49,16 +46,6 @@ class ByteAlphabet {
  private:
   std::unordered_map<char32_t, char> bytes_;
 };
-
-absl::Status BadText(size_t offset, absl::string_view what) {
-  ErrorDetails details;
-  details.reason = "TEXT_INVALID";
-  details.violations.push_back(
-      {"input.text", absl::StrCat("byte ", offset, ": ", what)});
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat("input.text: byte ", offset, ": ", what),
-                   std::move(details));
-}
 
 class ByteBpe final : public Tokenizer {
  public:
@@ -218,8 +205,8 @@ absl::Status ByteBpe::EncodeText(const AlignedText& aligned, size_t begin,
     size_t bad = 0;
     if (!model_.Encode(bytes, scratch, symbols, bad)) {
       const size_t at = begin + word.begin + std::max(bad, added) - added;
-      return BadText(aligned.OriginalBegin(at),
-                     "the model's vocabulary has no token for it");
+      return TextInvalid(aligned.OriginalBegin(at),
+                         "the model's vocabulary has no token for it");
     }
     size_t from = 0;  // In the word with its added space.
     for (const BpeModel::Symbol& symbol : symbols) {
@@ -239,12 +226,7 @@ absl::Status ByteBpe::EncodeText(const AlignedText& aligned, size_t begin,
 
 absl::StatusOr<std::vector<TokenSpan>> ByteBpe::Encode(
     absl::string_view text) const {
-  if (text.size() > kMaxTextBytes) {
-    return BadText(kMaxTextBytes, "the text is longer than a tokenizer takes");
-  }
-  if (const size_t bad = FirstBadUtf8(text); bad < text.size()) {
-    return BadText(bad, "not UTF-8");
-  }
+  LIMPID_RETURN_IF_ERROR(CheckText(text));
   std::vector<TokenSpan> out;
   BpeModel::Scratch scratch;
   for (const AddedPiece& piece : raw_finder_.Split(text)) {

@@ -6,31 +6,11 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "server/input/tokenizer_errors.h"
 
 namespace limpid {
 
 using Json = nlohmann::json;
-
-absl::Status TokenizerDamaged(const std::string& file, absl::string_view what) {
-  ErrorDetails details;
-  details.reason = "TOKENIZER_DAMAGED";
-  details.metadata["file"] = file;
-  return MakeError(absl::StatusCode::kDataLoss, absl::StrCat(file, ": ", what),
-                   std::move(details));
-}
-
-absl::Status TokenizerUnsupported(const std::string& file,
-                                  const std::string& part,
-                                  absl::string_view what) {
-  ErrorDetails details;
-  details.reason = "TOKENIZER_UNSUPPORTED";
-  details.metadata["file"] = file;
-  details.metadata["part"] = part;
-  return MakeError(absl::StatusCode::kDataLoss,
-                   absl::StrCat(file, ": ", part, ": ", what,
-                                " is not supported; only byte-level BPE is"),
-                   std::move(details));
-}
 
 std::string ShownInMessage(const Json& value) {
   if (value.is_string()) {

@@ -15,12 +15,6 @@
 
 namespace limpid {
 
-// The errors of a tokenizer file. `part` is the part's path in the JSON.
-absl::Status TokenizerDamaged(const std::string& file, absl::string_view what);
-absl::Status TokenizerUnsupported(const std::string& file,
-                                  const std::string& part,
-                                  absl::string_view what);
-
 // A JSON value for a message, which must not grow with the file.
 std::string ShownInMessage(const nlohmann::json& value);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/json_guard.h"
 #include "server/input/json_part.h"
+#include "server/input/tokenizer_errors.h"
 
 namespace limpid {
 namespace {

@@ -153,6 +153,8 @@ struct ArchitectureSpec {
   std::string id;
   // Values of config.json's model_type that it reads.
   std::vector<std::string> model_types;
+  // There is nobody else's output to compare with.
+  bool experimental = false;
   // Configurations as small as they can be that between them use every option,
   // for the tests that run for every architecture.
   std::vector<std::string> tiny_configs;

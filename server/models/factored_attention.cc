@@ -155,7 +155,9 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
     FrozenFactors one;
     if (factors.activation) one.source_scale = direction.ratio;
     if (factors.conv) one.conv_weight = direction.conv_weight;
-    if (row_scale.defined()) one.row_scale = Turned(direction, row_scale);
+    if (row_scale.defined()) {
+      one.row_scale = Turned(direction, row_scale).contiguous();
+    }
     around.push_back(std::move(one));
   }
 

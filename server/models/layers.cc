@@ -77,6 +77,23 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
   return bias.defined() ? out + bias : out;
 }
 
+at::Tensor Rotate(const at::Tensor& x, int64_t size, double base) {
+  const int64_t half = size / 2;
+  if (half == 0) return x;
+  // Angles in double precision: positions are large, digits few.
+  const auto exact = x.options().dtype(at::kDouble);
+  const at::Tensor angles =
+      at::arange(x.size(2), exact).unsqueeze(1) *
+      at::pow(base, at::arange(half, exact) * (-2.0 / size));
+  const at::Tensor cosine = angles.cos().to(x.scalar_type());
+  const at::Tensor sine = angles.sin().to(x.scalar_type());
+  const at::Tensor a = x.narrow(-1, 0, half);
+  const at::Tensor b = x.narrow(-1, half, half);
+  return at::cat({a * cosine - b * sine, b * cosine + a * sine,
+                  x.narrow(-1, 2 * half, x.size(-1) - 2 * half)},
+                 -1);
+}
+
 at::Tensor TakePositions(const at::Tensor& x,
                          const std::vector<int64_t>& positions) {
   if (positions.empty()) return x;

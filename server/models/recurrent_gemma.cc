@@ -286,8 +286,6 @@ class AttentionLayer final : public GemmaLayer {
   }
 
  private:
-  // Rotates the first dimensions of heads [B, H, L, n] by their position.
-  at::Tensor Rotate(const at::Tensor& heads) const;
   // Minus infinity where a position may not look, [L, L].
   at::Tensor Mask(int64_t length, const at::TensorOptions& options) const {
     const at::Tensor at_position =
@@ -303,24 +301,6 @@ class AttentionLayer final : public GemmaLayer {
   const AttentionWeights weights_;
 };
 
-at::Tensor AttentionLayer::Rotate(const at::Tensor& heads) const {
-  const int64_t half = config_.rotary_size / 2;
-  if (half == 0) return heads;
-  // Angles in double precision: positions are large, digits few.
-  const auto exact = heads.options().dtype(at::kDouble);
-  const at::Tensor angles =
-      at::arange(heads.size(2), exact).unsqueeze(1) *
-      at::pow(config_.rotary_base,
-              at::arange(half, exact) * (-2.0 / config_.rotary_size));
-  const at::Tensor cosine = angles.cos().to(heads.scalar_type());
-  const at::Tensor sine = angles.sin().to(heads.scalar_type());
-  const at::Tensor a = heads.narrow(-1, 0, half);
-  const at::Tensor b = heads.narrow(-1, half, half);
-  return at::cat({a * cosine - b * sine, b * cosine + a * sine,
-                  heads.narrow(-1, 2 * half, heads.size(-1) - 2 * half)},
-                 -1);
-}
-
 at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t batch = stream.size(0), length = stream.size(1);
   const int64_t size = config_.head_size;
@@ -329,9 +309,11 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const auto heads = [&](const Linear& linear) {
     return linear(n).view({batch, length, -1, size}).transpose(1, 2);
   };
-  const at::Tensor q = Rotate(heads(weights_.q));
-  const at::Tensor k =
-      Rotate(heads(weights_.k)).repeat_interleave(shared, 1);
+  const auto rotated = [&](const Linear& linear) {
+    return Rotate(heads(linear), config_.rotary_size, config_.rotary_base);
+  };
+  const at::Tensor q = rotated(weights_.q);
+  const at::Tensor k = rotated(weights_.k).repeat_interleave(shared, 1);
   const at::Tensor v = heads(weights_.v).repeat_interleave(shared, 1);
   const at::Tensor probabilities = pass.Factor(
       at::softmax(at::matmul(q, k.transpose(-1, -2)) /

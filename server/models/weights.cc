@@ -59,6 +59,11 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
       return refuse(absl::StrCat("has shape ", ShapeText(view.shape),
                                  ", expected ", ShapeText(shape)));
     }
+    if (options().device.is_meta()) {
+      return Keep(at::empty(shape, at::TensorOptions()
+                                       .dtype(options().dtype)
+                                       .device(at::kMeta)));
+    }
     // The mapped bytes need not be aligned and go away with the checkpoint, so
     // they are copied before they are converted.
     at::Tensor raw = at::empty(shape, at::TensorOptions().dtype(*stored));

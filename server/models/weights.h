@@ -15,6 +15,8 @@ namespace limpid {
 
 // How a network is made.
 struct BuildOptions {
+  // The meta device checks names, shapes and dtypes without reading a weight;
+  // the network then can't run.
   at::Device device = at::kCPU;
   // Compute dtype: weights of any storage type are widened to it.
   at::ScalarType dtype = at::kFloat;

@@ -80,6 +80,8 @@ Metrics::Metrics(absl::string_view version)
                         "Loading and warming a model.", r);
   resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
                           "Bytes held for a model's weights.", r);
+  weights_copied_ = Build(BuildCounter(), "limpid_weights_copied_bytes_total",
+                          "Bytes of weights brought to a device.", r);
   rpcs_started_ =
       Build(BuildCounter(), "grpc_server_started_total", "RPCs started.", r);
   rpcs_handled_ = Build(BuildCounter(), "grpc_server_handled_total",
@@ -149,8 +151,15 @@ void Metrics::LoadEnded(const std::string& model, absl::Duration took,
       .Observe(absl::ToDoubleSeconds(took));
 }
 
-void Metrics::SetResidentBytes(const std::string& model, int64_t bytes) {
-  resident_bytes_->Add({{"model", model}}).Set(static_cast<double>(bytes));
+void Metrics::SetResidentBytes(const std::string& model,
+                               const std::string& device, int64_t bytes) {
+  resident_bytes_->Add({{"model", model}, {"device", device}})
+      .Set(static_cast<double>(bytes));
+}
+
+void Metrics::WeightsCopied(const std::string& device, int64_t bytes) {
+  weights_copied_->Add({{"device", device}})
+      .Increment(static_cast<double>(bytes));
 }
 
 void Metrics::RpcStarted(const char* type, const char* service,

@@ -63,8 +63,12 @@ class Metrics final : public PoolObserver {
   // limpid_model_load_duration_seconds{model,code}.
   void LoadEnded(const std::string& model, absl::Duration took,
                  absl::StatusCode code);
-  // limpid_model_resident_bytes{model}; 0 when it is not resident.
-  void SetResidentBytes(const std::string& model, int64_t bytes);
+  // limpid_model_resident_bytes{model,device}; 0 when it is not resident.
+  void SetResidentBytes(const std::string& model, const std::string& device,
+                        int64_t bytes);
+  // limpid_weights_copied_bytes_total{device}: weights that were brought to a
+  // device. Requests copy none, so it stays flat while nothing is loaded.
+  void WeightsCopied(const std::string& device, int64_t bytes);
 
   // grpc_server_started_total, grpc_server_handled_total and
   // grpc_server_handling_seconds, with go-grpc's labels. `type` is "unary" or
@@ -96,6 +100,7 @@ class Metrics final : public PoolObserver {
   Histograms reconstruction_error_;
   Histograms load_seconds_;
   Gauges resident_bytes_;
+  Counters weights_copied_;
   Counters rpcs_started_;
   Counters rpcs_handled_;
   Histograms rpc_seconds_;

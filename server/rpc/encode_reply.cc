@@ -175,6 +175,9 @@ v1::Method EncodeMethod(const MethodSpec& method,
   const std::vector<std::string>& served =
       method.architectures.empty() ? architectures : method.architectures;
   out.mutable_architectures()->Add(served.begin(), served.end());
+  out.mutable_experimental_architectures()->Add(
+      method.experimental_architectures.begin(),
+      method.experimental_architectures.end());
   for (const OptionSpec& option : method.options) {
     v1::MethodOptionSpec& spec = *out.add_options();
     spec.set_name(option.name);

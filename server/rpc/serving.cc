@@ -26,6 +26,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
  public:
   ServingImpl(ServingOptions options, const Engine& engine, Log& log)
       : options_(std::move(options)),
+        device_(engine.device()),
         log_(log),
         metrics_(options_.version),
         tracker_(metrics_),
@@ -150,7 +151,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
     MutexLock lock(mutex_);
     const auto status = registry_.Get(name);
     if (!status.ok()) return;
-    metrics_.SetResidentBytes(name,
+    metrics_.SetResidentBytes(name, device_,
                               status->info ? status->info->resident_bytes : 0);
     if (server_ != nullptr) {
       server_->SetServing(name, status->state == ModelState::kReady);
@@ -163,6 +164,11 @@ class ServingImpl final : public Serving, private RegistryObserver {
     LogFields fields = {{"model", name},
                         {"seconds", absl::ToDoubleSeconds(took)}};
     if (status.ok()) {
+      // The only moment at which weights move: models are immutable.
+      const auto loaded = registry_.Get(name);
+      if (loaded.ok() && loaded->info) {
+        metrics_.WeightsCopied(device_, loaded->info->resident_bytes);
+      }
       log_.Write(LogLevel::kInfo, "model loaded", fields);
       return;
     }
@@ -173,6 +179,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
   const ServingOptions options_;
+  const std::string device_;
   Log& log_;
   Metrics metrics_;
   CallTracker tracker_;

@@ -5,11 +5,16 @@
 // known to matter.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
+#include <string>
 
 #include "server/explain/engine.h"
 #include "tests/support/collecting_sink.h"
@@ -136,6 +141,107 @@ TEST_F(EmbeddedModelsTest, RecallAttributionsFindTheQueriedPair) {
   }
   EXPECT_GE(best, 0.9);
 }
+
+// Key-value recall made up here: a text lists pairs of a letter and a digit,
+// all distinct, and ends with one of the letters. The answer is that letter's
+// digit; the tokens that matter are the queried pair's.
+struct RecallCase {
+  std::string text;
+  char answer;
+  std::set<size_t> truth;
+};
+
+RecallCase MakeRecallCase(std::mt19937& random, size_t num_pairs) {
+  std::string letters = "abcdefghijklmnopqrstuvwxyz", digits = "0123456789";
+  std::shuffle(letters.begin(), letters.end(), random);
+  std::shuffle(digits.begin(), digits.end(), random);
+  RecallCase made;
+  for (size_t i = 0; i < num_pairs; ++i) {
+    made.text += letters[i];
+    made.text += digits[i];
+  }
+  const size_t asked = random() % num_pairs;
+  made.text += letters[asked];
+  made.answer = digits[asked];
+  made.truth = {2 * asked, 2 * asked + 1};
+  return made;
+}
+
+class RecallModelsTest : public EmbeddedModelsTest,
+                         public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(RecallModelsTest, AnswersAndLooksAtTheQueriedPair) {
+  auto model = engine_->Load(
+      GetParam(), std::string(LIMPID_SOURCE_DIR) + "/models/" + GetParam());
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *std::move(model);
+  constexpr int kCases = 100;
+  double best = 0;
+  for (const char* method :
+       {"raw-attention", "input-x-gradient", "integrated-gradients"}) {
+    std::mt19937 random(5);
+    int right = 0, answered = 0;
+    for (int i = 0; i < kCases; ++i) {
+      const RecallCase made = MakeRecallCase(random, 4 + i % 5);
+      ExplainRequest request = TextRequest(made.text);
+      request.method = method;
+      const CollectingSink reply = Explain(request);
+      answered += reply.summary->predictions.front().piece ==
+                  std::string(1, made.answer);
+      const auto& values = reply.summary->attribution;
+      ASSERT_EQ(values.size(), made.text.size());
+      size_t top = 0;
+      for (size_t t = 1; t + 1 < values.size(); ++t) {
+        if (std::abs(values[t]) > std::abs(values[top])) top = t;
+      }
+      right += static_cast<int>(made.truth.count(top));
+    }
+    EXPECT_GE(answered, 99);
+    best = std::max(best, right / static_cast<double>(kCases));
+    std::printf("figure: %s, %s: right token on top in %d %%\n",
+                GetParam().c_str(), method, right);
+  }
+  EXPECT_GE(best, 0.9);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, RecallModelsTest,
+    ::testing::Values("recall-mamba", "recall-mamba2", "recall-griffin",
+                      "recall-rwkv4", "recall-rwkv5", "recall-rwkv6",
+                      "recall-rwkv7"),
+    [](const ::testing::TestParamInfo<std::string>& info) {
+      return info.param.substr(std::strlen("recall-"));
+    });
+
+class SentimentModelsTest : public EmbeddedModelsTest,
+                            public ::testing::WithParamInterface<std::string> {
+};
+
+// Sentences that are in no training data, with the label that one would want.
+TEST_P(SentimentModelsTest, JudgesPlainSentences) {
+  auto model = engine_->Load(
+      GetParam(), std::string(LIMPID_SOURCE_DIR) + "/models/" + GetParam());
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *std::move(model);
+  const std::map<std::string, std::string> wanted = {
+      {"One of the best films of the year, moving and beautifully acted.",
+       "<|good|>"},
+      {"I love this camera, the pictures are wonderful!", "<|good|>"},
+      {"A boring, lifeless and predictable mess.", "<|bad|>"},
+      {"The plot makes no sense and the jokes fall flat.", "<|bad|>"}};
+  for (const auto& [text, label] : wanted) {
+    const CollectingSink reply = Explain(TextRequest(text));
+    EXPECT_EQ(reply.summary->predictions.front().piece, label) << text;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, SentimentModelsTest,
+    ::testing::Values("sentiment-mamba", "sentiment-rwkv4",
+                      "sentiment-griffin"),
+    [](const ::testing::TestParamInfo<std::string>& info) {
+      return info.param.substr(std::strlen("sentiment-"));
+    });
 
 }  // namespace
 }  // namespace limpid

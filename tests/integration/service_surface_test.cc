@@ -153,8 +153,10 @@ TEST_F(ServiceSurfaceTest, MetricsCountRequestsWithoutFreeText) {
   EXPECT_THAT(metrics, HasSubstr("limpid_requests_total{code=\"NOT_FOUND\","
                                  "method=\"unknown\",model=\"unknown\"} 1"));
   EXPECT_THAT(metrics, HasSubstr("limpid_build_info{version=\"1.2.3\"} 1"));
-  EXPECT_THAT(metrics, HasSubstr("limpid_model_resident_bytes{model=\"a\"} "
-                                 "1000"));
+  EXPECT_THAT(metrics, HasSubstr("limpid_model_resident_bytes{device=\"cpu\","
+                                 "model=\"a\"} 1000"));
+  EXPECT_THAT(metrics,
+              HasSubstr("limpid_weights_copied_bytes_total{device=\"cpu\"}"));
   EXPECT_THAT(metrics, HasSubstr("limpid_compute_duration_seconds_count"));
   EXPECT_THAT(metrics, HasSubstr("limpid_model_load_duration_seconds_count"));
   EXPECT_THAT(metrics, HasSubstr("grpc_code=\"NotFound\""));

@@ -1,10 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compares our tokenizer with the Python package `tokenizers`.
+"""Compares our tokenizers with the Python originals.
 
-Encodes generated texts (and those of a golden file) with both and prints every
-difference; the exit status is 1 if there was one. The vocabulary is any
-tokenizer.json; real ones are not kept in this repository.
+Encodes generated texts (and those of golden files) with both and prints every
+difference; the exit status is 1 if there was one. Spans must be in order and
+cover all that has tokens; where an RWKV golden file has "byte_offsets", they
+must be equal. The tokenizer's kind is told by its file's name:
+
+    *.json          byte-level BPE; package tokenizers
+    *.txt           RWKV World; package rwkv, TRIE_TOKENIZER
+    anything else   SentencePiece; packages sentencepiece and transformers,
+                    GemmaTokenizer if it has "<bos>", LlamaTokenizer otherwise
+
+Real vocabularies are not kept in this repository.
 
     compare_tokenizers.py --tool build/bin/tokenize_lines \
         --tokenizer 20B_tokenizer.json --count 50000 [--golden FILE.jsonl]
@@ -17,7 +25,7 @@ import subprocess
 import sys
 import unicodedata
 
-from tokenizers import Tokenizer
+END_OF_TEXT = "<|rwkv_tokenizer_end_of_text|>"
 
 WORDS = """the of and to in is that it was for on are as with his they at be
 this have from I'm you're we've they'll he'd it's don't 'tis O'Neil rock'n'roll
@@ -78,6 +86,70 @@ def generate(rng, tokens):
     return "".join(make() for make in parts)
 
 
+def byte_bpe(path):
+    from tokenizers import Tokenizer
+    theirs = Tokenizer.from_file(path)
+    # Files may ask for batches to be cut or filled; one text is neither.
+    theirs.no_truncation()
+    theirs.no_padding()
+    with open(path, encoding="utf-8") as file:
+        added = [t["content"] for t in json.load(file)["added_tokens"]]
+    return lambda t: theirs.encode(t, add_special_tokens=False).ids, added
+
+
+def rwkv_world(path):
+    from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
+    theirs = TRIE_TOKENIZER(path)
+
+    def encode(text):
+        # The original does not know its own end of text; published model
+        # folders add it in front of it.
+        ids = []
+        for part in text.split(END_OF_TEXT):
+            ids += [0] + theirs.encode(part)
+        return ids[1:]
+
+    return encode, [END_OF_TEXT, "<|endoftext|>"]
+
+
+def sentencepiece(path):
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    from transformers import GemmaTokenizer, LlamaTokenizer
+    with open(path, "rb") as file:
+        model = sentencepiece_model_pb2.ModelProto.FromString(file.read())
+    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
+    controls = [p.piece for p in model.pieces if p.type == kinds.CONTROL]
+    others = [p.piece for p in model.pieces
+              if p.type in (kinds.UNKNOWN, kinds.USER_DEFINED)]
+    if "<bos>" in controls:
+        theirs = GemmaTokenizer(path, additional_special_tokens=controls)
+    else:
+        theirs = LlamaTokenizer(path, additional_special_tokens=controls,
+                                legacy=True)
+    # A byte piece as a user would write it is text.
+    return (lambda t: theirs.encode(t, add_special_tokens=False),
+            controls + others + ["<0x0A>", "\u2581", "\u2581\u2581"])
+
+
+def original(path):
+    """Text to ids as the original does it, and tokens to put into texts."""
+    if path.endswith(".json"):
+        return byte_bpe(path)
+    return rwkv_world(path) if path.endswith(".txt") else sentencepiece(path)
+
+
+def wrong_spans(text, spans, encode):
+    """Whether spans are out of order or leave out what has tokens by itself."""
+    text = text.encode()
+    covered = begun = 0
+    for begin, end in spans + [[len(text), len(text)]]:
+        gap = text[covered:begin]
+        if not begun <= begin <= end or gap and encode(gap.decode()):
+            return True
+        begun, covered = begin, max(covered, end)
+    return False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tool", required=True)
@@ -87,32 +159,35 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
-    theirs = Tokenizer.from_file(args.tokenizer)
-    # Files may ask for batches to be cut or filled; one text is neither.
-    theirs.no_truncation()
-    theirs.no_padding()
-    with open(args.tokenizer, encoding="utf-8") as file:
-        added = [t["content"] for t in json.load(file)["added_tokens"]]
+    encode, tokens = original(args.tokenizer)
     rng = random.Random(args.seed)
-    texts, expected = [], []
+    texts, expected, offsets = [], [], {}
     for path in args.golden:
         with open(path, encoding="utf-8") as file:
             for line in file:
                 case = json.loads(line)
+                # Those of BPE leave spaces out.
+                if "byte_offsets" in case and "char_offsets" not in case:
+                    offsets[len(texts)] = case["byte_offsets"]
                 texts.append(case["text"])
                 expected.append(case["ids"])
     golden = len(texts)
-    texts += [generate(rng, added) for _ in range(args.count)]
-    expected += [theirs.encode(t, add_special_tokens=False).ids
-                 for t in texts[golden:]]
+    texts += [generate(rng, tokens) for _ in range(args.count)]
+    expected += [encode(t) for t in texts[golden:]]
 
     lines = "".join(json.dumps(t) + "\n" for t in texts)
-    ours = subprocess.run([args.tool, args.tokenizer], input=lines, text=True,
-                          check=True, stdout=subprocess.PIPE).stdout
+    ours = subprocess.run([args.tool, args.tokenizer, "--spans"], input=lines,
+                          text=True, check=True, stdout=subprocess.PIPE).stdout
     ours = ours.split("\n")[:-1]
     differences = 0 if len(ours) == len(texts) else 1
-    for text, ids, line in zip(texts, expected, ours):
-        if " ".join(map(str, ids)) != line:
+    for i, (text, ids, line) in enumerate(zip(texts, expected, ours)):
+        if line.startswith("error:"):
+            our_ids, spans = None, []
+        else:
+            our_ids = [int(t.split(":")[0]) for t in line.split()]
+            spans = [[int(n) for n in t.split(":")[1:]] for t in line.split()]
+        if (our_ids != ids or wrong_spans(text, spans, encode)
+                or offsets.get(i, spans) != spans):
             differences += 1
             if differences <= 20:
                 print(f"text   {json.dumps(text)}\nPython {ids}\nours   {line}")

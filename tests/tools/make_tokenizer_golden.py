@@ -2,23 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the tokenizers of tests/golden/tokenizers and what they should say.
 
-Trains small byte-level BPE tokenizers with the Python package `tokenizers`
-(0.22.2) and writes, for each, NAME.json and NAME.jsonl: one text with its ids
-per line, as that package encodes it. The output is the same on every run.
+Trains small tokenizers and writes, for each, the tokenizer's file and
+NAME.jsonl: one text with its ids per line, as the Python original encodes it.
+The output is the same on every run.
+
+    NAME.json    byte-level BPE: tokenizers 0.22.2
+    NAME.txt     RWKV World: rwkv 0.8.32 (needs nothing of what it depends on)
+    NAME.model   SentencePiece: sentencepiece 0.2.3, transformers 4.57.1
 
     make_tokenizer_golden.py tests/golden/tokenizers
 """
 
+import io
 import json
 import pathlib
 import random
 import sys
+import tempfile
 
+import sentencepiece as spm
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models,
                         normalizers, pre_tokenizers, trainers)
 
-from compare_tokenizers import generate
+from compare_tokenizers import generate, original
 
 TEXT = """
 The river rose in the night, and by the morning the lower meadow was a lake.
@@ -131,8 +139,7 @@ def dump(path, tok, string_merges):
     return Tokenizer.from_str(text)
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1])
+def make_byte_bpe(folder):
     for name, make, size in (("neox", neox, 600), ("flags", flags, 400),
                              ("split", split, 500)):
         tok, specials, others = make()
@@ -144,22 +151,142 @@ def main():
         tok.add_tokens(others)
         tok = dump(folder / f"tiny-{name}.json", tok,
                    string_merges=name == "neox")
-
-        rng = random.Random(name)
         tokens = [t.content for t in tok.get_added_tokens_decoder().values()]
-        texts = HAND_WRITTEN + [line for line in TEXT.splitlines() if line]
-        while len(texts) < 330:
-            text = generate(rng, tokens)
-            if len(text) <= 120:
-                texts.append(text)
-        with open(folder / f"tiny-{name}.jsonl", "w", encoding="utf-8") as file:
-            for text in texts:
-                ids = tok.encode(text, add_special_tokens=False).ids
-                case = {"text": text, "ids": ids}
-                file.write(json.dumps(case, separators=(",", ":")) + "\n")
-        print(f"tiny-{name}: {tok.get_vocab_size()} tokens, {len(texts)} texts")
+        write_cases(folder, name, tokens, 330,
+                    lambda t: tok.encode(t, add_special_tokens=False).ids)
+
+
+# Python's ways to write a token down: as the published file has them, and as it
+# might.
+LITERALS = r'''
+'\u00e9t\u00e9'
+'\N{SNOWMAN}\N{latin small letter sharp s}'
+'\101\102\7'
+b'\346\x97'
+'\U0001f44d'
+r'\d'
+r'\'\"'
+"don't"
+'"\''
+u'\x41\x5A'
+B"\a\b\f\v\t\n\r"
+'\q\('
+b'\N{x}\u0041'
+'日本'
+rb'\x00'
+'\777'
+'\\\\'
+'''.strip().splitlines()
+
+
+def make_rwkv_world(folder):
+    tokens = [bytes([byte]) for byte in range(256)]
+    for word in TEXT.split():
+        tokens += [word.encode(), b" " + word.encode()]
+    tokens += [char.encode()[:2] for char in TEXT]  # Cut characters.
+    tokens += [b" " * n for n in range(2, 17)] + [b"\n" * n for n in (2, 3, 7)]
+    literals = []
+    for token in dict.fromkeys(tokens):
+        try:
+            literals.append(repr(token.decode()))
+        except UnicodeDecodeError:
+            literals.append(repr(token))
+    lines, seen = [], set()
+    for literal in literals + LITERALS:
+        token = eval(literal)  # As the original does.
+        token = token.encode() if isinstance(token, str) else token
+        if token not in seen:
+            seen.add(token)
+            lines.append(f"{len(seen)} {literal} {len(token)}\r\n")
+    path = folder / "tiny-rwkv-world.txt"
+    path.write_bytes("".join(lines).encode())
+    encode, specials = original(str(path))
+    write_cases(folder, "rwkv-world", specials, 240, encode)
+
+
+def train(folder, name, unused=(), **options):
+    """Trains a SentencePiece model; gives the type `unused` to some pieces."""
+    out = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT.splitlines()), model_writer=out,
+        model_type="bpe", hard_vocab_limit=False, num_threads=1,
+        minloglevel=2, **options)
+    model = sentencepiece_model_pb2.ModelProto.FromString(out.getvalue())
+    model.normalizer_spec.normalization_rule_tsv = ""  # A path of this machine.
+    for piece in model.pieces:
+        if piece.piece in unused:
+            piece.type = sentencepiece_model_pb2.ModelProto.SentencePiece.UNUSED
+    path = folder / f"tiny-{name}.model"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    encode, specials = original(str(path))
+    write_cases(folder, name, specials, 240, encode)
+
+
+# Ligature, full width, fraction, ideographic and zero width space, accents in
+# two orders, a character that vanishes, one that becomes spaces, one longer.
+RULES = """FB01\t66 69
+FF21\t41
+BD\t31 2044 32
+3000\t20
+200B\t20
+65 301\tE9
+65 301 323\t1EB9 301
+7F\t
+2003\t20 20
+2026\t2E 2E 2E
+9\t20
+"""
+
+
+def make_sentencepiece(folder):
+    # As Gemma is published.
+    train(folder, "gemma", vocab_size=700, byte_fallback=True,
+          add_dummy_prefix=False, remove_extra_whitespaces=False,
+          normalization_rule_name="identity", split_digits=True,
+          allow_whitespace_only_pieces=True, pad_id=0, eos_id=1, bos_id=2,
+          unk_id=3, pad_piece="<pad>", bos_piece="<bos>", eos_piece="<eos>",
+          user_defined_symbols=["<mask>", "<start_of_turn>", "<end_of_turn>",
+                                "\n", "\n\n", "\u2581\u2581",
+                                "\u2581\u2581\u2581\u2581"])
+    # As Llama and Mistral are.
+    train(folder, "llama", vocab_size=600, byte_fallback=True,
+          remove_extra_whitespaces=False, normalization_rule_name="identity",
+          control_symbols=["[INST]", "[/INST]"])
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        rules.write(RULES)
+        rules.flush()
+        # Everything that changes a text; characters that are not known.
+        train(folder, "mapped", vocab_size=400, normalization_rule_tsv=rules.name,
+              user_defined_symbols=["<\ufb01>", "the"],
+              unused=["\u2581w", "in", "at", "or", "igh", "\u2581st", "\u2581i"])
+        train(folder, "suffix", vocab_size=400, normalization_rule_tsv=rules.name,
+              treat_whitespace_as_suffix=True,
+              unused=["th", "at", "er", "the\u2581", "ight"])
+
+
+def write_cases(folder, name, tokens, count, encode):
+    """`count` texts, some of them with `tokens` inside, and their ids."""
+    rng = random.Random(name)
+    texts = HAND_WRITTEN + [line for line in TEXT.splitlines() if line]
+    while len(texts) < count:
+        text = generate(rng, tokens)
+        if len(text) <= 120:
+            texts.append(text)
+    with open(folder / f"tiny-{name}.jsonl", "w", encoding="utf-8") as file:
+        for text in texts:
+            case = {"text": text, "ids": encode(text)}
+            file.write(json.dumps(case, separators=(",", ":")) + "\n")
+    print(f"tiny-{name}: {len(texts)} texts")
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    make_byte_bpe(folder)
+    make_rwkv_world(folder)
+    make_sentencepiece(folder)
 
 
 if __name__ == "__main__":
     assert tokenizers.__version__ == "0.22.2", tokenizers.__version__
+    assert spm.__version__ == "0.2.3", spm.__version__
     main()

@@ -3,7 +3,8 @@
 // Tokenizes lines for a comparison with another implementation: reads one JSON
 // string per line from stdin and prints its ids, separated by spaces, on a
 // line. With --spans every id is followed by ":begin:end". A text that is
-// refused gives "error: " and the message.
+// refused gives "error: " and the message. The tokenizer's kind is told by its
+// file's name: *.json, *.txt (RWKV World), anything else is SentencePiece.
 #include <cstdint>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -11,20 +12,25 @@
 
 #include "server/base/mapped_file.h"
 #include "server/input/byte_bpe.h"
+#include "server/input/rwkv_world.h"
+#include "server/input/sentencepiece.h"
 
 int main(int argc, char** argv) {
   const bool spans = argc == 3 && std::string(argv[2]) == "--spans";
   if (argc != 2 && !spans) {
-    std::cerr << "usage: tokenize_lines TOKENIZER_JSON [--spans] <LINES\n";
+    std::cerr << "usage: tokenize_lines TOKENIZER [--spans] <LINES\n";
     return 2;
   }
   const std::string path = argv[1];
-  const auto json = limpid::ReadFile(path, size_t{1} << 30);
-  if (!json.ok()) {
-    std::cerr << json.status().ToString() << "\n";
+  const auto bytes = limpid::ReadFile(path, size_t{1} << 30);
+  if (!bytes.ok()) {
+    std::cerr << bytes.status().ToString() << "\n";
     return 1;
   }
-  const auto tokenizer = limpid::MakeByteBpe(*json, path);
+  const auto make = path.ends_with(".json")  ? limpid::MakeByteBpe
+                    : path.ends_with(".txt") ? limpid::MakeRwkvWorld
+                                             : limpid::MakeSentencePiece;
+  const auto tokenizer = make(*bytes, path);
   if (!tokenizer.ok()) {
     std::cerr << tokenizer.status().ToString() << "\n";
     return 1;

@@ -44,39 +44,60 @@ constexpr int64_t kMaxRowsBackwards = 4;
 // side, and go to memory together.
 constexpr int kTile = 16;
 
+// Blocks of heads that go over a position together, at most: positions of one
+// head are far apart in memory, those of neighbouring heads are not.
+constexpr int64_t kMaxBlocks = 16;
+
 template <bool kRankOne, bool kDiagonal>
 struct Backwards {
-  // One row of heads [first, first + count); `out` is that row of the first
-  // head, and `plane` the distance to the same row of the next.
+  // One row of `num_heads` heads from `head` on; `out` is that row of the
+  // first, and `plane` the distance to the same row of the next.
   template <int kWidth, typename T>
-  static LIMPID_INLINE void Row(const StateAttention<T>& op, int64_t first,
-                                int count, int64_t row, T* out, int64_t plane) {
+  static LIMPID_INLINE void Row(const StateAttention<T>& op, const HeadOf& head,
+                                int64_t num_heads, int64_t row, T* out,
+                                int64_t plane) {
     const StateRecurrence<T>& r = op.recurrence;
-    const HeadOf head(r, op.sequence * r.num_heads + first);
     alignas(64) T g[kMaxStateSize * kWidth];
-    for (int64_t n = 0; n < r.key_size; ++n) {
-      Load<kWidth>(r.query, head, row, n, count, g + n * kWidth);
+    alignas(64) T entries[kMaxBlocks * kTile * kWidth];
+    for (int64_t first = 0; first < num_heads; first += kWidth) {
+      for (int64_t n = 0; n < r.key_size; ++n) {
+        Load<kWidth>(r.query, Block(head, first), row, n,
+                     Count<kWidth>(num_heads, first),
+                     g + first * r.key_size + n * kWidth);
+      }
     }
-    alignas(64) T entries[kTile * kWidth] = {};
     for (int64_t begin = row / kTile * kTile; begin >= 0; begin -= kTile) {
-      for (int64_t j = std::min(begin + kTile - 1, row); j >= begin; --j) {
-        T* entry = entries + (j - begin) * kWidth;
-        if (kDiagonal && j == row) {
-          Load<kWidth>(r.diagonal, head, row, 0, count, entry);
-        } else {
-          Step<kWidth>(op, head, count, j, g, entry);
-        }
-      }
       const int64_t columns = std::min<int64_t>(kTile, row + 1 - begin);
-      for (int w = 0; w < count; ++w) {
-        for (int64_t j = 0; j < columns; ++j) {
-          out[w * plane + begin + j] = entries[j * kWidth + w];
+      for (int64_t x = columns - 1; x >= 0; --x) {
+        for (int64_t first = 0; first < num_heads; first += kWidth) {
+          const int count = Count<kWidth>(num_heads, first);
+          T* entry = entries + first * kTile + x * kWidth;
+          if (kDiagonal && begin + x == row) {
+            Load<kWidth>(r.diagonal, Block(head, first), row, 0, count, entry);
+          } else {
+            Step<kWidth>(op, Block(head, first), count, begin + x,
+                         g + first * r.key_size, entry);
+          }
+        }
+      }
+      for (int64_t h = 0; h < num_heads; ++h) {
+        const T* entry = entries + h / kWidth * kWidth * kTile + h % kWidth;
+        for (int64_t x = 0; x < columns; ++x) {
+          out[h * plane + begin + x] = entry[x * kWidth];
         }
       }
     }
-    for (int w = 0; w < count; ++w) {
-      std::fill_n(out + w * plane + row + 1, r.num_positions - row - 1, T{0});
+    for (int64_t h = 0; h < num_heads; ++h) {
+      std::fill_n(out + h * plane + row + 1, r.num_positions - row - 1, T{0});
     }
+  }
+  static LIMPID_INLINE HeadOf Block(HeadOf head, int64_t first) {
+    head.head += first;
+    return head;
+  }
+  template <int kWidth>
+  static LIMPID_INLINE int Count(int64_t num_heads, int64_t first) {
+    return static_cast<int>(std::min<int64_t>(kWidth, num_heads - first));
   }
 
   // entry = key_j . g, then g to the other side of position j.
@@ -129,15 +150,18 @@ struct BackwardsKernel {
   template <int kBytes, typename T>
   static LIMPID_INLINE void Run(const StateAttention<T>& op) {
     constexpr int kWidth = kChannelBlock<T, kBytes>;
-    const int64_t length = op.recurrence.num_positions;
-    const int64_t plane = (op.row_end - op.row_begin) * length;
-    for (int64_t first = op.head_begin; first < op.head_end; first += kWidth) {
-      const int count =
-          static_cast<int>(std::min<int64_t>(kWidth, op.head_end - first));
+    const StateRecurrence<T>& r = op.recurrence;
+    const int64_t plane = (op.row_end - op.row_begin) * r.num_positions;
+    // As many as there is room for.
+    const int64_t most =
+        std::min(kMaxBlocks, kMaxStateSize / r.key_size) * kWidth;
+    for (int64_t first = op.head_begin; first < op.head_end; first += most) {
+      const HeadOf head(r, op.sequence * r.num_heads + first);
       T* out = op.out + (first - op.head_begin) * plane;
       for (int64_t row = op.row_begin; row < op.row_end; ++row) {
         Backwards<kRankOne, kDiagonal>::template Row<kWidth>(
-            op, first, count, row, out + (row - op.row_begin) * length, plane);
+            op, head, std::min(most, op.head_end - first), row,
+            out + (row - op.row_begin) * r.num_positions, plane);
       }
     }
   }
@@ -211,15 +235,10 @@ struct Chunked {
                                   const T* left, int64_t left_stride,
                                   const T* right, int64_t right_stride,
                                   int64_t num_states, T* __restrict x) {
-    alignas(64) T projected[kChunk] = {};
+    alignas(64) T projected[kChunk];
     if constexpr (kRankOne) {
-      for (int64_t n = 0; n < num_states; ++n) {
-        const T right_n = right[n * right_stride];
-        LIMPID_KEEP_LOOP
-        for (int w = 0; w < kChunk; ++w) {
-          projected[w] += right_n * x[n * kChunk + w];
-        }
-      }
+      TileProduct<1, kChunk>(right, right_stride, x, kChunk, num_states,
+                             projected, kChunk);
     }
     for (int64_t n = 0; n < num_states; ++n) {
       const T decay_n = decay[n * decay_stride];
@@ -307,13 +326,9 @@ struct Chunked {
                                           const HeadOf& head, int64_t i,
                                           int64_t count, const T* key,
                                           T* __restrict row) {
-    const T* query = At(r.query, head, i);
-    alignas(64) T sum[kChunk] = {};
-    for (int64_t n = 0; n < r.key_size; ++n) {
-      const T query_n = query[n * r.query.element_stride];
-      LIMPID_KEEP_LOOP
-      for (int w = 0; w < kChunk; ++w) sum[w] += query_n * key[n * kChunk + w];
-    }
+    alignas(64) T sum[kChunk];
+    TileProduct<1, kChunk>(At(r.query, head, i), r.query.element_stride, key,
+                           kChunk, r.key_size, sum, kChunk);
     std::copy_n(sum, count, row + i / kChunk * kChunk);
     std::fill_n(row + i + 1, r.num_positions - i - 1, T{0});
   }

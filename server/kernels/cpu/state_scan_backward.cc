@@ -57,14 +57,13 @@ constexpr int64_t ChunkSize(int64_t num_positions) {
   return size;
 }
 
-// Sizes in numbers of the parts of the scratch memory, in their order. With
-// heads side by side, a "head" is a block of them.
+// Sizes in numbers of the parts of the scratch memory, in their order.
 struct Layout {
   int64_t chunk;  // positions
   int64_t num_chunks;
   int64_t num_states;  // N, of which each is `width` numbers
   int64_t columns;     // P
-  int64_t width;       // 1, or heads of a block
+  int64_t width;       // 1, or the heads of a group
   int64_t taken;       // columns whose states inside a chunk are kept
 
   int64_t state() const { return num_states * columns * width; }
@@ -72,17 +71,26 @@ struct Layout {
   int64_t adjoint() const { return state(); }
   // Before each position of a chunk, and after the last.
   int64_t states() const { return (chunk + 1) * num_states * taken * width; }
-  // S^T right at each position of a chunk.
-  int64_t projections() const { return chunk * taken * width; }
   // Copies of an operand, and sums for a gradient, of size N.
   int64_t operand() const { return width > 1 ? 0 : chunk * num_states; }
   // The same of size P.
   int64_t values() const { return width > 1 ? 0 : chunk * columns; }
+  // S^T right at each position of a chunk.
+  int64_t projections() const { return chunk * taken * width; }
   int64_t total() const {
-    return checkpoints() + adjoint() + states() + projections() +
-           10 * operand() + 3 * values();
+    return checkpoints() + adjoint() + states() + 10 * operand() +
+           3 * values() + projections();
   }
 };
+
+// The first parts are multiples of a register. They should start a cache line,
+// or loads of the widest registers would all cross one.
+constexpr int64_t kLine = 64;
+template <typename T>
+T* StartOfLine(T* data) {
+  return reinterpret_cast<T*>(
+      RoundUp(static_cast<int64_t>(reinterpret_cast<intptr_t>(data)), kLine));
+}
 
 template <typename T>
 Layout ColumnsLayout(const StateRecurrence<T>& r, int64_t value_size,
@@ -96,27 +104,35 @@ Layout ColumnsLayout(const StateRecurrence<T>& r, int64_t value_size,
           kColumns};
 }
 
-template <typename T>
-Layout HeadsLayout(const StateRecurrence<T>& r, int64_t value_size,
-                   int64_t width) {
-  const int64_t chunk = ChunkSize(r.num_positions);
-  return {chunk,      (r.num_positions + chunk - 1) / chunk,
-          r.key_size, value_size,
-          width,      value_size};
-}
-
 // Heads of a block, if heads are side by side.
 template <typename T, int kBytes>
 inline constexpr int kHeadWidth = 2 * kLanes<T, kBytes>;
 
+// A group is as many blocks as have states of this many numbers together. All
+// of a group go over a position before the next: positions of one head are far
+// apart in memory.
+constexpr int64_t kGroupNumbers = 1024;
+
+// The same for registers of any width: blocks of narrower ones divide it.
+template <typename T>
+Layout HeadsLayout(const StateRecurrence<T>& r, int64_t value_size) {
+  const int64_t chunk = ChunkSize(r.num_positions);
+  constexpr int64_t kWidth = kHeadWidth<T, kWideBytes>;
+  const int64_t most = kGroupNumbers / (r.key_size * value_size);
+  return {chunk,      (r.num_positions + chunk - 1) / chunk,        r.key_size,
+          value_size, std::max(most / kWidth, int64_t{1}) * kWidth, value_size};
+}
+
+// Sum of a register, by halves.
 template <int kWidth, typename T>
 LIMPID_INLINE T Sum(const T* in) {
-  alignas(64) T sum[kWidth];
-  for (int w = 0; w < kWidth; ++w) sum[w] = in[w];
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int w = 0; w < half; ++w) sum[w] += sum[w + half];
+  if constexpr (kWidth == 1) {
+    return *in;
+  } else {
+    alignas(64) T half[kWidth / 2];
+    for (int w = 0; w < kWidth / 2; ++w) half[w] = in[w] + in[w + kWidth / 2];
+    return Sum<kWidth / 2>(half);
   }
-  return sum[0];
 }
 
 // One head at a time, n side by side. States are [P, N] here, with N rounded up
@@ -128,11 +144,10 @@ class ByColumns {
       : op_(op),
         r_(op.recurrence),
         layout_(ColumnsLayout(r_, op.value_size, kLanes)),
-        checkpoints_(op.scratch),
+        checkpoints_(StartOfLine(op.scratch)),
         adjoint_(checkpoints_ + layout_.checkpoints()),
         states_(adjoint_ + layout_.adjoint()),
-        projections_(states_ + layout_.states()),
-        query_(projections_ + layout_.projections()),
+        query_(states_ + layout_.states()),
         key_(query_ + layout_.operand()),
         decay_(key_ + layout_.operand()),
         left_(decay_ + layout_.operand()),
@@ -144,11 +159,12 @@ class ByColumns {
         dright_(dleft_ + layout_.operand()),
         value_(dright_ + layout_.operand()),
         dout_(value_ + layout_.values()),
-        dvalue_(dout_ + layout_.values()) {}
+        dvalue_(dout_ + layout_.values()),
+        projections_(dvalue_ + layout_.values()) {}
 
   LIMPID_INLINE void Run() {
     // The numbers that are added are written here once.
-    std::fill_n(op_.scratch, layout_.total(), T{0});
+    std::fill_n(checkpoints_, layout_.total(), T{0});
     for (int64_t head = op_.head_begin; head < op_.head_end; ++head) {
       const HeadOf one(r_, head);
       for (int64_t chunk = 0; chunk + 1 < layout_.num_chunks; ++chunk) {
@@ -358,7 +374,6 @@ class ByColumns {
   T* const checkpoints_;
   T* const adjoint_;
   T* const states_;
-  T* const projections_;
   T* const query_;
   T* const key_;
   T* const decay_;
@@ -372,18 +387,19 @@ class ByColumns {
   T* const value_;
   T* const dout_;
   T* const dvalue_;
+  T* const projections_;
 };
 
-// A block of neighbouring heads of one sequence at a time. States are
-// [N, P, kWidth] here.
+// A group of neighbouring heads of one sequence at a time, in blocks of kWidth.
+// States of a group are [blocks, N, P, kWidth] here.
 template <int kWidth, bool kRankOne, bool kDiagonal, typename T>
 class ByHeads {
  public:
   LIMPID_INLINE explicit ByHeads(const StateScanBackward<T>& op)
       : op_(op),
         r_(op.recurrence),
-        layout_(HeadsLayout(r_, op.value_size, kWidth)),
-        checkpoints_(op.scratch),
+        layout_(HeadsLayout(r_, op.value_size)),
+        checkpoints_(StartOfLine(op.scratch)),
         adjoint_(checkpoints_ + layout_.checkpoints()),
         states_(adjoint_ + layout_.adjoint()),
         projections_(states_ + layout_.states()) {}
@@ -391,9 +407,9 @@ class ByHeads {
   LIMPID_INLINE void Run() {
     for (int64_t head = op_.head_begin; head < op_.head_end;) {
       const HeadOf first(r_, head);
-      const int count = static_cast<int>(std::min(
-          {int64_t{kWidth}, op_.head_end - head, r_.num_heads - first.head}));
-      Block(first, count);
+      const int64_t count = std::min(
+          {layout_.width, op_.head_end - head, r_.num_heads - first.head});
+      Group(first, count);
       head += count;
     }
   }
@@ -406,7 +422,8 @@ class ByHeads {
     return (head.sequence * r_.num_positions + i) * r_.num_heads + head.head;
   }
 
-  LIMPID_INLINE void Block(const HeadOf& head, int count) const {
+  // `count` heads from `head` on.
+  LIMPID_INLINE void Group(const HeadOf& head, int64_t count) const {
     std::fill_n(checkpoints_, layout_.state(), T{0});
     for (int64_t chunk = 0; chunk + 1 < layout_.num_chunks; ++chunk) {
       Forward(head, count, chunk);
@@ -417,11 +434,38 @@ class ByHeads {
     for (int64_t chunk = layout_.num_chunks - 1; chunk >= 0; --chunk) {
       Forward(head, count, chunk);
       for (int64_t t = Size(chunk) - 1; t >= 0; --t) {
-        Step(head, count, chunk * layout_.chunk + t, t);
+        for (int64_t first = 0; first < count; first += kWidth) {
+          Step(Block(head, first), Count(count, first), first, chunk, t);
+        }
       }
     }
   }
+  LIMPID_INLINE void Forward(const HeadOf& head, int64_t count,
+                             int64_t chunk) const {
+    std::copy_n(checkpoints_ + chunk * layout_.state(), layout_.state(),
+                states_);
+    for (int64_t t = 0; t < Size(chunk); ++t) {
+      for (int64_t first = 0; first < count; first += kWidth) {
+        StepForward(Block(head, first), Count(count, first), first, chunk, t);
+      }
+    }
+  }
+  static LIMPID_INLINE HeadOf Block(HeadOf head, int64_t first) {
+    head.head += first;
+    return head;
+  }
+  static LIMPID_INLINE int Count(int64_t count, int64_t first) {
+    return static_cast<int>(std::min<int64_t>(kWidth, count - first));
+  }
+  // Where the block that starts with head `first` of its group is.
+  LIMPID_INLINE int64_t StateAt(int64_t first) const {
+    return first * layout_.num_states * layout_.columns;
+  }
+  LIMPID_INLINE T* Projected(int64_t first, int64_t t) const {
+    return projections_ + (t * layout_.width + first) * layout_.columns;
+  }
 
+  // Number n of an operand.
   static LIMPID_INLINE void Load(const HeadOperand<T>& operand,
                                  const HeadOf& head, int64_t i, int64_t n,
                                  int count, T* __restrict out) {
@@ -435,65 +479,67 @@ class ByHeads {
     Scatter<kWidth>(in, size, count, out + Row(head, i) * size + n);
   }
 
-  LIMPID_INLINE void Forward(const HeadOf& head, int count,
-                             int64_t chunk) const {
+  // Position t of a chunk, for the block that starts with head `first` of its
+  // group.
+  LIMPID_INLINE void StepForward(const HeadOf& head, int count, int64_t first,
+                                 int64_t chunk, int64_t t) const {
+    const int64_t i = chunk * layout_.chunk + t;
     const int64_t columns = layout_.columns;
-    std::copy_n(checkpoints_ + chunk * layout_.state(), layout_.state(),
-                states_);
-    for (int64_t t = 0; t < Size(chunk); ++t) {
-      const int64_t i = chunk * layout_.chunk + t;
-      const T* before = states_ + t * layout_.state();
-      T* after = states_ + (t + 1) * layout_.state();
-      T* projected = projections_ + t * columns * kWidth;
-      if constexpr (kRankOne) {
-        std::fill_n(projected, columns * kWidth, T{0});
-        for (int64_t n = 0; n < layout_.num_states; ++n) {
-          alignas(64) T right[kWidth];
-          Load(r_.right, head, i, n, count, right);
-          for (int64_t p = 0; p < columns; ++p) {
-            for (int w = 0; w < kWidth; ++w) {
-              projected[p * kWidth + w] +=
-                  right[w] * before[(n * columns + p) * kWidth + w];
-            }
+    const T* before = states_ + t * layout_.state() + StateAt(first);
+    T* __restrict after = states_ + (t + 1) * layout_.state() + StateAt(first);
+    T* projected = Projected(first, t);
+    if constexpr (kRankOne) {
+      std::fill_n(projected, columns * kWidth, T{0});
+      for (int64_t n = 0; n < layout_.num_states; ++n) {
+        alignas(64) T right[kWidth];
+        Load(r_.right, head, i, n, count, right);
+        for (int64_t p = 0; p < columns; ++p) {
+          for (int w = 0; w < kWidth; ++w) {
+            projected[p * kWidth + w] +=
+                right[w] * before[(n * columns + p) * kWidth + w];
           }
         }
       }
-      for (int64_t p = 0; p < columns; ++p) {
-        alignas(64) T value[kWidth];
-        Load(op_.value, head, i, p, count, value);
-        for (int64_t n = 0; n < layout_.num_states; ++n) {
-          alignas(64) T key[kWidth];
-          alignas(64) T decay[kWidth];
-          alignas(64) T left[kWidth];
-          Load(r_.key, head, i, n, count, key);
-          Load(r_.decay, head, i, n, count, decay);
-          if constexpr (kRankOne) Load(r_.left, head, i, n, count, left);
-          const int64_t at = (n * columns + p) * kWidth;
-          LIMPID_IVDEP
-          for (int w = 0; w < kWidth; ++w) {
-            T s = decay[w] * before[at + w] + key[w] * value[w];
-            if constexpr (kRankOne) s += left[w] * projected[p * kWidth + w];
-            after[at + w] = s;
-          }
+    }
+    for (int64_t p = 0; p < columns; ++p) {
+      alignas(64) T value[kWidth];
+      Load(op_.value, head, i, p, count, value);
+      for (int64_t n = 0; n < layout_.num_states; ++n) {
+        alignas(64) T key[kWidth];
+        alignas(64) T decay[kWidth];
+        alignas(64) T left[kWidth];
+        Load(r_.key, head, i, n, count, key);
+        Load(r_.decay, head, i, n, count, decay);
+        if constexpr (kRankOne) Load(r_.left, head, i, n, count, left);
+        const int64_t at = (n * columns + p) * kWidth;
+        for (int w = 0; w < kWidth; ++w) {
+          T s = decay[w] * before[at + w] + key[w] * value[w];
+          if constexpr (kRankOne) s += left[w] * projected[p * kWidth + w];
+          after[at + w] = s;
         }
       }
     }
   }
 
-  // Gradients of position i, which is number t of its chunk.
-  LIMPID_INLINE void Step(const HeadOf& head, int count, int64_t i,
-                          int64_t t) const {
+  // Gradients of that position.
+  LIMPID_INLINE void Step(const HeadOf& head, int count, int64_t first,
+                          int64_t chunk, int64_t t) const {
+    const int64_t i = chunk * layout_.chunk + t;
     const int64_t num_states = layout_.num_states;
     const int64_t columns = layout_.columns;
-    const T* before = states_ + t * layout_.state();
+    const T* before = states_ + t * layout_.state() + StateAt(first);
     const T* output = kDiagonal ? before : before + layout_.state();
-    const T* projected = projections_ + t * columns * kWidth;
-    alignas(64) T dquery[kMaxStates * kWidth] = {};
-    alignas(64) T dkey[kMaxStates * kWidth] = {};
-    alignas(64) T ddecay[kMaxStates * kWidth] = {};
-    alignas(64) T dleft[kMaxStates * kWidth] = {};
-    alignas(64) T dright[kMaxStates * kWidth] = {};
+    const T* projected = Projected(first, t);
+    T* __restrict adjoint = adjoint_ + StateAt(first);
+    alignas(64) T dquery[kMaxStates * kWidth];
+    alignas(64) T dkey[kMaxStates * kWidth];
+    alignas(64) T ddecay[kMaxStates * kWidth];
+    alignas(64) T dleft[kMaxStates * kWidth];
+    alignas(64) T dright[kMaxStates * kWidth];
     alignas(64) T ddiagonal[kWidth] = {};
+    for (int64_t at = 0; at < num_states * kWidth; ++at) {
+      dquery[at] = dkey[at] = ddecay[at] = dleft[at] = dright[at] = 0;
+    }
     for (int64_t p = 0; p < columns; ++p) {
       alignas(64) T value[kWidth];
       alignas(64) T dout[kWidth];
@@ -505,7 +551,6 @@ class ByHeads {
       if constexpr (kDiagonal) {
         alignas(64) T diagonal[kWidth];
         Load(r_.diagonal, head, i, 0, count, diagonal);
-        LIMPID_KEEP_LOOP
         for (int w = 0; w < kWidth; ++w) {
           dvalue[w] = diagonal[w] * dout[w];
           ddiagonal[w] += dout[w] * value[w];
@@ -521,10 +566,9 @@ class ByHeads {
         Load(r_.decay, head, i, n, count, decay);
         if constexpr (kRankOne) Load(r_.left, head, i, n, count, left);
         const int64_t at = (n * columns + p) * kWidth;
-        LIMPID_IVDEP
         LIMPID_KEEP_LOOP
         for (int w = 0; w < kWidth; ++w) {
-          T gradient = adjoint_[at + w];
+          T gradient = adjoint[at + w];
           if constexpr (!kDiagonal) gradient += query[w] * dout[w];
           dquery[n * kWidth + w] += output[at + w] * dout[w];
           dkey[n * kWidth + w] += gradient * value[w];
@@ -536,7 +580,7 @@ class ByHeads {
           }
           T next = decay[w] * gradient;
           if constexpr (kDiagonal) next += query[w] * dout[w];
-          adjoint_[at + w] = next;
+          adjoint[at + w] = next;
         }
       }
       if constexpr (kRankOne) {
@@ -544,9 +588,8 @@ class ByHeads {
           alignas(64) T right[kWidth];
           Load(r_.right, head, i, n, count, right);
           const int64_t at = (n * columns + p) * kWidth;
-          LIMPID_IVDEP
           for (int w = 0; w < kWidth; ++w) {
-            adjoint_[at + w] += right[w] * through_left[w];
+            adjoint[at + w] += right[w] * through_left[w];
             dright[n * kWidth + w] += before[at + w] * through_left[w];
           }
         }
@@ -591,11 +634,12 @@ template <typename T>
 int64_t StateScanBackwardScratch(const StateRecurrence<T>& recurrence,
                                  int64_t value_size, int64_t /*num_heads*/) {
   // The same for any processor: what the widest registers need is the most.
+  constexpr int64_t kAlignment = kLine / sizeof(T);
   if (HeadsSideBySide(recurrence, value_size)) {
-    return HeadsLayout(recurrence, value_size, kHeadWidth<T, kWideBytes>)
-        .total();
+    return HeadsLayout(recurrence, value_size).total() + kAlignment;
   }
-  return ColumnsLayout(recurrence, value_size, kLanes<T, kWideBytes>).total();
+  return ColumnsLayout(recurrence, value_size, kLanes<T, kWideBytes>).total() +
+         kAlignment;
 }
 
 template <typename T>

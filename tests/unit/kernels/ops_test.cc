@@ -42,6 +42,45 @@ SsmAttention<float> GoodAttention() {
   op.out = Numbers();
   return op;
 }
+StateRecurrence<float> GoodRecurrence() {
+  StateRecurrence<float> r;
+  r.num_sequences = 2;
+  r.num_positions = 8;
+  r.num_heads = 3;
+  r.key_size = 4;
+  r.query.data = r.key.data = r.decay.data = Numbers();
+  r.left.data = r.right.data = r.diagonal.data = Numbers();
+  return r;
+}
+StateScan<float> GoodStateScan() {
+  return {GoodRecurrence(), 5, {Numbers()}, 0, 6, Numbers()};
+}
+StateScanBackward<float> GoodStateBackward() {
+  StateScanBackward<float> op;
+  op.recurrence = GoodRecurrence();
+  op.value_size = 5;
+  op.value.data = Numbers();
+  op.head_end = 6;
+  op.dout = Numbers();
+  op.dleft = op.dright = op.ddiagonal = Numbers();
+  op.scratch = Numbers();
+  return op;
+}
+StateAttention<float> GoodStateAttention() {
+  return {GoodRecurrence(), 1, 0, 3, 0, 8, Numbers()};
+}
+ExpandHeads<float> GoodExpansion() {
+  ExpandHeads<float> op;
+  op.num_positions = 8;
+  op.channels_per_head = 3;
+  op.heads = Numbers();
+  op.head_begin = 1;
+  op.channel_begin = 4;
+  op.channel_end = 7;
+  op.row_end = 8;
+  op.out = Numbers();
+  return op;
+}
 FoldChannels<float> GoodFold() {
   return {ChannelFold::kSum, 2, 3, Numbers(), nullptr, Numbers()};
 }
@@ -136,6 +175,101 @@ TEST(ValidateTest, SsmAttention) {
   refused([](Op& op) { op.out = nullptr; }, "out is null");
 }
 
+TEST(ValidateTest, StateScan) {
+  using Op = StateScan<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    ExpectRefused<Op>(GoodStateScan(), spoil, what);
+  };
+  refused([](Op& op) { op.recurrence.num_sequences = 0; }, "num_sequences");
+  refused([](Op& op) { op.recurrence.num_positions = 0; }, "num_positions");
+  refused([](Op& op) { op.recurrence.num_heads = 0; }, "num_heads");
+  refused([](Op& op) { op.recurrence.key_size = 0; }, "key_size");
+  refused([](Op& op) { op.recurrence.key_size = kMaxStateSize + 1; },
+          "key_size");
+  refused([](Op& op) { op.recurrence.query.data = nullptr; }, "query is null");
+  refused([](Op& op) { op.recurrence.key.data = nullptr; }, "key is null");
+  refused([](Op& op) { op.recurrence.decay.data = nullptr; }, "decay is null");
+  refused([](Op& op) { op.recurrence.left.data = nullptr; }, "left and right");
+  refused([](Op& op) { op.recurrence.right.data = nullptr; }, "left and right");
+  refused([](Op& op) { op.value_size = 0; }, "value_size");
+  refused([](Op& op) { op.value_size = kMaxStateSize + 1; }, "value_size");
+  refused([](Op& op) { op.value.data = nullptr; }, "value is null");
+  refused([](Op& op) { op.head_begin = -1; }, "heads");
+  refused([](Op& op) { op.head_end = 7; }, "heads");
+  refused([](Op& op) { op.head_begin = 3, op.head_end = 2; }, "heads");
+  refused([](Op& op) { op.out = nullptr; }, "out is null");
+
+  StateScan<float> plain = GoodStateScan();
+  plain.recurrence.left.data = plain.recurrence.right.data = nullptr;
+  plain.recurrence.diagonal.data = nullptr;
+  EXPECT_TRUE(Validate(plain).ok());
+}
+
+TEST(ValidateTest, StateScanBackward) {
+  using Op = StateScanBackward<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    ExpectRefused<Op>(GoodStateBackward(), spoil, what);
+  };
+  refused([](Op& op) { op.recurrence.key.data = nullptr; }, "key is null");
+  refused([](Op& op) { op.value_size = 0; }, "value_size");
+  refused([](Op& op) { op.value.data = nullptr; }, "value is null");
+  refused([](Op& op) { op.head_end = 7; }, "heads");
+  refused([](Op& op) { op.dout = nullptr; }, "dout is null");
+  refused([](Op& op) { op.scratch = nullptr; }, "scratch is null");
+  refused([](Op& op) { op.recurrence.diagonal.data = nullptr; },
+          "ddiagonal without");
+  refused(
+      [](Op& op) {
+        op.recurrence.left.data = op.recurrence.right.data = nullptr;
+      },
+      "dleft without");
+  refused(
+      [](Op& op) {
+        op.recurrence.left.data = op.recurrence.right.data = nullptr;
+        op.dleft = nullptr;
+      },
+      "dright without");
+}
+
+TEST(ValidateTest, StateAttention) {
+  using Op = StateAttention<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    ExpectRefused<Op>(GoodStateAttention(), spoil, what);
+  };
+  refused([](Op& op) { op.recurrence.decay.data = nullptr; }, "decay is null");
+  refused([](Op& op) { op.sequence = 2; }, "sequences");
+  refused([](Op& op) { op.sequence = -1; }, "sequences");
+  refused([](Op& op) { op.head_end = 4; }, "heads");
+  refused([](Op& op) { op.row_end = 9; }, "rows");
+  refused([](Op& op) { op.row_begin = 9; }, "rows");
+  refused([](Op& op) { op.out = nullptr; }, "out is null");
+}
+
+TEST(ValidateTest, ExpandHeads) {
+  using Op = ExpandHeads<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    ExpectRefused<Op>(GoodExpansion(), spoil, what);
+  };
+  refused([](Op& op) { op.num_positions = 0; }, "num_positions");
+  refused([](Op& op) { op.channels_per_head = 0; }, "channels_per_head");
+  refused([](Op& op) { op.channel_begin = -1; }, "channels");
+  refused([](Op& op) { op.channel_end = 3; }, "channels");
+  refused([](Op& op) { op.row_end = 9; }, "rows");
+  refused([](Op& op) { op.head_begin = -1; }, "head_begin");
+  // Channel 4 is of head 1.
+  refused([](Op& op) { op.head_begin = 2; }, "head_begin");
+  refused([](Op& op) { op.heads = nullptr; }, "heads is null");
+  refused([](Op& op) { op.source_scale = Numbers(); }, "source_stride");
+  refused([](Op& op) { op.row_scale = Numbers(), op.row_stride = 6; },
+          "row_stride");
+  refused([](Op& op) { op.conv_weight = Numbers(); }, "width");
+  refused([](Op& op) { op.out = nullptr; }, "out is null");
+}
+
 TEST(ValidateTest, FoldChannels) {
   using Op = FoldChannels<float>;
   const auto refused = [](const std::function<void(Op&)>& spoil,
@@ -164,6 +298,18 @@ TEST(ValidateTest, KernelsRefuseWhatItRefuses) {
   EXPECT_FALSE(cpu::Run(attention).ok());
   EXPECT_FALSE(cpu::RunRecursive(attention).ok());
   EXPECT_FALSE(cpu::RunChunked(attention).ok());
+  StateScan<float> state_scan = GoodStateScan();
+  state_scan.out = nullptr;
+  EXPECT_FALSE(cpu::Run(state_scan).ok());
+  StateScanBackward<float> state_backward = GoodStateBackward();
+  state_backward.scratch = nullptr;
+  EXPECT_FALSE(cpu::Run(state_backward).ok());
+  StateAttention<float> state_attention = GoodStateAttention();
+  state_attention.out = nullptr;
+  EXPECT_FALSE(cpu::Run(state_attention).ok());
+  ExpandHeads<float> expansion = GoodExpansion();
+  expansion.out = nullptr;
+  EXPECT_FALSE(cpu::Run(expansion).ok());
   FoldChannels<float> fold = GoodFold();
   fold.slab = nullptr;
   EXPECT_FALSE(cpu::Run(fold).ok());

@@ -308,6 +308,16 @@ struct ExpandInputs {
   }
 };
 
+template <typename T>
+inline constexpr std::pair<const char*, std::vector<T> StateGradients<T>::*>
+    kStateGradients[] = {{"dquery", &StateGradients<T>::dquery},
+                         {"dkey", &StateGradients<T>::dkey},
+                         {"ddecay", &StateGradients<T>::ddecay},
+                         {"dleft", &StateGradients<T>::dleft},
+                         {"dright", &StateGradients<T>::dright},
+                         {"ddiagonal", &StateGradients<T>::ddiagonal},
+                         {"dvalue", &StateGradients<T>::dvalue}};
+
 // Calls test(options) for all combinations of options.
 template <typename Test>
 void ForEachStateOption(const Test& test) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <iterator>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -45,14 +47,12 @@ class StateScanBackwardTest : public testing::Test {
   static void ExpectNear(const StateGradients<T>& actual,
                          const StateGradients<double>& expected,
                          double tolerance = 3 * kTolerance<T>) {
-    EXPECT_TRUE(Near(actual.dquery, expected.dquery, tolerance)) << "dquery";
-    EXPECT_TRUE(Near(actual.dkey, expected.dkey, tolerance)) << "dkey";
-    EXPECT_TRUE(Near(actual.ddecay, expected.ddecay, tolerance)) << "ddecay";
-    EXPECT_TRUE(Near(actual.dleft, expected.dleft, tolerance)) << "dleft";
-    EXPECT_TRUE(Near(actual.dright, expected.dright, tolerance)) << "dright";
-    EXPECT_TRUE(Near(actual.ddiagonal, expected.ddiagonal, tolerance))
-        << "ddiagonal";
-    EXPECT_TRUE(Near(actual.dvalue, expected.dvalue, tolerance)) << "dvalue";
+    for (size_t i = 0; i < std::size(kStateGradients<T>); ++i) {
+      const auto& [name, gradient] = kStateGradients<T>[i];
+      EXPECT_TRUE(Near(actual.*gradient,
+                       expected.*kStateGradients<double>[i].second, tolerance))
+          << name;
+    }
   }
   static void ExpectMatchesReference(const StateInputs<T>& in,
                                      double tolerance = 3 * kTolerance<T>) {
@@ -106,13 +106,9 @@ TYPED_TEST(StateScanBackwardTest, SharesOfHeadsMakeTheWhole) {
                {0, 1}, {1, 1}, {1, all - 4}, {all - 4, all}}) {
         this->Backward(in, begin, end, parts);
       }
-      EXPECT_EQ(parts.dquery, whole.dquery);
-      EXPECT_EQ(parts.dkey, whole.dkey);
-      EXPECT_EQ(parts.ddecay, whole.ddecay);
-      EXPECT_EQ(parts.dleft, whole.dleft);
-      EXPECT_EQ(parts.dright, whole.dright);
-      EXPECT_EQ(parts.ddiagonal, whole.ddiagonal);
-      EXPECT_EQ(parts.dvalue, whole.dvalue);
+      for (const auto& [name, gradient] : kStateGradients<TypeParam>) {
+        EXPECT_EQ(parts.*gradient, whole.*gradient) << name;
+      }
     });
   }
 }

@@ -47,12 +47,16 @@ TEST(MetricsTest, GaugesFollow) {
   metrics.AddInFlight(2);
   metrics.AddInFlight(-1);
   metrics.OnQueueSize(4);
-  metrics.SetResidentBytes("m", 12);
+  metrics.SetResidentBytes("m", "cpu", 12);
+  metrics.WeightsCopied("cuda:0", 34);
   metrics.LoadEnded("m", absl::Seconds(2), absl::StatusCode::kDataLoss);
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("limpid_requests_in_flight 1"));
   EXPECT_THAT(text, HasSubstr("limpid_queue_size 4"));
-  EXPECT_THAT(text, HasSubstr("limpid_model_resident_bytes{model=\"m\"} 12"));
+  EXPECT_THAT(text, HasSubstr("limpid_model_resident_bytes{device=\"cpu\","
+                              "model=\"m\"} 12"));
+  EXPECT_THAT(text, HasSubstr("limpid_weights_copied_bytes_total{device="
+                              "\"cuda:0\"} 34"));
   EXPECT_THAT(text, HasSubstr("code=\"DATA_LOSS\""));
 }
 
