@@ -126,6 +126,13 @@ TEST(SentencePieceTest, SpansLeadBackToTheTextThatWasGiven) {
               ElementsAre(std::pair(0, 3), std::pair(3, 3)));
 }
 
+TEST(SentencePieceTest, LeadingWhiteSpaceBelongsToTheFirstTokenWithoutPrefix) {
+  const TokenizerPtr tokenizer =
+      Make(kUnk + Piece("a") + Trainer() + Bytes(3, Number(3, 0)));
+  EXPECT_THAT(Spans(tokenizer->Encode("  aa ")),
+              ElementsAre(std::pair(0, 3), std::pair(3, 5)));
+}
+
 TEST(SentencePieceTest, UnknownCharactersBecomeOneToken) {
   const TokenizerPtr tokenizer =
       Make(Model(Piece("a") + Piece("</s>", 0, kControl)));
@@ -338,9 +345,10 @@ INSTANTIATE_TEST_SUITE_P(
         std::pair(WithMap(Map({1 << 8 | 1 << 10, 0}, "a\0"s)), "no value")));
 
 TEST(SentencePieceTest, ReadsAMapOfCharacters) {
-  // 'a' becomes "é!": the root's children are at 0x100 XOR their byte.
+  // 'a' becomes "é!": the root's children are at 0x100 XOR their byte, which
+  // is written in the form for far ones.
   std::vector<uint32_t> units(0x200);
-  units[0] = 0x100 << 10;
+  units[0] = 1 << 10 | 1 << 9;
   units[0x100 ^ 'a'] = 'a' | 1 << 8 | 1 << 10;
   units[0x100 ^ 'a' ^ 1] = kValue | 2;
   const TokenizerPtr tokenizer =

@@ -297,8 +297,11 @@ class CudaKernelsTest : public testing::Test {
     EXPECT_TRUE(Near(out.Fetch(), ToDouble(expected), tolerance));
   }
   void ExpectExpansionMatchesCpu(const ExpandInputs<T>& in, ExpandHeads<T> op) {
+    // One more, so that an empty range has somewhere to write nothing to.
     std::vector<T> expected((op.channel_end - op.channel_begin) *
-                                (op.row_end - op.row_begin) * op.num_positions,
+                                    (op.row_end - op.row_begin) *
+                                    op.num_positions +
+                                1,
                             T{-7});
     const OnDevice<T> out(expected);
     op.out = expected.data();
