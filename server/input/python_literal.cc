@@ -83,8 +83,7 @@ absl::Status Body::Escape() {
     for (int i = 0; i < 2 && is_octal(Peek()); ++i, ++next_) {
       value = value * 8 + (Peek() - '0');
     }
-    // Python drops what does not fit into a byte.
-    return Append(is_bytes_ ? value & 0xFF : value);
+    return Append(value);
   }
   if (!is_bytes_) {
     if (c == 'u') return Hexadecimal(4);
@@ -132,6 +131,7 @@ absl::Status Body::Named() {
 
 absl::Status Body::Append(char32_t value) {
   if (is_bytes_) {
+    // \777 does not fit; Python drops the same bit.
     out_.push_back(static_cast<char>(value));
   } else if (value >= 0xD800 && value < 0xE000) {
     return Wrong("a surrogate, which has no UTF-8");

@@ -11,17 +11,10 @@ using Type = SentencePieceModel::Type;
 SentencePieceBpe::SentencePieceBpe(const SentencePieceModel* model,
                                    const ByteTrie* user_symbols)
     : model_(*model), user_symbols_(*user_symbols) {
-  for (size_t i = 0; i < model_.pieces.size(); ++i) {
-    const SentencePieceModel::Piece& piece = model_.pieces[i];
-    const auto id = static_cast<int32_t>(i);
-    Entry& entry = entries_[piece.text];
-    longest_ = std::max(longest_, piece.text.size());
-    const bool is_reserved = piece.type == Type::kControl ||
-                             piece.type == Type::kUnknown ||
-                             piece.type == Type::kByte;
-    if (!is_reserved) entry.found_id = id;
-    // Where two pieces are written alike, the reserved one has the name.
-    if (is_reserved || entry.id < 0) entry.id = id;
+  for (size_t id = 0; id < model_.pieces.size(); ++id) {
+    const std::string& piece = model_.pieces[id].text;
+    longest_ = std::max(longest_, piece.size());
+    ids_.emplace(piece, static_cast<int32_t>(id));
   }
 }
 
@@ -58,7 +51,8 @@ class SentencePieceBpe::Run {
   void Join();
   // Appends a node's piece, or what it was made of if that is unused.
   void Emit(const Node& node, std::vector<Symbol>& out);
-  const Entry* Find(uint32_t begin, uint32_t size) const;
+  // The piece that is written so; the unknown one if there is none.
+  int32_t Find(uint32_t begin, uint32_t size) const;
 
   const SentencePieceBpe& bpe_;
   const absl::string_view text_;
@@ -70,11 +64,10 @@ class SentencePieceBpe::Run {
   std::vector<std::pair<uint32_t, uint32_t>> parts_;  // Emit's begins, sizes.
 };
 
-const SentencePieceBpe::Entry* SentencePieceBpe::Run::Find(
-    uint32_t begin, uint32_t size) const {
-  if (size > bpe_.longest_) return nullptr;
-  const auto found = bpe_.entries_.find(text_.substr(begin, size));
-  return found == bpe_.entries_.end() ? nullptr : &found->second;
+int32_t SentencePieceBpe::Run::Find(uint32_t begin, uint32_t size) const {
+  if (size > bpe_.longest_) return bpe_.model_.unknown_id;
+  const auto found = bpe_.ids_.find(text_.substr(begin, size));
+  return found == bpe_.ids_.end() ? bpe_.model_.unknown_id : found->second;
 }
 
 void SentencePieceBpe::Run::Split() {
@@ -99,12 +92,15 @@ void SentencePieceBpe::Run::Consider(int32_t left) {
   const Node& second = nodes_[first.next];
   if (first.is_frozen || second.is_frozen) return;
   const uint32_t size = first.size + second.size;
-  const Entry* const entry = Find(first.begin, size);
-  if (entry == nullptr || entry->found_id < 0) return;
-  const SentencePieceModel::Piece& piece = bpe_.model_.pieces[entry->found_id];
+  const int32_t id = Find(first.begin, size);
+  const SentencePieceModel::Piece& piece = bpe_.model_.pieces[id];
+  if (piece.type != Type::kNormal && piece.type != Type::kUserDefined &&
+      piece.type != Type::kUnused) {
+    return;
+  }
   heap_.push_back({piece.score, left, size});
   std::push_heap(heap_.begin(), heap_.end());
-  if (piece.type == Type::kUnused) left_sizes_[entry->found_id] = first.size;
+  if (piece.type == Type::kUnused) left_sizes_[id] = first.size;
 }
 
 void SentencePieceBpe::Run::Join() {
@@ -131,8 +127,7 @@ void SentencePieceBpe::Run::Emit(const Node& node, std::vector<Symbol>& out) {
   while (!parts_.empty()) {
     const auto [begin, size] = parts_.back();
     parts_.pop_back();
-    const Entry* const entry = Find(begin, size);
-    const int32_t id = entry == nullptr ? bpe_.model_.unknown_id : entry->id;
+    const int32_t id = Find(begin, size);
     if (bpe_.model_.pieces[id].type == Type::kUnused) {
       const auto left = left_sizes_.find(id);
       if (left != left_sizes_.end()) {

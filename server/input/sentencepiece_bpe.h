@@ -35,17 +35,11 @@ class SentencePieceBpe {
 
  private:
   class Run;
-  struct Entry {
-    // Of the piece that texts are made of; -1 if there is none.
-    int32_t found_id = -1;
-    // What the output has for this text.
-    int32_t id = -1;
-  };
 
   const SentencePieceModel& model_;
   const ByteTrie& user_symbols_;
   size_t longest_ = 0;
-  absl::flat_hash_map<absl::string_view, Entry> entries_;
+  absl::flat_hash_map<absl::string_view, int32_t> ids_;
 };
 
 }  // namespace limpid

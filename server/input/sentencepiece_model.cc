@@ -69,8 +69,7 @@ class Parser {
   std::string what_;  // The message at hand, for errors.
   SentencePieceModel out_;
   uint64_t model_type_ = 1;  // The default of the format: unigram.
-  // Pieces that are found in texts, and the others: two sets of names.
-  absl::flat_hash_set<absl::string_view> found_, reserved_;
+  absl::flat_hash_set<absl::string_view> texts_;  // Of the pieces.
 };
 
 absl::Status Parser::Bytes(const ProtobufReader& reader,
@@ -190,14 +189,11 @@ absl::Status Parser::CheckPiece(int32_t id) {
   what_ = absl::StrCat("pieces[", id, "] \"",
                        absl::CEscape(piece.text.substr(0, 80)), "\": ");
   if (std::isnan(piece.score)) return Damaged("its score is not a number");
-  bool is_found = false;
   uint8_t byte = 0;
   switch (piece.type) {
     case Type::kNormal:
     case Type::kUserDefined:
     case Type::kUnused:
-      is_found = true;
-      break;
     case Type::kControl:
       break;
     case Type::kUnknown:
@@ -217,7 +213,7 @@ absl::Status Parser::CheckPiece(int32_t id) {
           file_, absl::StrCat("pieces[", id, "].type"),
           absl::StrCat(static_cast<uint64_t>(piece.type)));
   }
-  if (!(is_found ? found_ : reserved_).insert(piece.text).second) {
+  if (!texts_.insert(piece.text).second) {
     return Damaged("it is there twice");
   }
   return absl::OkStatus();

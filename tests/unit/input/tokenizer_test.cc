@@ -70,6 +70,10 @@ TEST_F(TokenizerOpenTest, PassesOverAForeignJsonIfAnotherFileIsThere) {
   Write(kJson, kForeignJson);
   EXPECT_THAT(Error(), EndsWith(kJson));
   EXPECT_EQ(Error().substr(0, 21), "TOKENIZER_UNSUPPORTED");
+  // A model of one unknown piece that is not BPE: the first file is named.
+  Write(kModel, "\x0a\x07\x0a\x03unk\x18\x02");
+  EXPECT_THAT(Error(), EndsWith(kJson));
+  std::filesystem::remove(folder_ + "/" + kModel);
   Copy("tiny-rwkv-world.txt", kRwkv);
   EXPECT_EQ(Size(), kRwkvSize);
   Copy("tiny-gemma.model", kModel);
