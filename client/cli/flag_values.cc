@@ -166,8 +166,13 @@ absl::StatusOr<v1::Baseline> ParseBaseline(const std::string& text) {
     baseline.mutable_blur();
   } else if (absl::ConsumePrefix(&rest, "token:") && ToInt(rest, &id)) {
     baseline.set_token_id(id);
+  } else if (absl::ConsumePrefix(&rest, "tokens:")) {
+    for (const absl::string_view one : absl::StrSplit(rest, ',')) {
+      if (!ToInt(one, &id)) return Refuse(text, "tokens:ID,ID,...");
+      baseline.mutable_tokens()->add_ids(id);
+    }
   } else {
-    return Refuse(text, "zero, mean, token:ID or blur");
+    return Refuse(text, "zero, mean, token:ID, tokens:ID,ID,... or blur");
   }
   return baseline;
 }

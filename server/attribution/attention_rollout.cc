@@ -6,43 +6,82 @@
 
 #include <ATen/ATen.h>
 
+#include "server/attribution/rollout_product.h"
+
 namespace limpid::attributions::attention_rollout {
 namespace {
 
 class AttentionRollout final : public Attribution {
  public:
   explicit AttentionRollout(const AttributionContext& context)
-      : position_(context.position),
+      : context_(context),
         start_layer_(context.options.start_layer.value_or(0)),
-        length_(context.embeddings.size(1)) {}
+        residual_(context.options.residual_weight.value_or(1)) {}
 
-  // R <- A^ R with A^[i,j] = (A[i,j] + [i=j]) / (1 + sum_j A[i,j]). Rows of
-  // causal matrices up to the position never look beyond it, so only those
-  // come and only those are needed.
-  absl::Status OnLayer(int64_t layer, const at::Tensor& attention) override {
-    if (layer < start_layer_) return absl::OkStatus();
-    const int64_t rows = attention.size(0);
-    at::Tensor step = attention.narrow(1, 0, rows).clone();
-    step.diagonal().add_(1);
-    step.div_(attention.sum(1, /*keepdim=*/true).add_(1));
-    rollout_ = rollout_.defined() ? at::mm(step, rollout_) : step;
+  absl::Status OnLayer(int64_t layer, const at::Tensor& matrix,
+                       RowRange) override {
+    if (layer >= start_layer_) product_.MultiplyWithResidual(matrix, residual_);
     return absl::OkStatus();
   }
 
-  absl::StatusOr<AttributionResult> Finish(const ResolvedTarget&,
-                                           const ProgressFunction&,
-                                           const CancelToken&) override {
-    AttributionResult result;
-    result.values = at::constant_pad_nd(rollout_.select(0, position_),
-                                        {0, length_ - rollout_.size(1)});
-    return result;
+  absl::StatusOr<std::vector<AttributionResult>> Finish(
+      const std::vector<ExplainedPoint>& points, const ProgressFunction&,
+      const CancelToken& cancel) override {
+    if (context_.reduction == ChannelReduction::kMean) {
+      return WithoutMatrices(points, cancel);
+    }
+    std::vector<AttributionResult> results;
+    for (const ExplainedPoint& point : points) {
+      results.push_back({});
+      results.back().values =
+          product_.Row(point.position, context_.embeddings[0].select(1, 0));
+    }
+    return results;
   }
 
  private:
-  const int64_t position_;
+  // The mean over channels is linear in alpha, so the row can be carried from
+  // the last layer down without any matrix.
+  absl::StatusOr<std::vector<AttributionResult>> WithoutMatrices(
+      const std::vector<ExplainedPoint>& points,
+      const CancelToken& cancel) const {
+    const int64_t length = context_.length();
+    std::vector<at::Tensor> rows;  // [L] each
+    for (const ExplainedPoint& point : points) {
+      rows.push_back(at::zeros_like(context_.embeddings[0].select(1, 0)));
+      rows.back()[point.position] = 1;
+    }
+    const auto visit = [&](int64_t layer, int64_t,
+                           const BlockAttention& attention) -> absl::Status {
+      if (layer < start_layer_) return absl::OkStatus();
+      const auto on_channels = [&](const at::Tensor& row) {
+        return row.unsqueeze(1)
+            .expand({length, attention.num_channels()})
+            .contiguous();
+      };
+      const at::Tensor sums =
+          attention.Apply(context_.form, on_channels(at::ones_like(rows[0])))
+              .mean(1);
+      for (at::Tensor& row : rows) {
+        LIMPID_RETURN_IF_ERROR(cancel.Check());
+        const at::Tensor scaled = row / (sums + residual_);
+        row = attention.ApplyTransposed(context_.form, on_channels(scaled))
+                  .mean(1) +
+              scaled * residual_;
+      }
+      return absl::OkStatus();
+    };
+    LIMPID_RETURN_IF_ERROR(
+        context_.network.VisitBackwards(context_.embeddings, visit, cancel));
+    std::vector<AttributionResult> results(rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) results[i].values = rows[i];
+    return results;
+  }
+
+  const AttributionContext context_;
   const int64_t start_layer_;
-  const int64_t length_;
-  at::Tensor rollout_;  // [rows, rows]
+  const double residual_;
+  RolloutProduct product_;
 };
 
 }  // namespace
@@ -54,19 +93,30 @@ MethodEntry Entry() {
       "The explained position's row of the product of all layers' matrices, "
       "each with the residual connection added and rows normalised. Follows "
       "information from token to token through the layers; independent of the "
-      "target.";
+      "target. With the channel reduction mean no matrix is made.";
   entry.spec.source = "arXiv:2005.00928; arXiv:2403.01590, equations 21-22";
   entry.spec.options = {
-      {"start_layer", "first layer of the product, 0 to layers - 1; default 0"}};
-  entry.need = AttentionNeed::kRows;
-  entry.make = [](const AttributionContext& context)
-      -> std::unique_ptr<Attribution> {
+      {"start_layer", "first layer of the product, 0 to layers - 1; default 0"},
+      {"residual_weight",
+       "weight of the residual connection beside the attention, 0 to 1000; "
+       "default 1"}};
+  entry.need = [](ChannelReduction reduction) {
+    return reduction == ChannelReduction::kMean ? AttentionNeed::kNothing
+                                                : AttentionNeed::kRows;
+  };
+  entry.make =
+      [](const AttributionContext& context) -> std::unique_ptr<Attribution> {
     return std::make_unique<AttentionRollout>(context);
   };
-  entry.num_gradients = [](const MethodOptions&) -> int64_t { return 0; };
-  entry.bytes = [](const Network&, const MethodOptions&, int64_t length,
-                   int64_t) {
-    return 4 * length * length * static_cast<int64_t>(sizeof(float));
+  entry.cost = [](const CostQuery& query) -> MethodCost {
+    if (query.reduction != ChannelReduction::kMean) {
+      return {0, RolloutProduct::Bytes(query.length)};
+    }
+    // Twice through the network, and through every scan forwards once and
+    // backwards once per point; the streams before all layers.
+    const Network& network = query.network;
+    return {network.ForwardFlops(query.length) * (3 + 2 * query.num_points()),
+            network.GradientBytes(1, query.length)};
   };
   return entry;
 }

@@ -15,20 +15,21 @@ class InputXGradient final : public Attribution {
   explicit InputXGradient(const AttributionContext& context)
       : context_(context) {}
 
-  absl::StatusOr<AttributionResult> Finish(const ResolvedTarget& target,
-                                           const ProgressFunction& progress,
-                                           const CancelToken& cancel) override {
+  absl::StatusOr<std::vector<AttributionResult>> Finish(
+      const std::vector<ExplainedPoint>& points,
+      const ProgressFunction& progress, const CancelToken& cancel) override {
     LIMPID_ASSIGN_OR_RETURN(
-        const TargetGradient at_input,
-        GradientOfTarget(context_.network, context_.embeddings,
-                         context_.readout, target, Differentiation::kFull,
-                         cancel));
-    LIMPID_RETURN_IF_ERROR(progress(1, 1));
-    AttributionResult result;
-    result.gradient = at_input.gradient[0];
-    result.elementwise = result.gradient * context_.embeddings[0];
-    result.values = result.elementwise.sum(1);
-    return result;
+        const std::vector<TargetGradient> gradients,
+        GradientsAtInput(context_, points, progress, cancel));
+    std::vector<AttributionResult> results;
+    for (const TargetGradient& at_input : gradients) {
+      AttributionResult result;
+      result.gradient = at_input.gradient[0];
+      result.elementwise = result.gradient * context_.embeddings[0];
+      result.values = result.elementwise.sum(1);
+      results.push_back(std::move(result));
+    }
+    return results;
   }
 
  private:
@@ -46,15 +47,13 @@ MethodEntry Entry() {
       "the logit.";
   entry.spec.source = "arXiv:1605.01713";
   entry.spec.uses_target = true;
-  entry.make = [](const AttributionContext& context)
-      -> std::unique_ptr<Attribution> {
+  entry.spec.options = SmoothingOptions();
+  entry.need = [](ChannelReduction) { return AttentionNeed::kNothing; };
+  entry.make =
+      [](const AttributionContext& context) -> std::unique_ptr<Attribution> {
     return std::make_unique<InputXGradient>(context);
   };
-  entry.num_gradients = [](const MethodOptions&) -> int64_t { return 1; };
-  entry.bytes = [](const Network& network, const MethodOptions&,
-                   int64_t length, int64_t) {
-    return network.GradientBytes(1, length);
-  };
+  entry.cost = CostOfGradientsAtInput;
   return entry;
 }
 

@@ -6,8 +6,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "server/attribution/baseline.h"
 #include "server/attribution/gradient.h"
 #include "server/attribution/quadrature.h"
 
@@ -15,45 +15,82 @@ namespace limpid::attributions::integrated_gradients {
 namespace {
 
 constexpr int64_t kDefaultSteps = 64;
-// More sequences at once do not pay on any device seen so far.
-constexpr int64_t kLargestBatch = 64;
 
-int64_t BatchSize(const Network& network, const MethodOptions& options,
-                  int64_t length, int64_t memory_bytes) {
-  const int64_t each = std::max<int64_t>(1, network.GradientBytes(1, length));
-  return std::clamp<int64_t>(
-      memory_bytes / each, 1,
-      std::min(kLargestBatch, options.steps.value_or(kDefaultSteps)));
+int64_t StepsOf(const MethodOptions& options) {
+  return options.steps.value_or(kDefaultSteps);
 }
+
+Quadrature NodesOf(const MethodOptions& options, const Baseline& baseline) {
+  const bool from_zero = baseline.kind == Baseline::Kind::kZero;
+  return MakeQuadrature(
+      options.rule.value_or(from_zero ? IntegrationRule::kCubic
+                                      : IntegrationRule::kMidpoint),
+      StepsOf(options));
+}
+
+// Sums over noisy copies of the input, one per point.
+struct Integral {
+  at::Tensor elementwise;  // [L, E] float64
+  at::Tensor gradient;     // [L, E], at the end of the path
+  double difference = 0;   // of the scores at both ends
+};
 
 class IntegratedGradients final : public Attribution {
  public:
   explicit IntegratedGradients(const AttributionContext& context)
-      : context_(context) {}
+      : context_(context),
+        baseline_(context.options.baseline.value_or(Baseline())),
+        nodes_(NodesOf(context.options, baseline_)) {}
 
-  absl::StatusOr<AttributionResult> Finish(const ResolvedTarget& target,
-                                           const ProgressFunction& progress,
-                                           const CancelToken& cancel) override {
-    const MethodOptions& options = context_.options;
+  absl::StatusOr<std::vector<AttributionResult>> Finish(
+      const std::vector<ExplainedPoint>& points,
+      const ProgressFunction& progress, const CancelToken& cancel) override {
+    const at::Tensor start = BaselineEmbeddings(context_, baseline_);
+    const int64_t samples = NumSamples(context_.options);
+    const int64_t steps = StepsOf(context_.options);
+    std::vector<Integral> sums(points.size());
+    for (int64_t i = 0; i < samples; ++i) {
+      const auto report = [&](int64_t done, int64_t) {
+        return progress(i * steps + done, samples * steps);
+      };
+      LIMPID_RETURN_IF_ERROR(AddPath(start, NoisyInputs(context_, i, 1)[0],
+                                     points, sums, report, cancel));
+    }
+    std::vector<AttributionResult> results;
+    for (Integral& sum : sums) {
+      AttributionResult result;
+      result.gradient = sum.gradient / samples;
+      const at::Tensor elementwise = sum.elementwise / samples;
+      result.elementwise = elementwise.to(start.dtype());
+      result.values = elementwise.sum(1).to(start.dtype());
+      result.completeness_error =
+          elementwise.sum().item().toDouble() - sum.difference / samples;
+      results.push_back(std::move(result));
+    }
+    return results;
+  }
+
+ private:
+  absl::Status AddPath(const at::Tensor& start, const at::Tensor& end,
+                       const std::vector<ExplainedPoint>& points,
+                       std::vector<Integral>& sums,
+                       const ProgressFunction& progress,
+                       const CancelToken& cancel) const {
     const Network& network = context_.network;
-    const at::Tensor input = context_.embeddings[0];
-    const Baseline baseline = options.baseline.value_or(Baseline());
-    const at::Tensor start = StartOf(baseline);
-    const at::Tensor path = input - start;
-    const int64_t steps = options.steps.value_or(kDefaultSteps);
-    const Quadrature nodes = MakeQuadrature(
-        options.rule.value_or(baseline.kind == Baseline::Kind::kZero
-                                  ? IntegrationRule::kCubic
-                                  : IntegrationRule::kMidpoint),
-        steps);
-
+    const at::Tensor path = end - start;
+    const int64_t steps = StepsOf(context_.options);
+    const int64_t batch =
+        GradientBatch(network, context_.length(), context_.memory_bytes, steps);
+    const auto gradients = [&](const at::Tensor& at_points) {
+      return GradientsOfTargets(network, at_points, points,
+                                Differentiation::kFull,
+                                /*by_block_outputs=*/false, cancel);
+    };
     // Gradients are summed in double precision: the weights are small and the
     // terms near the baseline large.
-    at::Tensor integral = at::zeros_like(path, path.options().dtype(at::kDouble));
-    const int64_t batch = BatchSize(network, options, input.size(0),
-                                    context_.memory_bytes);
+    std::vector<at::Tensor> integrals(
+        points.size(), at::zeros({1}, path.options().dtype(at::kDouble)));
     for (int64_t step = 0; step < steps; step += batch) {
-      LIMPID_RETURN_IF_ERROR(cancel.Check());
       const int64_t count = std::min(batch, steps - step);
       const auto column = [&](const std::vector<double>& values) {
         return at::tensor(at::ArrayRef<double>(values.data() + step, count),
@@ -61,52 +98,35 @@ class IntegratedGradients final : public Attribution {
             .to(path.device())
             .view({count, 1, 1});
       };
-      const at::Tensor points =
-          start + column(nodes.nodes).to(path.dtype()) * path;
       LIMPID_ASSIGN_OR_RETURN(
-          const TargetGradient at_points,
-          GradientOfTarget(network, points, context_.readout, target,
-                           Differentiation::kFull, cancel));
-      integral += (at_points.gradient * column(nodes.weights)).sum(0);
+          const std::vector<TargetGradient> on_path,
+          gradients(start + column(nodes_.nodes).to(path.dtype()) * path));
+      for (size_t i = 0; i < points.size(); ++i) {
+        integrals[i] = integrals[i] +
+                       (on_path[i].gradient * column(nodes_.weights)).sum(0);
+      }
       LIMPID_RETURN_IF_ERROR(progress(step + count, steps));
     }
-
     // Both ends in one batch: the score for completeness, the gradient at the
     // input for callers who ask for it.
-    LIMPID_ASSIGN_OR_RETURN(
-        const TargetGradient ends,
-        GradientOfTarget(network, at::stack({start, input}), context_.readout,
-                         target, Differentiation::kFull, cancel));
-    AttributionResult result;
-    result.gradient = ends.gradient[1];
-    const at::Tensor elementwise = integral * path;
-    result.elementwise = elementwise.to(path.dtype());
-    result.values = elementwise.sum(1).to(path.dtype());
-    const at::Tensor scores = ends.score.to(at::kDouble);
-    result.completeness_error =
-        (elementwise.sum() - (scores[1] - scores[0])).item().toDouble();
-    return result;
-  }
-
- private:
-  // The baseline sequence, [L, E].
-  at::Tensor StartOf(const Baseline& baseline) const {
-    const at::Tensor input = context_.embeddings[0];
-    switch (baseline.kind) {
-      case Baseline::Kind::kMean:
-        return context_.network.MeanEmbedding().expand_as(input);
-      case Baseline::Kind::kToken:
-        // Through the network, since an embedding may be more than a row of
-        // the table.
-        return context_.network.Embed(
-            {at::full({1, input.size(0)}, baseline.token_id, at::kLong),
-             at::Tensor()})[0];
-      default:
-        return at::zeros_like(input);
+    LIMPID_ASSIGN_OR_RETURN(const std::vector<TargetGradient> ends,
+                            gradients(at::stack({start, end})));
+    for (size_t i = 0; i < points.size(); ++i) {
+      const at::Tensor elementwise = integrals[i] * path;
+      const at::Tensor scores = ends[i].score.to(at::kDouble);
+      Integral& sum = sums[i];
+      const bool first = !sum.elementwise.defined();
+      sum.elementwise = first ? elementwise : sum.elementwise + elementwise;
+      sum.gradient =
+          first ? ends[i].gradient[1] : sum.gradient + ends[i].gradient[1];
+      sum.difference += (scores[1] - scores[0]).item().toDouble();
     }
+    return absl::OkStatus();
   }
 
   const AttributionContext context_;
+  const Baseline baseline_;
+  const Quadrature nodes_;
 };
 
 }  // namespace
@@ -124,24 +144,29 @@ MethodEntry Entry() {
   entry.spec.complete = true;
   entry.spec.options = {
       {"steps", "points on the line, 8 to 1024; default 64"},
-      {"baseline",
-       "zero, mean (of the embedding table) or token:ID; default zero"},
+      {"baseline", std::string("where the line begins: ") + kBaselineChoices},
       {"rule",
        "cubic, midpoint or gauss-legendre; default cubic for the zero "
        "baseline, else midpoint"}};
-  entry.make = [](const AttributionContext& context)
-      -> std::unique_ptr<Attribution> {
+  for (OptionSpec& option : SmoothingOptions()) {
+    entry.spec.options.push_back(std::move(option));
+  }
+  entry.need = [](ChannelReduction) { return AttentionNeed::kNothing; };
+  entry.make =
+      [](const AttributionContext& context) -> std::unique_ptr<Attribution> {
     return std::make_unique<IntegratedGradients>(context);
   };
-  entry.num_gradients = [](const MethodOptions& options) {
-    return options.steps.value_or(kDefaultSteps) + 2;
-  };
-  entry.bytes = [](const Network& network, const MethodOptions& options,
-                   int64_t length, int64_t memory_bytes) {
+  entry.cost = [](const CostQuery& query) -> MethodCost {
+    const Network& network = query.network;
+    const int64_t steps = StepsOf(query.options);
     // The two ends are always computed together.
-    const int64_t batch =
-        std::max<int64_t>(2, BatchSize(network, options, length, memory_bytes));
-    return network.GradientBytes(batch, length);
+    const int64_t batch = std::max<int64_t>(
+        2, GradientBatch(network, query.length, query.memory_bytes, steps));
+    const int64_t sums = 5 * query.num_points() * query.length *
+                         network.info().hidden_size *
+                         static_cast<int64_t>(sizeof(double));
+    return {NumSamples(query.options) * (steps + 2) * GradientFlops(query),
+            network.GradientBytes(batch, query.length) + sums};
   };
   return entry;
 }

@@ -19,8 +19,9 @@ std::vector<std::string> NamesOfSet(const MethodOptions& options) {
   note(options.smoothing_samples.has_value(), "smoothing_samples");
   note(options.smoothing_noise.has_value(), "smoothing_noise");
   note(options.seed.has_value(), "seed");
-  note(options.occlusion_token_id.has_value(), "occlusion_token_id");
   note(options.occlusion_window.has_value(), "occlusion_window");
+  note(options.residual_weight.has_value(), "residual_weight");
+  note(options.gradient_reduction.has_value(), "gradient_reduction");
   return names;
 }
 

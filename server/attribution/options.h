@@ -10,15 +10,18 @@
 
 namespace limpid {
 
-// Where integrated gradients begin.
+// Embeddings that stand for "nothing there": where integrated gradients begin,
+// what replaces an occluded or deleted token.
 struct Baseline {
-  enum class Kind { kZero, kMean, kToken, kBlur };
+  enum class Kind { kZero, kMean, kToken, kTokens, kBlur };
   Kind kind = Kind::kZero;
-  int64_t token_id = 0;  // kToken
+  int64_t token_id = 0;            // kToken
+  std::vector<int64_t> token_ids;  // kTokens: one per position
 };
 
 enum class IntegrationRule { kCubic, kMidpoint, kGaussLegendre };
 enum class GradientAxis { kSource, kTarget };
+enum class GradientReduction { kMean, kMaxRelu };
 enum class Compatibility { kNone, kUpstream };
 
 // Options as they were given; an empty one takes the method's default. Which
@@ -35,8 +38,9 @@ struct MethodOptions {
   std::optional<int64_t> smoothing_samples;
   std::optional<double> smoothing_noise;
   std::optional<int64_t> seed;
-  std::optional<int64_t> occlusion_token_id;
   std::optional<int64_t> occlusion_window;
+  std::optional<double> residual_weight;
+  std::optional<GradientReduction> gradient_reduction;
 };
 
 // Names of the options that are set, as fields of the proto ("steps").

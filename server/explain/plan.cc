@@ -51,8 +51,8 @@ void CheckChannels(const AttentionRequest& attention, const ModelInfo& info,
 void CheckLength(const char* field, int64_t length, int64_t limit,
                  Violations& violations) {
   if (length > limit) {
-    violations.Add(field, absl::StrCat("has ", length,
-                                       " tokens, the limit is ", limit));
+    violations.Add(
+        field, absl::StrCat("has ", length, " tokens, the limit is ", limit));
   }
 }
 
@@ -88,9 +88,9 @@ absl::Status ReadText(const std::string& text, const Servable& model,
     return absl::OkStatus();
   }
   if (bytes > max_tokens * kMostBytesPerToken) {
-    violations.Add("input.text", absl::StrCat("has ", bytes,
-                                              " bytes, too long for ",
-                                              max_tokens, " tokens"));
+    violations.Add("input.text",
+                   absl::StrCat("has ", bytes, " bytes, too long for ",
+                                max_tokens, " tokens"));
     return absl::OkStatus();
   }
   auto encoded = model.tokenizer()->Encode(text);
@@ -163,10 +163,10 @@ absl::StatusOr<ReadResult> ReadInput(const Input& input, const Servable& model,
   const PixelInput& given = std::get<PixelInput>(input);
   const std::vector<int64_t> shape = {3, info.image_height, info.image_width};
   if (given.shape != shape) {
-    violations.Add("input.pixels",
-                   absl::StrCat("has shape [", absl::StrJoin(given.shape, ", "),
-                                "], the model reads [",
-                                absl::StrJoin(shape, ", "), "]"));
+    violations.Add(
+        "input.pixels",
+        absl::StrCat("has shape [", absl::StrJoin(given.shape, ", "),
+                     "], the model reads [", absl::StrJoin(shape, ", "), "]"));
   }
   out.pixels = given.values;
   return out;
@@ -280,8 +280,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   const ModelInfo& info = model->info();
   const AttentionRequest& attention = request.attention;
   Violations violations;
-  auto input =
-      ReadInput(request.input, *model, limits.max_tokens, violations);
+  auto input = ReadInput(request.input, *model, limits.max_tokens, violations);
 
   auto plan = std::shared_ptr<ExplanationPlan>(new ExplanationPlan);
   plan->request_ = request;
@@ -290,17 +289,18 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   plan->entry_ =
       FindMethod(request.method.empty() ? "raw-attention" : request.method);
   if (plan->entry_) {
-    CheckOptions(plan->entry_->spec, request.options, info, violations);
+    CheckOptions(plan->entry_->spec, request.options, info,
+                 input.ok() ? input->length : 0, violations);
   } else {
     std::vector<std::string> names;
     for (const MethodSpec& spec : ListedMethods()) names.push_back(spec.name);
-    violations.Add("method",
-                   absl::StrCat("\"", request.method, "\" is not known; known: ",
-                                absl::StrJoin(names, ", ")));
+    violations.Add(
+        "method", absl::StrCat("\"", request.method, "\" is not known; known: ",
+                               absl::StrJoin(names, ", ")));
   }
   if (input.ok()) {
-    plan->position_ = ResolvePosition(request.position, input->length, info,
-                                      violations);
+    plan->position_ =
+        ResolvePosition(request.position, input->length, info, violations);
   }
   CheckTarget(request.target, info, violations);
   CheckIndices("attention.layers", attention.layers, info.num_layers,
@@ -313,8 +313,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   }
   plan->form_ = {attention.form, attention.include_skip.value_or(
                                      DefaultIncludeSkip(attention.form))};
-  if (attention.form == AttentionForm::kUpstream &&
-      plan->form_.include_skip) {
+  if (attention.form == AttentionForm::kUpstream && plan->form_.include_skip) {
     violations.Add("attention.include_skip",
                    "must be false for the form upstream, which has no skip");
   }
@@ -346,10 +345,14 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   return plan;
 }
 
+ChannelReduction ExplanationPlan::returned_reduction() const {
+  return request_.attention.reduction.value_or(ChannelReduction::kMeanAbs);
+}
+
 ChannelReduction ExplanationPlan::method_reduction() const {
-  return request_.attention.reduction == ChannelReduction::kAll
-             ? ChannelReduction::kMeanAbs
-             : request_.attention.reduction;
+  const auto asked = request_.attention.reduction;
+  return asked && *asked != ChannelReduction::kAll ? *asked
+                                                   : entry_->default_reduction;
 }
 
 int64_t ExplanationPlan::readout() const {
@@ -358,18 +361,15 @@ int64_t ExplanationPlan::readout() const {
 }
 
 RowRange ExplanationPlan::RowsOf(bool returned) const {
-  const RowRange all{0, length()};
-  const RowRange one{position_, position_ + 1};
-  if (returned && request_.attention.kind == AttentionKind::kMatrix) return all;
-  switch (entry_->need) {
-    case AttentionNeed::kRows:
-      return model_->info().causal ? RowRange{0, position_ + 1} : all;
-    case AttentionNeed::kRow:
-      return one;
-    default:
-      // Returned layers are visited in any case, for their residual.
-      return returned ? one : RowRange{};
+  if (returned && request_.attention.kind == AttentionKind::kMatrix) {
+    return {0, length()};
   }
+  AttentionNeed wanted = need();
+  // Returned layers are visited in any case, for their residual.
+  if (returned && wanted == AttentionNeed::kNothing) {
+    wanted = AttentionNeed::kRow;
+  }
+  return RowsFor(wanted, positions(), model_->info().causal, length());
 }
 
 void ExplanationPlan::Price(double flops_per_second) {
@@ -379,7 +379,7 @@ void ExplanationPlan::Price(double flops_per_second) {
   const AttentionRequest& attention = request_.attention;
   const int64_t count = length();
   const int64_t num_returned = static_cast<int64_t>(layers_.size());
-  const bool per_channel = attention.reduction == ChannelReduction::kAll;
+  const bool per_channel = returned_reduction() == ChannelReduction::kAll;
   const int64_t channels =
       !per_channel ? 1
       : attention.channels.empty()
@@ -392,8 +392,8 @@ void ExplanationPlan::Price(double flops_per_second) {
   int64_t layer_bytes = channels * rows * count * kFloat;
   if (per_channel) layer_bytes += channels * rows * kFloat;
   if (request_.debug_tensors) {
-    layer_bytes += 2 * channels * (per_channel ? 1 : info.num_channels) *
-                   count * kFloat;
+    layer_bytes +=
+        2 * channels * (per_channel ? 1 : info.num_channels) * count * kFloat;
   }
   int64_t bytes = num_returned * layer_bytes + count * kFloat +
                   count * static_cast<int64_t>(sizeof(int64_t));
@@ -407,14 +407,14 @@ void ExplanationPlan::Price(double flops_per_second) {
   // One layer's tensors are held as a tensor and as the message that leaves;
   // a sink that keeps them all says so itself.
   const int64_t reduced = 3 * count * count * kFloat;
+  const MethodCost method =
+      entry_->cost({network, request_.options, method_reduction(), count,
+                    positions(), method_memory_bytes_});
   cost_.peak_bytes = network.ForwardBytes(1, count) +
                      network.VisitBytes(count) + 2 * layer_bytes + reduced +
-                     entry_->bytes(network, request_.options, count,
-                                   method_memory_bytes_);
+                     method.bytes;
 
-  // A backward pass costs about two forward passes.
-  double flops = network.ForwardFlops(count) *
-                 (1 + 3.0 * entry_->num_gradients(request_.options));
+  double flops = network.ForwardFlops(count) + method.flops;
   const auto visit = [&](bool returned, int64_t layers) {
     const RowRange range = RowsOf(returned);
     if (range.size() > 0) {

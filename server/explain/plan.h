@@ -43,12 +43,16 @@ class ExplanationPlan final : public Plan {
   MatrixForm form() const { return form_; }
   // Layers whose attention is returned, ascending.
   const std::vector<int64_t>& layers() const { return layers_; }
-  // The reduction that methods look at.
+  // What is returned of channels, and what the method looks at.
+  ChannelReduction returned_reduction() const;
   ChannelReduction method_reduction() const;
+  AttentionNeed need() const { return entry_->need(method_reduction()); }
   // Rows of a layer that are made, for a returned layer or another one; empty
   // if none.
   RowRange RowsOf(bool returned) const;
   int64_t method_memory_bytes() const { return method_memory_bytes_; }
+  // Positions of the explained points.
+  std::vector<int64_t> positions() const { return {position_}; }
 
  private:
   ExplanationPlan() = default;

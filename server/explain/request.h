@@ -52,7 +52,8 @@ enum class AttentionKind { kNone, kRow, kMatrix };
 // Which attention is returned, and which one attention methods look at.
 struct AttentionRequest {
   AttentionKind kind = AttentionKind::kRow;
-  ChannelReduction reduction = ChannelReduction::kMeanAbs;
+  // Empty: mean |alpha|, and for the method its own default.
+  std::optional<ChannelReduction> reduction;
   AttentionForm form = AttentionForm::kFull;
   std::optional<bool> include_skip;
   std::vector<int64_t> layers;    // empty: all

@@ -69,6 +69,8 @@ struct ResultSummary {
   // Largest logits at the position, largest first.
   std::vector<Prediction> predictions;
   std::vector<LayerReport> layers;
+  // Methods that leave a part of the score to no position: that part.
+  std::optional<double> constant;
   std::optional<double> completeness_error;
   int64_t num_non_finite = 0;
   std::vector<float> attribution;  // as in the tensor "attribution"

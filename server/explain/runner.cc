@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -42,6 +42,8 @@ class Runner {
     return std::binary_search(plan_.layers().begin(), plan_.layers().end(),
                               layer);
   }
+  // Zeros at special tokens, if the request wants that.
+  at::Tensor WithoutSpecial(const at::Tensor& values) const;
   // Ids of a text, [L].
   at::Tensor TokenIds() const;
   // Of a text's positions [L], the same; of a picture's, those of patches on
@@ -73,9 +75,10 @@ absl::Status Runner::Run() {
               input.pixels.mutable_data_ptr<float>());
   }
   const at::Tensor embeddings = network_.Embed(input);
-  attribution_ = plan_.entry().make({network_, embeddings, plan_.position(),
-                                     plan_.readout(), request_.options,
-                                     plan_.method_memory_bytes()});
+  attribution_ =
+      plan_.entry().make({network_, embeddings, input.pixels, plan_.positions(),
+                          plan_.form(), plan_.method_reduction(),
+                          request_.options, plan_.method_memory_bytes()});
   LIMPID_ASSIGN_OR_RETURN(
       const at::Tensor scores,
       network_.Forward(
@@ -86,14 +89,14 @@ absl::Status Runner::Run() {
           cancel_));
   LIMPID_RETURN_IF_ERROR(ReadLogits(network_.Logits(scores)[0][0]));
   LIMPID_ASSIGN_OR_RETURN(
-      const AttributionResult result,
+      const std::vector<AttributionResult> results,
       attribution_->Finish(
-          summary_.target,
+          {{plan_.position(), plan_.readout(), summary_.target}},
           [&](int64_t done, int64_t total) {
             return sink_.OnProgress(done, total, "step");
           },
           cancel_));
-  LIMPID_RETURN_IF_ERROR(SendResult(result));
+  LIMPID_RETURN_IF_ERROR(SendResult(results.front()));
   summary_.cost = plan_.cost();
   summary_.compute_time = absl::Now() - start;
   return sink_.OnSummary(std::move(summary_));
@@ -133,22 +136,31 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   if (rows.size() == 0) {
     return sink_.OnProgress(layer + 1, num_layers, "layer");
   }
-  const AttentionNeed need = plan_.entry().need;
+  const bool looks = plan_.need() != AttentionNeed::kNothing;
   const bool wants_entries =
       returned && request_.attention.kind != AttentionKind::kNone;
-  const bool per_channel =
-      wants_entries && request_.attention.reduction == ChannelReduction::kAll;
+  const ChannelReduction reduction = plan_.returned_reduction();
+  const bool per_channel = wants_entries && reduction == ChannelReduction::kAll;
 
-  // Returned and looked-at attention are reduced the same way, unless every
-  // channel is returned; so one reducer serves both.
   const BlockMap map = attention.Map(plan_.form());
   ReconstructionMeter meter(map, rows);
   SinkList sinks;
   sinks.Add(&meter);
-  std::optional<ChannelReducer> reducer;
-  if (need != AttentionNeed::kNothing || (wants_entries && !per_channel)) {
-    reducer.emplace(plan_.method_reduction(), attention, rows);
-    sinks.Add(&*reducer);
+  std::unique_ptr<MatrixReducer> looked_at, to_return;
+  bool shared = false;
+  if (looks) {
+    looked_at = attribution_->MakeReducer(attention, rows);
+    if (looked_at == nullptr) {
+      looked_at = std::make_unique<ChannelReducer>(plan_.method_reduction(),
+                                                   attention, rows);
+      // Mostly what is returned is what the method looks at.
+      shared = reduction == plan_.method_reduction();
+    }
+    sinks.Add(looked_at.get());
+  }
+  if (wants_entries && !per_channel && !shared) {
+    to_return = std::make_unique<ChannelReducer>(reduction, attention, rows);
+    sinks.Add(to_return.get());
   }
   const RowRange asked = request_.attention.kind == AttentionKind::kMatrix
                              ? RowRange{0, plan_.length()}
@@ -158,19 +170,22 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
     collector.emplace(request_.attention.channels, attention, asked);
     sinks.Add(&*collector);
   }
-  LIMPID_RETURN_IF_ERROR(attention.Visit(plan_.form(), rows, sinks, cancel_));
-
-  at::Tensor reduced;
-  if (reducer) reduced = reducer->Finish();
-  if (need == AttentionNeed::kRow) {
-    LIMPID_RETURN_IF_ERROR(attribution_->OnLayer(
-        layer, reduced.narrow(0, plan_.position() - rows.begin, 1)));
-  } else if (need == AttentionNeed::kRows) {
-    const int64_t count =
-        plan_.RowsOf(/*returned=*/false).size();
-    LIMPID_RETURN_IF_ERROR(
-        attribution_->OnLayer(layer, reduced.narrow(0, 0, count)));
+  const int64_t step = looks ? looked_at->rows_at_once() : rows.size();
+  for (int64_t row = rows.begin; row < rows.end; row += step) {
+    LIMPID_RETURN_IF_ERROR(attention.Visit(
+        plan_.form(), {row, std::min(row + step, rows.end)}, sinks, cancel_));
   }
+
+  at::Tensor matrix, reduced;
+  if (looks) {
+    matrix = looked_at->Finish();
+    const RowRange needed = plan_.RowsOf(/*returned=*/false);
+    LIMPID_RETURN_IF_ERROR(attribution_->OnLayer(
+        layer, matrix.narrow(0, needed.begin - rows.begin, needed.size()),
+        needed));
+  }
+  if (shared) reduced = matrix;
+  if (to_return != nullptr) reduced = to_return->Finish();
   if (returned) {
     summary_.layers.push_back({layer, meter.Finish()});
     at::Tensor entries;
@@ -188,12 +203,11 @@ absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
                                RowRange rows, const at::Tensor& entries) {
   const std::string prefix = absl::StrCat("layers.", layer, ".");
   const bool matrix = request_.attention.kind == AttentionKind::kMatrix;
-  const bool per_channel =
-      request_.attention.reduction == ChannelReduction::kAll;
+  const bool per_channel = plan_.returned_reduction() == ChannelReduction::kAll;
   if (entries.defined()) {
-    LIMPID_RETURN_IF_ERROR(
-        Send(prefix + "attention", matrix ? entries : entries.squeeze(-2),
-             matrix && network_.info().causal));
+    LIMPID_RETURN_IF_ERROR(Send(prefix + "attention",
+                                matrix ? entries : entries.squeeze(-2),
+                                matrix && network_.info().causal));
     if (per_channel) {
       const at::Tensor bias = PickChannels(map.bias);
       LIMPID_RETURN_IF_ERROR(
@@ -245,7 +259,7 @@ absl::Status Runner::ReadLogits(const at::Tensor& logits) {
 }
 
 absl::Status Runner::SendResult(const AttributionResult& result) {
-  const at::Tensor map = OnGrid(result.values);
+  const at::Tensor map = OnGrid(WithoutSpecial(result.values));
   LIMPID_RETURN_IF_ERROR(Send("attribution", map));
   if (result.layers.defined()) {
     LIMPID_RETURN_IF_ERROR(Send("attribution.layers", result.layers));
@@ -262,12 +276,24 @@ absl::Status Runner::SendResult(const AttributionResult& result) {
   if (!plan_.tokens().empty()) {
     LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds()));
   }
+  summary_.constant = result.constant;
   summary_.completeness_error = result.completeness_error;
   const at::Tensor values = map.to(at::kCPU, at::kFloat).contiguous();
-  summary_.attribution.assign(
-      values.const_data_ptr<float>(),
-      values.const_data_ptr<float>() + values.numel());
+  summary_.attribution.assign(values.const_data_ptr<float>(),
+                              values.const_data_ptr<float>() + values.numel());
   return absl::OkStatus();
+}
+
+at::Tensor Runner::WithoutSpecial(const at::Tensor& values) const {
+  const Tokenizer* tokenizer = plan_.servable().tokenizer();
+  if (request_.options.special_tokens.value_or(true) || tokenizer == nullptr) {
+    return values;
+  }
+  at::Tensor kept = values.clone();
+  for (int64_t i = 0; i < plan_.length(); ++i) {
+    if (tokenizer->IsSpecial(plan_.tokens()[i].id)) kept[i] = 0;
+  }
+  return kept;
 }
 
 at::Tensor Runner::TokenIds() const {

@@ -30,6 +30,15 @@ struct BlockMap {
   at::Tensor value;
   at::Tensor bias;
   at::Tensor output;
+  // The part of `bias` that a position's own token brings (RWKV-7's bonus);
+  // undefined: nothing.
+  at::Tensor direct;
+};
+
+// What a block adds to the residual stream is weight output + bias.
+struct OutputProjection {
+  at::Tensor weight;  // [E, D]
+  at::Tensor bias;    // [E] or undefined
 };
 
 // A block of attention matrices: entries of channels channel_begin ... and rows
@@ -67,10 +76,18 @@ class BlockAttention {
   // Which tensors a form maps. `output` of the form full is the block's own
   // output (what enters its output projection), not a recomputation.
   virtual BlockMap Map(const MatrixForm& form) const = 0;
-  // [D]: Euclidean norm of the channel's column of the output projection.
-  virtual at::Tensor OutputNorms() const = 0;
+  virtual const OutputProjection& Projection() const = 0;
+  // The residual stream that the block reads and adds to, [L, E].
+  virtual const at::Tensor& Stream() const = 0;
+  // alpha u and alpha^T u for u [L, D], without making the matrix. The second
+  // one must not be called in inference mode.
+  virtual at::Tensor Apply(const MatrixForm& form,
+                           const at::Tensor& u) const = 0;
+  virtual at::Tensor ApplyTransposed(const MatrixForm& form,
+                                     const at::Tensor& u) const = 0;
   // Makes the rows of all channels, slab after slab; `cancel` is looked at
-  // before each. Every entry is visited exactly once.
+  // before each. Every entry is visited exactly once: blocks of rows one after
+  // the other, and all channels of a block before the next.
   virtual absl::Status Visit(const MatrixForm& form, RowRange rows,
                              AttentionSink& sink,
                              const CancelToken& cancel) const = 0;
@@ -120,10 +137,20 @@ class Network {
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
-  // The same scores with gradients to `embeddings`, which methods explain.
+  // Shows the layers last to first, for what is carried from the last one
+  // down: a forward pass, and each layer once more. Keeps the stream before
+  // every layer, [layers, B, L, E]. Not in inference mode.
+  virtual absl::Status VisitBackwards(const at::Tensor& embeddings,
+                                      const LayerVisitor& visitor,
+                                      const CancelToken& cancel) const = 0;
+
+  // The same scores with gradients to `embeddings`, which methods explain, and
+  // to what each block adds to the stream: with `block_outputs`, those tensors
+  // [B, L, E] are put there, first layer first.
   virtual absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
-      Differentiation differentiation, const CancelToken& cancel) const = 0;
+      Differentiation differentiation, std::vector<at::Tensor>* block_outputs,
+      const CancelToken& cancel) const = 0;
 
   // Scores at `embeddings` of the network frozen at `frozen_at`: every factor
   // that depends on the data is the one of that other run. Affine in
@@ -158,7 +185,8 @@ struct ArchitectureSpec {
   // Configurations as small as they can be that between them use every option,
   // for the tests that run for every architecture.
   std::vector<std::string> tiny_configs;
-  // Wrong fields: DATA_LOSS, CONFIG_INVALID; wrong tensors: the reader's status.
+  // Wrong fields: DATA_LOSS, CONFIG_INVALID; wrong tensors: the reader's
+  // status.
   std::function<absl::StatusOr<std::unique_ptr<const Network>>(
       HfConfig& config, WeightReader& weights)>
       build;

@@ -2,9 +2,12 @@
 #include "server/models/factored_attention.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 
+#include "server/models/layers.h"
 #include "server/models/slabs.h"
 
 namespace limpid {
@@ -67,8 +70,8 @@ at::Tensor Turned(const DirectionTrace& direction, const at::Tensor& tensor) {
 
 // What the recurrence of a direction maps when nothing is left out.
 at::Tensor Activated(const DirectionTrace& direction, const at::Tensor& x) {
-  return Product(direction.ratio, direction.conv.defined() ? direction.conv
-                                                           : x);
+  return Product(direction.ratio,
+                 direction.conv.defined() ? direction.conv : x);
 }
 
 }  // namespace
@@ -110,7 +113,7 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
     mapped = Sum(mapped, Turned(direction, one));
   }
 
-  const at::Tensor norm = factors.norm ? trace_.norm : at::Tensor();
+  const at::Tensor scale = RowScale(form.form);
   const at::Tensor gate = factors.gate ? trace_.gate : at::Tensor();
   at::Tensor added;
   if (factors.added) {
@@ -118,38 +121,63 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
     if (factors.norm && trace_.norm_bias.defined()) {
       added = Sum(trace_.norm_bias.expand_as(trace_.x), added);
     }
+    if (trace_.direct.defined()) map.direct = Product(gate, trace_.direct);
   }
-  const auto finish = [&](at::Tensor y) {
-    if (y.defined()) {
-      y = Product(norm, y);
-      if (factors.scale && trace_.scale != 1) y = y * trace_.scale;
-    }
-    return Product(gate, Sum(y, added));
+  if (added.defined()) added = Product(gate, added);
+  const auto finish = [&](const at::Tensor& y) {
+    return Sum(y.defined() ? Product(scale, y) : y, added);
   };
   if (of_bias.defined() || added.defined()) {
     map.bias = finish(of_bias);
   } else {
     map.bias = at::zeros_like(trace_.output, at::MemoryFormat::Contiguous);
   }
-  const bool whole =
-      form.include_skip && (form.form == AttentionForm::kFull ||
-                            form.form == AttentionForm::kNoConv);
+  const bool whole = form.include_skip && (form.form == AttentionForm::kFull ||
+                                           form.form == AttentionForm::kNoConv);
   map.output = whole ? trace_.output : finish(mapped);
   return map;
+}
+
+at::Tensor FactoredAttention::RowScale(AttentionForm form) const {
+  const Factors factors = FactorsOf(form);
+  const at::Tensor scale = Product(factors.norm ? trace_.norm : at::Tensor(),
+                                   factors.gate ? trace_.gate : at::Tensor());
+  if (!factors.scale || trace_.scale == 1) return scale;
+  return scale.defined() ? scale * trace_.scale
+                         : at::full_like(trace_.x, trace_.scale,
+                                         at::MemoryFormat::Contiguous);
+}
+
+at::Tensor FactoredAttention::Apply(const MatrixForm& form,
+                                    const at::Tensor& u) const {
+  const Factors factors = FactorsOf(form.form);
+  at::Tensor mapped;
+  for (const DirectionTrace& direction : trace_.directions) {
+    at::Tensor one = Turned(direction, u);
+    if (factors.conv && direction.conv_weight.defined()) {
+      one = Convolve(one.unsqueeze(0), direction.conv_weight, at::Tensor())
+                .squeeze(0);
+    }
+    if (factors.activation) one = Product(direction.ratio, one);
+    one = direction.recurrence->Apply(one.contiguous(), form.include_skip);
+    mapped = Sum(mapped, Turned(direction, one));
+  }
+  return Product(RowScale(form.form), mapped);
+}
+
+at::Tensor FactoredAttention::ApplyTransposed(const MatrixForm& form,
+                                              const at::Tensor& u) const {
+  // The gradient of a linear map is its transpose.
+  const c10::AutoGradMode with_gradients(true);
+  const at::Tensor anywhere = at::zeros_like(u).requires_grad_(true);
+  return torch::autograd::grad({Apply(form, anywhere)}, {anywhere}, {u})[0];
 }
 
 absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
                                       AttentionSink& sink,
                                       const CancelToken& cancel) const {
   const Factors factors = FactorsOf(form.form);
-  at::Tensor row_scale = Product(factors.norm ? trace_.norm : at::Tensor(),
-                                 factors.gate ? trace_.gate : at::Tensor());
-  if (factors.scale && trace_.scale != 1) {
-    row_scale = row_scale.defined()
-                    ? row_scale * trace_.scale
-                    : at::full_like(trace_.x, trace_.scale,
-                                    at::MemoryFormat::Contiguous);
-  }
+  const at::Tensor row_scale = RowScale(form.form);
   std::vector<FrozenFactors> around;
   for (const DirectionTrace& direction : trace_.directions) {
     FrozenFactors one;
@@ -163,8 +191,8 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
 
   const int64_t length = num_positions();
   const SlabShape shape =
-      ChooseSlab(num_channels(), rows.size(), length,
-                 trace_.x.element_size(), trace_.x.is_cpu());
+      ChooseSlab(num_channels(), rows.size(), length, trace_.x.element_size(),
+                 trace_.x.is_cpu());
   const auto make_buffer = [&] {
     return at::empty({shape.channels * shape.rows * length},
                      trace_.x.options());
@@ -184,12 +212,10 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
       slab.row_begin = row;
       for (size_t i = 0; i < trace_.directions.size(); ++i) {
         const DirectionTrace& direction = trace_.directions[i];
-        at::Tensor entries =
-            (i == 0 ? buffer : other)
-                .narrow(0, 0, channels * count * length)
-                .view({channels, count, length});
-        const int64_t first =
-            direction.reversed ? length - row - count : row;
+        at::Tensor entries = (i == 0 ? buffer : other)
+                                 .narrow(0, 0, channels * count * length)
+                                 .view({channels, count, length});
+        const int64_t first = direction.reversed ? length - row - count : row;
         direction.recurrence->Entries(around[i], form.include_skip, channel,
                                       first, entries);
         if (direction.reversed) entries = entries.flip({1, 2});

@@ -3,10 +3,10 @@
 // The implicit attention of every block that is made of the factors of the
 // unified form (arXiv:2405.16504; the left-most one acts last):
 //   alpha = Gamma W kappa sum_b [ (R_b + skip_b I) Sigma_b M_b ]
-// Gamma the gate, W the frozen normaliser, kappa a constant, and per direction b
-// the recurrence R, its skip, the ratio Sigma of the activation to its argument,
-// and the convolution M. Which of them exist depends on the architecture; one
-// that does not is the identity.
+// Gamma the gate, W the frozen normaliser, kappa a constant, and per direction
+// b the recurrence R, its skip, the ratio Sigma of the activation to its
+// argument, and the convolution M. Which of them exist depends on the
+// architecture; one that does not is the identity.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,13 +39,14 @@ struct BlockTrace {
   // What the recurrence alone maps where that is not made of x by convolution
   // and activation: RWKV-5 to 7, whose x is centred for the normaliser.
   at::Tensor uncentred;
-  double scale = 1;  // kappa
+  double scale = 1;      // kappa
   at::Tensor norm;       // W
   at::Tensor norm_bias;  // [D]: what the normaliser adds
   at::Tensor direct;     // what goes past recurrence and normaliser
   at::Tensor gate;       // Gamma
   at::Tensor output;     // what enters the output projection
-  at::Tensor output_norms;  // [D]: column norms of the output projection
+  OutputProjection projection;
+  at::Tensor stream;  // [L, E]: what the block reads and adds to
 };
 
 // Forms and what they map (h = activation of conv, u = uncentred or h):
@@ -69,12 +70,20 @@ class FactoredAttention final : public BlockAttention {
   int64_t num_positions() const override { return trace_.x.size(0); }
   int64_t num_channels() const override { return trace_.x.size(1); }
   BlockMap Map(const MatrixForm& form) const override;
-  at::Tensor OutputNorms() const override { return trace_.output_norms; }
-  absl::Status Visit(const MatrixForm& form, RowRange rows,
-                     AttentionSink& sink,
+  const OutputProjection& Projection() const override {
+    return trace_.projection;
+  }
+  const at::Tensor& Stream() const override { return trace_.stream; }
+  at::Tensor Apply(const MatrixForm& form, const at::Tensor& u) const override;
+  at::Tensor ApplyTransposed(const MatrixForm& form,
+                             const at::Tensor& u) const override;
+  absl::Status Visit(const MatrixForm& form, RowRange rows, AttentionSink& sink,
                      const CancelToken& cancel) const override;
 
  private:
+  // [L, D]: what the form multiplies rows with; undefined: nothing.
+  at::Tensor RowScale(AttentionForm form) const;
+
   const BlockTrace trace_;
 };
 

@@ -13,7 +13,17 @@ class S6Operator final : public FrozenOperator {
   explicit S6Operator(FrozenSsm ssm) : ssm_(std::move(ssm)) {}
 
   at::Tensor Apply(const at::Tensor& u, bool include_skip) const override {
-    return SelectiveScan(Ssm(include_skip), u);
+    const FrozenSsm ssm = Ssm(include_skip);
+    if (!u.requires_grad()) return SelectiveScan(ssm, u);
+    // A differentiable operation takes defined tensors only.
+    const at::Tensor skip =
+        ssm.skip.defined() ? ssm.skip : at::zeros_like(ssm_.skip);
+    const auto batched = [](const at::Tensor& tensor) {
+      return tensor.unsqueeze(0);
+    };
+    return SelectiveScan(batched(u), batched(ssm.delta), batched(ssm.b),
+                         batched(ssm.c), ssm.a, skip)
+        .squeeze(0);
   }
   void Entries(const FrozenFactors& factors, bool include_skip,
                int64_t channel_begin, int64_t row_begin,
@@ -42,8 +52,7 @@ class HeadOperator : public FrozenOperator {
                int64_t channel_begin, int64_t row_begin,
                at::Tensor& out) const override {
     const int64_t first = channel_begin / channels_per_head_;
-    const int64_t last =
-        (channel_begin + out.size(0) - 1) / channels_per_head_;
+    const int64_t last = (channel_begin + out.size(0) - 1) / channels_per_head_;
     if (!heads_.defined() || row_begin != row_begin_ ||
         out.size(1) != heads_.size(1) || first < head_begin_ ||
         last >= head_begin_ + heads_.size(0)) {

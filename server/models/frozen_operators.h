@@ -19,7 +19,7 @@ namespace limpid {
 class FrozenOperator {
  public:
   virtual ~FrozenOperator() = default;
-  // (R_c + skip_c I) u_c for u [L, D].
+  // (R_c + skip_c I) u_c for u [L, D]. Differentiable in u.
   virtual at::Tensor Apply(const at::Tensor& u, bool include_skip) const = 0;
   // diag(row_scale) (R_c + skip_c I) diag(source_scale) M_c, for the channels
   // from channel_begin on and the rows from row_begin on that `out` [channels,

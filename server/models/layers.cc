@@ -40,9 +40,9 @@ Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
 
 at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
                    const at::Tensor& bias) {
-  return at::linear(x, weight,
-                    bias.defined() ? std::optional<at::Tensor>(bias)
-                                   : std::nullopt);
+  return at::linear(
+      x, weight,
+      bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
 }
 
 at::Tensor Silu(const at::Tensor& x, const Pass& pass) {
@@ -97,12 +97,7 @@ at::Tensor Rotate(const at::Tensor& x, int64_t size, double base) {
 at::Tensor TakePositions(const at::Tensor& x,
                          const std::vector<int64_t>& positions) {
   if (positions.empty()) return x;
-  return x.index_select(
-      1, at::tensor(positions, at::kLong).to(x.device()));
-}
-
-at::Tensor ColumnNorms(const at::Tensor& weight) {
-  return weight.norm(2, {0});
+  return x.index_select(1, at::tensor(positions, at::kLong).to(x.device()));
 }
 
 }  // namespace limpid

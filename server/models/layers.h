@@ -51,15 +51,12 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
                     const at::Tensor& bias);
 
 // Heads x [B, H, L, n], whose first `size` dimensions are turned by their
-// position (arXiv:2104.09864): i and i + size / 2 by position base^(-2 i / size)
-// radians. `size` is even.
+// position (arXiv:2104.09864): i and i + size / 2 by position base^(-2 i /
+// size) radians. `size` is even.
 at::Tensor Rotate(const at::Tensor& x, int64_t size, double base);
 
 // Rows of x [B, L, E] at positions, [B, P, E]; all of them if empty.
 at::Tensor TakePositions(const at::Tensor& x,
                          const std::vector<int64_t>& positions);
-
-// [D]: Euclidean norms of the columns of an output projection [E, D].
-at::Tensor ColumnNorms(const at::Tensor& weight);
 
 }  // namespace limpid

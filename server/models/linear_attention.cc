@@ -37,7 +37,6 @@ struct LayerWeights {
   at::Tensor inner_norm;        // [D] or undefined
   at::Tensor gate;              // [D, E] or undefined
   at::Tensor out;               // [E, D]
-  at::Tensor out_norms;         // [D]
   at::Tensor mlp_norm;          // [E]
   at::Tensor mlp_gate, mlp_up;  // [F, E]
   at::Tensor mlp_down;          // [E, F]
@@ -64,7 +63,7 @@ class LinearAttentionLayer final : public Layer {
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override {
     const LayerWeights& w = weights_;
-    const at::Tensor after = stream + Mix(stream, pass);
+    const at::Tensor after = stream + pass.BlockOutput(Mix(stream, pass));
     const at::Tensor m = RmsNorm(after, w.mlp_norm, config_.epsilon, pass);
     const at::Tensor gate = pass.Factor(at::silu(Project(m, w.mlp_gate)));
     return after + Project(gate * Project(m, w.mlp_up), w.mlp_down);
@@ -160,7 +159,8 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
     trace.norm = norm[i];
     if (gate.defined()) trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = w.out_norms;
+    trace.projection.weight = w.out;
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
   return Project(output, w.out);
@@ -273,7 +273,6 @@ void Prepare(const LinearAttentionConfig& config, WeightReader& reader,
   if (w.inner_norm.defined() && config.norm_heads) {
     w.inner_norm = reader.Keep(w.inner_norm.repeat({config.num_heads}));
   }
-  w.out_norms = reader.Keep(ColumnNorms(w.out));
 }
 
 std::vector<AttentionForm> FormsOf(const LinearAttentionConfig& config) {

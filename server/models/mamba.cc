@@ -29,11 +29,10 @@ struct Config {
 };
 
 struct LayerWeights {
-  at::Tensor norm;                    // [E]
-  at::Tensor in_weight, in_bias;      // [2D, E], [2D] or undefined
+  at::Tensor norm;                // [E]
+  at::Tensor in_weight, in_bias;  // [2D, E], [2D] or undefined
   S6Weights s6;
-  at::Tensor out_weight, out_bias;    // [E, D], [E] or undefined
-  at::Tensor out_norms;               // [D]
+  at::Tensor out_weight, out_bias;  // [E, D], [E] or undefined
 };
 
 absl::StatusOr<Config> ReadConfig(HfConfig& file) {
@@ -94,8 +93,7 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor both = Project(
       RmsNorm(stream, w.norm, config_.epsilon, pass), w.in_weight, w.in_bias);
   const at::Tensor x = both.narrow(-1, 0, inner);
-  const at::Tensor gate =
-      pass.Factor(at::silu(both.narrow(-1, inner, inner)));
+  const at::Tensor gate = pass.Factor(at::silu(both.narrow(-1, inner, inner)));
   const S6Run run = RunS6(x, w.s6, config_.s6, pass);
   const at::Tensor output = run.y * gate;
   for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
@@ -104,10 +102,11 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.x = x[i];
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = w.out_norms;
+    trace.projection = {w.out_weight, w.out_bias};
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
-  return stream + Project(output, w.out_weight, w.out_bias);
+  return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
 }
 
 LayerCost MambaLayer::Cost(int64_t length) const {
@@ -161,7 +160,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   ResidualParts parts;
   for (LayerWeights& weights : layers) {
     FinishS6(weights.s6);
-    weights.out_norms = reader.Keep(ColumnNorms(weights.out_weight));
     parts.layers.push_back(
         std::make_unique<MambaLayer>(config, std::move(weights)));
   }

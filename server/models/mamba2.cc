@@ -32,21 +32,20 @@ struct Config {
   bool conv_bias = false;
   bool tied_head = false;
 
-  int64_t inner() const { return num_heads * head_size; }        // D
-  int64_t selected() const { return num_groups * state; }        // G N
+  int64_t inner() const { return num_heads * head_size; }  // D
+  int64_t selected() const { return num_groups * state; }  // G N
   int64_t convolved() const { return inner() + 2 * selected(); }
 };
 
 struct LayerWeights {
-  at::Tensor norm;                     // [E]
-  at::Tensor in_weight, in_bias;       // [2D + 2GN + H, E]
-  at::Tensor conv_weight, conv_bias;   // [D + 2GN, K], [D + 2GN]
-  at::Tensor step_bias;                // [H]
-  at::Tensor a;                        // [H], negative
-  at::Tensor skip;                     // [D]
-  at::Tensor gated_norm;               // [D]
-  at::Tensor out_weight, out_bias;     // [E, D], [E]
-  at::Tensor out_norms;                // [D]
+  at::Tensor norm;                    // [E]
+  at::Tensor in_weight, in_bias;      // [2D + 2GN + H, E]
+  at::Tensor conv_weight, conv_bias;  // [D + 2GN, K], [D + 2GN]
+  at::Tensor step_bias;               // [H]
+  at::Tensor a;                       // [H], negative
+  at::Tensor skip;                    // [D]
+  at::Tensor gated_norm;              // [D]
+  at::Tensor out_weight, out_bias;    // [E, D], [E]
 };
 
 absl::StatusOr<Config> ReadConfig(HfConfig& file) {
@@ -63,8 +62,9 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
   const double expand = file.Double("expand", 2);
   if (static_cast<int64_t>(expand * static_cast<double>(config.hidden)) !=
       config.inner()) {
-    file.AddError("num_heads", "times head_dim must be expand times "
-                               "hidden_size");
+    file.AddError("num_heads",
+                  "times head_dim must be expand times "
+                  "hidden_size");
   }
   if (config.num_heads % config.num_groups != 0) {
     file.AddError("n_groups", "must divide num_heads");
@@ -109,19 +109,19 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t batch = stream.size(0), length = stream.size(1);
   const int64_t inner = config_.inner(), heads = config_.num_heads,
                 groups = config_.num_groups, state = config_.state;
-  const at::Tensor all = Project(
-      RmsNorm(stream, w.norm, config_.epsilon, pass), w.in_weight, w.in_bias);
+  const at::Tensor all = Project(RmsNorm(stream, w.norm, config_.epsilon, pass),
+                                 w.in_weight, w.in_bias);
   const at::Tensor gate = pass.Factor(at::silu(all.narrow(-1, 0, inner)));
   const at::Tensor mixed = all.narrow(-1, inner, config_.convolved());
   const at::Tensor conv = Convolve(mixed, w.conv_weight, w.conv_bias);
   const at::Tensor ratio = pass.Factor(at::sigmoid(conv));
   const at::Tensor activated = ratio * conv;
   const at::Tensor step =
-      pass.Factor(at::clamp(
-                      at::softplus(all.narrow(-1, inner + config_.convolved(),
-                                              heads) +
-                                   w.step_bias),
-                      config_.smallest_step, config_.largest_step))
+      pass
+          .Factor(at::clamp(
+              at::softplus(all.narrow(-1, inner + config_.convolved(), heads) +
+                           w.step_bias),
+              config_.smallest_step, config_.largest_step))
           .unsqueeze(-1);
   // Heads of a group are neighbours and share B and C.
   const auto selected = [&](int64_t begin) {
@@ -143,11 +143,10 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
       w.skip * values;
   const at::Tensor gated = y * gate;
   // The norm's groups are those of B and C.
-  const at::Tensor inverse =
-      at::rsqrt(gated.view({batch, length, groups, -1})
-                    .square()
-                    .mean(-1, /*keepdim=*/true) +
-                config_.epsilon);
+  const at::Tensor inverse = at::rsqrt(gated.view({batch, length, groups, -1})
+                                           .square()
+                                           .mean(-1, /*keepdim=*/true) +
+                                       config_.epsilon);
   const at::Tensor norm =
       pass.Factor(inverse.expand({batch, length, groups, inner / groups})
                       .reshape({batch, length, inner}) *
@@ -155,8 +154,8 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor output = gated * norm;
   for (int64_t i = 0; pass.visits() && i < batch; ++i) {
     DirectionTrace direction;
-    direction.recurrence = MakeRecurrenceOperator(
-        recurrence.Sequence(i), config_.head_size, w.skip);
+    direction.recurrence = MakeRecurrenceOperator(recurrence.Sequence(i),
+                                                  config_.head_size, w.skip);
     direction.conv_weight = w.conv_weight.narrow(0, 0, inner);
     if (w.conv_bias.defined()) {
       direction.conv_bias = w.conv_bias.narrow(0, 0, inner);
@@ -169,10 +168,11 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.norm = norm[i];
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = w.out_norms;
+    trace.projection = {w.out_weight, w.out_bias};
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
-  return stream + Project(output, w.out_weight, w.out_bias);
+  return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
 }
 
 LayerCost Mamba2Layer::Cost(int64_t length) const {
@@ -181,9 +181,8 @@ LayerCost Mamba2Layer::Cost(int64_t length) const {
   const int64_t keys = config_.num_heads * config_.state;
   LayerCost cost;
   cost.forward = length * (4 * hidden + 12 * inner + 5 * convolved + 4 * keys);
-  cost.gradient =
-      length * (4 * hidden + 14 * inner +
-                (8 + config_.conv_width) * convolved + 6 * keys);
+  cost.gradient = length * (4 * hidden + 14 * inner +
+                            (8 + config_.conv_width) * convolved + 6 * keys);
   cost.backward =
       length * (6 * hidden + 10 * inner + 6 * convolved + 8 * keys) +
       160 * config_.state * inner;
@@ -245,9 +244,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     w.conv_weight = w.conv_weight.squeeze(1).contiguous();
     w.a = -w.a.exp();
     w.skip = reader.Keep(w.skip.repeat_interleave(config.head_size));
-    w.out_norms = reader.Keep(ColumnNorms(w.out_weight));
-    parts.layers.push_back(
-        std::make_unique<Mamba2Layer>(config, std::move(w)));
+    parts.layers.push_back(std::make_unique<Mamba2Layer>(config, std::move(w)));
   }
   parts.info.architecture = "mamba2";
   parts.info.hidden_size = config.hidden;

@@ -24,14 +24,16 @@ struct FactorTape {
 // Used by one thread, for one run.
 class Pass {
  public:
-  // What is given must outlive the pass; `visitor` may be empty and `tape`
-  // null.
+  // What is given must outlive the pass; `visitor` may be empty, `tape` and
+  // `block_outputs` null.
   Pass(Differentiation differentiation, const LayerVisitor& visitor,
-       const CancelToken& cancel, FactorTape* tape = nullptr)
+       const CancelToken& cancel, FactorTape* tape = nullptr,
+       std::vector<at::Tensor>* block_outputs = nullptr)
       : frozen_(differentiation == Differentiation::kFrozen),
         visitor_(visitor),
         cancel_(cancel),
-        tape_(tape) {}
+        tape_(tape),
+        block_outputs_(block_outputs) {}
 
   // A number that depends on the data and that the implicit attention treats
   // as a constant: a gate, a step, a normaliser. In a frozen pass no gradient
@@ -43,6 +45,12 @@ class Pass {
       tape_->factors.push_back(tensor);
     }
     return frozen_ ? tensor.detach() : tensor;
+  }
+
+  // What a layer's block adds to the stream, [B, L, E]; called once per layer.
+  at::Tensor BlockOutput(const at::Tensor& output) const {
+    if (block_outputs_ != nullptr) block_outputs_->push_back(output);
+    return output;
   }
 
   // Whether attention is looked at, so that it pays to make it.
@@ -69,6 +77,7 @@ class Pass {
   const LayerVisitor& visitor_;
   const CancelToken& cancel_;
   FactorTape* const tape_;
+  std::vector<at::Tensor>* const block_outputs_;
   int64_t layer_ = 0;
   absl::Status status_;
 };

@@ -18,12 +18,12 @@ namespace limpid::architectures::recurrent_gemma {
 namespace {
 
 struct Config {
-  int64_t vocabulary = 0;   // V
-  int64_t hidden = 0;       // E
-  int64_t inner = 0;        // W: channels of recurrent layers
-  int64_t mlp = 0;          // F
+  int64_t vocabulary = 0;  // V
+  int64_t hidden = 0;      // E
+  int64_t inner = 0;       // W: channels of recurrent layers
+  int64_t mlp = 0;         // F
   int64_t num_layers = 0;
-  int64_t num_heads = 0;    // H: of attention, and blocks of the gates
+  int64_t num_heads = 0;  // H: of attention, and blocks of the gates
   int64_t num_kv_heads = 0;
   int64_t head_size = 0;
   int64_t window = 0;
@@ -49,17 +49,15 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
   config.num_heads = file.RequiredInt("num_attention_heads", 1, 4096);
   config.num_kv_heads =
       file.Int("num_key_value_heads", config.num_heads, 1, 4096);
-  config.head_size =
-      file.Int("head_dim", config.hidden / std::max<int64_t>(
-                                               1, config.num_heads),
-               1, kMaxSize);
+  config.head_size = file.Int(
+      "head_dim", config.hidden / std::max<int64_t>(1, config.num_heads), 1,
+      kMaxSize);
   config.inner = file.Int("lru_width", config.hidden, 1, kMaxSize);
   const int64_t twice = file.RequiredInt("intermediate_size", 2, kMaxSize);
   config.mlp = twice / 2;
   if (twice % 2 != 0) file.AddError("intermediate_size", "must be even");
   config.window = file.Int("attention_window_size", 2048, 0, kMaxSize);
-  config.conv_width =
-      file.Int("conv1d_width", 4, 1, kernels::kMaxConvWidth);
+  config.conv_width = file.Int("conv1d_width", 4, 1, kernels::kMaxConvWidth);
   config.epsilon = file.Double("rms_norm_eps", 1e-6);
   config.soft_cap = file.Double("logits_soft_cap", 30);
   if (!(config.soft_cap > 0)) {
@@ -134,20 +132,15 @@ struct Mlp {
   at::Tensor Run(const at::Tensor& stream, double epsilon,
                  const Pass& pass) const {
     const at::Tensor m = RmsNorm(stream, norm, epsilon, pass);
-    return stream +
-           down(pass.Factor(at::gelu(gate(m), "tanh")) * up(m));
+    return stream + down(pass.Factor(at::gelu(gate(m), "tanh")) * up(m));
   }
 };
 
 // What both kinds of layers have.
 class GemmaLayer : public Layer {
  public:
-  GemmaLayer(const Config& config, at::Tensor norm, Mlp mlp,
-             at::Tensor output_norms)
-      : config_(config),
-        norm_(std::move(norm)),
-        mlp_(std::move(mlp)),
-        output_norms_(std::move(output_norms)) {}
+  GemmaLayer(const Config& config, at::Tensor norm, Mlp mlp)
+      : config_(config), norm_(std::move(norm)), mlp_(std::move(mlp)) {}
 
  protected:
   // Of everything but the temporal block.
@@ -164,23 +157,21 @@ class GemmaLayer : public Layer {
   const Config config_;
   const at::Tensor norm_;  // [E], one added
   const Mlp mlp_;
-  const at::Tensor output_norms_;
 };
 
 struct RecurrentWeights {
   Linear x, y, out;
-  at::Tensor conv_weight, conv_bias;      // [W, K], [W]
-  at::Tensor decay;                       // [W]: softplus of the parameter
-  at::Tensor input_weight, input_bias;    // [H, W/H, W/H], [H, W/H]
+  at::Tensor conv_weight, conv_bias;    // [W, K], [W]
+  at::Tensor decay;                     // [W]: softplus of the parameter
+  at::Tensor input_weight, input_bias;  // [H, W/H, W/H], [H, W/H]
   at::Tensor decay_weight, decay_bias;
 };
 
 class RecurrentLayer final : public GemmaLayer {
  public:
   RecurrentLayer(const Config& config, at::Tensor norm, Mlp mlp,
-                 at::Tensor output_norms, RecurrentWeights weights)
-      : GemmaLayer(config, std::move(norm), std::move(mlp),
-                   std::move(output_norms)),
+                 RecurrentWeights weights)
+      : GemmaLayer(config, std::move(norm), std::move(mlp)),
         weights_(std::move(weights)) {}
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
@@ -192,9 +183,9 @@ class RecurrentLayer final : public GemmaLayer {
     cost.gradient += length * (20 + config_.conv_width) * inner;
     cost.backward += length * 20 * inner;
     cost.map = 8 * inner * length;
-    cost.flops += length * (6.0 * inner * config_.hidden +
-                            4.0 * inner * inner / config_.num_heads +
-                            60.0 * inner);
+    cost.flops +=
+        length * (6.0 * inner * config_.hidden +
+                  4.0 * inner * inner / config_.num_heads + 60.0 * inner);
     cost.entry_flops = 2.0 * config_.conv_width + 4;
     return cost;
   }
@@ -228,9 +219,8 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
                at::sqrt(-at::expm1(2 * log_decay.narrow(1, 1, length - 1)))},
               1);
   FrozenRecurrence recurrence;
-  recurrence.key =
-      pass.Factor(scale * Gate(conv, w.input_weight, w.input_bias))
-          .unsqueeze(-1);
+  recurrence.key = pass.Factor(scale * Gate(conv, w.input_weight, w.input_bias))
+                       .unsqueeze(-1);
   recurrence.decay = pass.Factor(at::exp(log_decay)).unsqueeze(-1);
   recurrence.query =
       at::ones({1}, conv.options()).expand(recurrence.key.sizes());
@@ -248,10 +238,12 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.x = x[i];
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = output_norms_;
+    trace.projection = {w.out.weight, w.out.bias};
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
-  return mlp_.Run(stream + w.out(output), config_.epsilon, pass);
+  return mlp_.Run(stream + pass.BlockOutput(w.out(output)), config_.epsilon,
+                  pass);
 }
 
 struct AttentionWeights {
@@ -261,9 +253,8 @@ struct AttentionWeights {
 class AttentionLayer final : public GemmaLayer {
  public:
   AttentionLayer(const Config& config, at::Tensor norm, Mlp mlp,
-                 at::Tensor output_norms, AttentionWeights weights)
-      : GemmaLayer(config, std::move(norm), std::move(mlp),
-                   std::move(output_norms)),
+                 AttentionWeights weights)
+      : GemmaLayer(config, std::move(norm), std::move(mlp)),
         weights_(std::move(weights)) {}
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
@@ -288,14 +279,12 @@ class AttentionLayer final : public GemmaLayer {
  private:
   // Minus infinity where a position may not look, [L, L].
   at::Tensor Mask(int64_t length, const at::TensorOptions& options) const {
-    const at::Tensor at_position =
-        at::arange(length, options.dtype(at::kLong));
+    const at::Tensor at_position = at::arange(length, options.dtype(at::kLong));
     const at::Tensor distance =
         at_position.unsqueeze(1) - at_position.unsqueeze(0);
     return at::zeros({length, length}, options)
-        .masked_fill_(
-            distance.lt(0).logical_or_(distance.gt(config_.window)),
-            -std::numeric_limits<double>::infinity());
+        .masked_fill_(distance.lt(0).logical_or_(distance.gt(config_.window)),
+                      -std::numeric_limits<double>::infinity());
   }
 
   const AttentionWeights weights_;
@@ -333,11 +322,13 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
       trace.directions.push_back(std::move(direction));
       trace.x = value[i];
       trace.output = output[i];
-      trace.output_norms = output_norms_;
+      trace.projection = {weights_.out.weight, weights_.out.bias};
+      trace.stream = stream[i];
       pass.Visit(i, FactoredAttention(std::move(trace)));
     }
   }
-  return mlp_.Run(stream + weights_.out(output), config_.epsilon, pass);
+  return mlp_.Run(stream + pass.BlockOutput(weights_.out(output)),
+                  config_.epsilon, pass);
 }
 
 RecurrentWeights TakeRecurrent(const Config& config, const std::string& block,
@@ -348,8 +339,8 @@ RecurrentWeights TakeRecurrent(const Config& config, const std::string& block,
   w.x = TakeLinear(reader, block + "linear_x", hidden, inner);
   w.y = TakeLinear(reader, block + "linear_y", hidden, inner);
   w.out = TakeLinear(reader, block + "linear_out", inner, hidden);
-  w.conv_weight = reader.Take({block + "conv_1d.weight"},
-                              {inner, 1, config.conv_width});
+  w.conv_weight =
+      reader.Take({block + "conv_1d.weight"}, {inner, 1, config.conv_width});
   w.conv_bias = reader.Take({block + "conv_1d.bias"}, {inner});
   w.decay = reader.Take({block + "rg_lru.recurrent_param"}, {inner});
   const auto gate = [&](const char* name, const std::vector<int64_t>& shape) {
@@ -383,8 +374,8 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     const at::Tensor stored = reader.Take({name + ".weight"}, {hidden});
     return stored.defined() ? stored + 1 : stored;
   };
-  const at::Tensor embeddings = reader.Take({"model.embed_tokens.weight"},
-                                            {config.vocabulary, hidden});
+  const at::Tensor embeddings =
+      reader.Take({"model.embed_tokens.weight"}, {config.vocabulary, hidden});
   const at::Tensor head =
       config.tied_head
           ? embeddings
@@ -404,19 +395,16 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     mlp.down = TakeLinear(reader, mlp_block + "down_proj", config.mlp, hidden);
     if (config.is_attention[index]) {
       const AttentionWeights w = TakeAttention(config, block, reader);
-      makers.push_back([=, &reader, &config]() -> std::unique_ptr<const Layer> {
-        return std::make_unique<AttentionLayer>(
-            config, norm, mlp, reader.Keep(ColumnNorms(w.out.weight)), w);
+      makers.push_back([=, &config]() -> std::unique_ptr<const Layer> {
+        return std::make_unique<AttentionLayer>(config, norm, mlp, w);
       });
     } else {
       RecurrentWeights w = TakeRecurrent(config, block, reader);
-      makers.push_back(
-          [=, &reader, &config]() mutable -> std::unique_ptr<const Layer> {
-            w.conv_weight = w.conv_weight.squeeze(1).contiguous();
-            w.decay = at::softplus(w.decay);
-            return std::make_unique<RecurrentLayer>(
-                config, norm, mlp, reader.Keep(ColumnNorms(w.out.weight)), w);
-          });
+      makers.push_back([=, &config]() mutable -> std::unique_ptr<const Layer> {
+        w.conv_weight = w.conv_weight.squeeze(1).contiguous();
+        w.decay = at::softplus(w.decay);
+        return std::make_unique<RecurrentLayer>(config, norm, mlp, w);
+      });
     }
   }
   LIMPID_RETURN_IF_ERROR(reader.status());

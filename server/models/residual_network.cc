@@ -44,11 +44,15 @@ class ResidualNetwork final : public Network {
   }
   absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
-      Differentiation differentiation,
+      Differentiation differentiation, std::vector<at::Tensor>* block_outputs,
       const CancelToken& cancel) const override {
     const c10::AutoGradMode guard(true);
-    return Run(embeddings, positions, differentiation, LayerVisitor(), cancel);
+    return Run(embeddings, positions, differentiation, LayerVisitor(), cancel,
+               /*tape=*/nullptr, block_outputs);
   }
+  absl::Status VisitBackwards(const at::Tensor& embeddings,
+                              const LayerVisitor& visitor,
+                              const CancelToken& cancel) const override;
   absl::StatusOr<at::Tensor> ForwardFrozen(
       const at::Tensor& frozen_at, const at::Tensor& embeddings,
       const std::vector<int64_t>& positions,
@@ -75,13 +79,12 @@ class ResidualNetwork final : public Network {
   double AttentionFlops(int64_t length, int64_t rows) const override;
 
  private:
-  absl::StatusOr<at::Tensor> Run(const at::Tensor& embeddings,
-                                 const std::vector<int64_t>& positions,
-                                 Differentiation differentiation,
-                                 const LayerVisitor& visitor,
-                                 const CancelToken& cancel,
-                                 FactorTape* tape = nullptr) const {
-    Pass pass(differentiation, visitor, cancel, tape);
+  absl::StatusOr<at::Tensor> Run(
+      const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      Differentiation differentiation, const LayerVisitor& visitor,
+      const CancelToken& cancel, FactorTape* tape = nullptr,
+      std::vector<at::Tensor>* block_outputs = nullptr) const {
+    Pass pass(differentiation, visitor, cancel, tape, block_outputs);
     at::Tensor stream =
         parts_.enter ? parts_.enter(embeddings, pass) : embeddings;
     for (size_t index = 0; index < parts_.layers.size(); ++index) {
@@ -101,6 +104,28 @@ class ResidualNetwork final : public Network {
 
   ResidualParts parts_;
 };
+
+absl::Status ResidualNetwork::VisitBackwards(const at::Tensor& embeddings,
+                                             const LayerVisitor& visitor,
+                                             const CancelToken& cancel) const {
+  const c10::AutoGradMode guard(false);
+  const LayerVisitor nobody;
+  Pass forward(Differentiation::kNone, nobody, cancel);
+  std::vector<at::Tensor> streams = {
+      parts_.enter ? parts_.enter(embeddings, forward) : embeddings};
+  for (size_t index = 0; index < parts_.layers.size(); ++index) {
+    LIMPID_RETURN_IF_ERROR(forward.BeginLayer(static_cast<int64_t>(index)));
+    streams.push_back(parts_.layers[index]->Run(streams.back(), forward));
+  }
+  Pass visiting(Differentiation::kNone, visitor, cancel);
+  visiting.first_values = forward.first_values;
+  for (size_t index = parts_.layers.size(); index-- > 0;) {
+    streams.pop_back();
+    LIMPID_RETURN_IF_ERROR(visiting.BeginLayer(static_cast<int64_t>(index)));
+    parts_.layers[index]->Run(streams.back(), visiting);
+  }
+  return visiting.status();
+}
 
 int64_t ResidualNetwork::ForwardBytes(int64_t batch, int64_t length) const {
   int64_t layer_floats = 0;
@@ -134,8 +159,7 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     // Two slabs, if directions are added up, and the matrices of the heads
     // that a slab's channels belong to.
     const int64_t heads = slab.channels / layer->channels_per_head() + 2;
-    const int64_t entries =
-        (2 * slab.channels + heads) * slab.rows * length;
+    const int64_t entries = (2 * slab.channels + heads) * slab.rows * length;
     most = std::max(most, entries + layer->Cost(length).map);
   }
   return most * ElementBytes();
@@ -150,9 +174,9 @@ double ResidualNetwork::ForwardFlops(int64_t length) const {
 double ResidualNetwork::AttentionFlops(int64_t length, int64_t rows) const {
   // Entries on and below the diagonal of the last `rows` rows; all of them
   // where matrices are full.
-  const double entries =
-      parts_.info.causal ? rows * (length - 0.5 * (rows - 1))
-                         : static_cast<double>(rows) * length;
+  const double entries = parts_.info.causal
+                             ? rows * (length - 0.5 * (rows - 1))
+                             : static_cast<double>(rows) * length;
   double flops = 0;
   for (const auto& layer : parts_.layers) {
     flops += layer->num_channels() * entries * layer->Cost(length).entry_flops;

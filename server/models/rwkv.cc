@@ -38,24 +38,22 @@ at::Tensor MixWeighted(const at::Tensor& x, const at::Tensor& shifted,
 }
 
 RwkvFrame TakeRwkvFrame(WeightReader& reader, const RwkvSizes& sizes,
-                        bool tied_head, bool has_first_norm,
-                        bool norm_bias) {
+                        bool tied_head, bool has_first_norm, bool norm_bias) {
   RwkvFrame frame;
   frame.embeddings = reader.Take(
       {"rwkv.embeddings.weight", "emb.weight", "model.embeddings.weight"},
       {sizes.vocabulary, sizes.hidden});
   if (has_first_norm) {
-    frame.first_norm = TakeAffine(reader,
-                                  {"rwkv.blocks.0.pre_ln", "blocks.0.ln0",
-                                   "model.layers.0.pre_norm"},
-                                  sizes.hidden, norm_bias);
+    frame.first_norm = TakeAffine(
+        reader,
+        {"rwkv.blocks.0.pre_ln", "blocks.0.ln0", "model.layers.0.pre_norm"},
+        sizes.hidden, norm_bias);
   }
   frame.last_norm = TakeAffine(reader, {"rwkv.ln_out", "ln_out", "model.norm"},
                                sizes.hidden, norm_bias);
-  frame.head = tied_head
-                   ? frame.embeddings
-                   : reader.Take({"head.weight", "lm_head.weight"},
-                                 {sizes.vocabulary, sizes.hidden});
+  frame.head = tied_head ? frame.embeddings
+                         : reader.Take({"head.weight", "lm_head.weight"},
+                                       {sizes.vocabulary, sizes.hidden});
   return frame;
 }
 
@@ -71,7 +69,7 @@ ResidualParts RwkvParts(const RwkvFrame& frame, const RwkvSizes& sizes,
   parts.embed = TokenEmbedding(frame.embeddings);
   if (frame.first_norm.weight.defined()) {
     parts.enter = [norm = frame.first_norm, epsilon = sizes.epsilon](
-                    const at::Tensor& embeddings, const Pass& pass) {
+                      const at::Tensor& embeddings, const Pass& pass) {
       return LayerNorm(embeddings, norm, epsilon, pass);
     };
   }
@@ -102,8 +100,7 @@ void RwkvChannelMix::AddCost(int64_t length, LayerCost& cost) const {
   cost.forward += length * (9 * hidden + 4 * width);
   cost.gradient += length * (16 * hidden + 4 * width);
   cost.backward += length * (8 * hidden + 4 * width);
-  cost.flops +=
-      length * (2.0 * hidden * (2 * width + hidden) + 30.0 * hidden);
+  cost.flops += length * (2.0 * hidden * (2 * width + hidden) + 30.0 * hidden);
 }
 
 absl::StatusOr<RwkvHeads> ReadRwkvHeads(HfConfig& file,
@@ -131,7 +128,8 @@ std::vector<AttentionForm> RwkvHeadForms() {
 at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
                         const at::Tensor& value, const at::Tensor& direct,
                         const at::Tensor& gate, const RwkvHeadNorm& norm,
-                        const at::Tensor& output_norms, Pass& pass) {
+                        const at::Tensor& stream,
+                        const at::Tensor& output_weight, Pass& pass) {
   const int64_t batch = value.size(0), length = value.size(1);
   const int64_t heads = recurrence.key.size(2);
   const auto by_head = [&](const at::Tensor& tensor) {
@@ -139,20 +137,17 @@ at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
   };
   const at::Tensor raw = StateScan(recurrence, by_head(value));
   const at::Tensor centred = raw - raw.mean(-1, /*keepdim=*/true);
-  const at::Tensor inverse = at::rsqrt(
-      centred.square().mean(-1, /*keepdim=*/true) + norm.epsilon);
-  const at::Tensor scale =
-      pass.Factor(inverse.expand(raw.sizes()).reshape(value.sizes()) *
-                  norm.affine.weight);
-  at::Tensor normed =
-      centred.reshape(value.sizes()) * scale + norm.affine.bias;
+  const at::Tensor inverse =
+      at::rsqrt(centred.square().mean(-1, /*keepdim=*/true) + norm.epsilon);
+  const at::Tensor scale = pass.Factor(
+      inverse.expand(raw.sizes()).reshape(value.sizes()) * norm.affine.weight);
+  at::Tensor normed = centred.reshape(value.sizes()) * scale + norm.affine.bias;
   if (direct.defined()) normed = normed + direct;
   const at::Tensor output = normed * gate;
   for (int64_t i = 0; pass.visits() && i < batch; ++i) {
     DirectionTrace direction;
-    direction.recurrence =
-        MakeRecurrenceOperator(recurrence.Sequence(i),
-                               value.size(2) / heads, at::Tensor());
+    direction.recurrence = MakeRecurrenceOperator(
+        recurrence.Sequence(i), value.size(2) / heads, at::Tensor());
     const at::Tensor values = value[i].view({length, heads, -1});
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
@@ -163,7 +158,8 @@ at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
     if (direct.defined()) trace.direct = direct[i];
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = output_norms;
+    trace.projection.weight = output_weight;
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
   return output;

@@ -25,7 +25,7 @@ struct RwkvSizes {
   int64_t hidden = 0;      // E
   int64_t inner = 0;       // D: channels of the time mixing
   int64_t num_layers = 0;
-  double epsilon = 1e-5;   // of the layer norms
+  double epsilon = 1e-5;  // of the layer norms
   // Of the last one, which published code up to RWKV-6 leaves at its default,
   // whatever the configuration says.
   double last_epsilon = 1e-5;
@@ -97,15 +97,17 @@ struct RwkvHeadNorm {
   double epsilon = 0;
 };
 
-// Time mixing of RWKV-5 to 7 from its recurrence on: values [B, L, D] go through
-// the recurrence, the normaliser and the gate. `direct` [B, L, D] goes past the
-// normaliser, undefined: nothing. Shows the attention to the pass; returns what
-// enters the output projection. Centring commutes with the recurrence, so the
-// matrix acts on values centred per head.
+// Time mixing of RWKV-5 to 7 from its recurrence on: values [B, L, D] go
+// through the recurrence, the normaliser and the gate. `direct` [B, L, D] goes
+// past the normaliser, undefined: nothing. Shows the attention to the pass,
+// with the residual stream [B, L, E] and the output projection [E, D] that are
+// around it; returns what enters the latter. Centring commutes with the
+// recurrence, so the matrix acts on values centred per head.
 at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
                         const at::Tensor& value, const at::Tensor& direct,
                         const at::Tensor& gate, const RwkvHeadNorm& norm,
-                        const at::Tensor& output_norms, Pass& pass);
+                        const at::Tensor& stream,
+                        const at::Tensor& output_weight, Pass& pass);
 // What it costs, for H heads of D channels in all.
 void AddRwkvHeadsCost(int64_t length, int64_t inner, int64_t head_size,
                       LayerCost& cost);

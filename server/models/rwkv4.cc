@@ -21,7 +21,6 @@ struct LayerWeights {
   at::Tensor mix_key, mix_value, mix_receptance;  // [1, 1, E]
   at::Tensor key, value, receptance;              // [D, E]
   at::Tensor out;                                 // [E, D]
-  at::Tensor out_norms;                           // [D]
   RwkvChannelMix channel_mix;
 };
 
@@ -44,11 +43,11 @@ FrozenRecurrence Wkv(const at::Tensor& key, const at::Tensor& decay,
           .to(key.scalar_type());
   // What the state of the positions before is relative to; nothing is before
   // position 0.
-  const at::Tensor before = at::cat(
-      {at::full_like(largest.narrow(1, 0, 1),
-                     -std::numeric_limits<double>::infinity()),
-       largest.narrow(1, 0, length - 1)},
-      1);
+  const at::Tensor before =
+      at::cat({at::full_like(largest.narrow(1, 0, 1),
+                             -std::numeric_limits<double>::infinity()),
+               largest.narrow(1, 0, length - 1)},
+              1);
   const at::Tensor current = key + bonus;
   const at::Tensor top = at::maximum(before, current.detach());
   FrozenRecurrence wkv;
@@ -94,8 +93,8 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
   const at::Tensor shifted = Shift(n);
-  const at::Tensor value = Project(MixWeighted(n, shifted, w.mix_value),
-                                   w.value);
+  const at::Tensor value =
+      Project(MixWeighted(n, shifted, w.mix_value), w.value);
   const at::Tensor gate = pass.Factor(at::sigmoid(
       Project(MixWeighted(n, shifted, w.mix_receptance), w.receptance)));
   FrozenRecurrence wkv =
@@ -112,10 +111,12 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.x = value[i];
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = w.out_norms;
+    trace.projection.weight = w.out;
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
-  return w.channel_mix.Run(stream + Project(output, w.out), epsilon_, pass);
+  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
+                           epsilon_, pass);
 }
 
 LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t width, int64_t index,
@@ -157,7 +158,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   LIMPID_RETURN_IF_ERROR(reader.status());
   for (LayerWeights& w : layers) {
     w.decay = -w.decay.exp();
-    w.out_norms = reader.Keep(ColumnNorms(w.out));
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv4", reader);
   parts.info.state_size = 1;

@@ -18,7 +18,6 @@ struct LayerWeights {
   at::Tensor mix_key, mix_value, mix_receptance, mix_gate;  // [1, 1, E]
   at::Tensor key, value, receptance, gate;                  // [D, E]
   at::Tensor out;                                           // [E, D]
-  at::Tensor out_norms;                                     // [D]
   RwkvChannelMix channel_mix;
 };
 
@@ -29,9 +28,7 @@ class Rwkv5Layer final : public Layer {
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
   int64_t num_channels() const override { return weights_.key.size(0); }
-  int64_t channels_per_head() const override {
-    return weights_.decay.size(1);
-  }
+  int64_t channels_per_head() const override { return weights_.decay.size(1); }
   LayerCost Cost(int64_t length) const override {
     const int64_t inner = weights_.key.size(0), hidden = weights_.key.size(1);
     LayerCost cost;
@@ -59,22 +56,22 @@ at::Tensor Rwkv5Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor value = mixed(w.mix_value, w.value);
   const at::Tensor gate = pass.Factor(at::silu(mixed(w.mix_gate, w.gate)));
   const auto by_head = [&](const at::Tensor& tensor) {
-    return pass.Factor(tensor).view({tensor.size(0), tensor.size(1),
-                                     w.decay.size(0), w.decay.size(1)});
+    return pass.Factor(tensor).view(
+        {tensor.size(0), tensor.size(1), w.decay.size(0), w.decay.size(1)});
   };
   FrozenRecurrence recurrence;
   recurrence.query = by_head(mixed(w.mix_receptance, w.receptance));
   recurrence.key = by_head(mixed(w.mix_key, w.key));
   recurrence.decay = w.decay.expand(recurrence.key.sizes());
-  recurrence.diagonal =
-      (recurrence.query * w.bonus * recurrence.key).sum(-1);
+  recurrence.diagonal = (recurrence.query * w.bonus * recurrence.key).sum(-1);
   const at::Tensor output = RunRwkvHeads(recurrence, value, at::Tensor(), gate,
-                                         w.head_norm, w.out_norms, pass);
-  return w.channel_mix.Run(stream + Project(output, w.out), epsilon_, pass);
+                                         w.head_norm, stream, w.out, pass);
+  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
+                           epsilon_, pass);
 }
 
-LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size,
-                       int64_t index, WeightReader& reader) {
+LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size, int64_t index,
+                       WeightReader& reader) {
   const int64_t hidden = sizes.hidden, inner = sizes.inner;
   const auto names = [&](const std::string& hf, const std::string& blinkdl) {
     return RwkvNames(index, "attention." + hf, "att." + blinkdl);
@@ -116,7 +113,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   for (LayerWeights& w : layers) {
     w.decay = at::exp(-w.decay.exp());
     w.head_norm.epsilon = heads.epsilon;
-    w.out_norms = reader.Keep(ColumnNorms(w.out));
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv5", reader);
   parts.info.state_size = heads.size;

@@ -17,15 +17,14 @@ enum Mixture { kDecay, kKey, kValue, kReceptance, kGate, kMixtures };
 struct LayerWeights {
   Affine norm;
   RwkvHeadNorm head_norm;
-  at::Tensor mix_first;               // [1, 1, E]
-  at::Tensor mix[kMixtures];          // [1, 1, E]
-  at::Tensor mix_down, mix_up;        // [E, 5 r], [5, r, E]
-  at::Tensor decay;                   // [1, 1, D]
-  at::Tensor decay_down, decay_up;    // [E, q], [q, D]
-  at::Tensor bonus;                   // [H, S]
+  at::Tensor mix_first;                     // [1, 1, E]
+  at::Tensor mix[kMixtures];                // [1, 1, E]
+  at::Tensor mix_down, mix_up;              // [E, 5 r], [5, r, E]
+  at::Tensor decay;                         // [1, 1, D]
+  at::Tensor decay_down, decay_up;          // [E, q], [q, D]
+  at::Tensor bonus;                         // [H, S]
   at::Tensor key, value, receptance, gate;  // [D, E]
   at::Tensor out;                           // [E, D]
-  at::Tensor out_norms;                     // [D]
   RwkvChannelMix channel_mix;
 };
 
@@ -36,9 +35,7 @@ class Rwkv6Layer final : public Layer {
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
   int64_t num_channels() const override { return weights_.key.size(0); }
-  int64_t channels_per_head() const override {
-    return weights_.bonus.size(1);
-  }
+  int64_t channels_per_head() const override { return weights_.bonus.size(1); }
   LayerCost Cost(int64_t length) const override {
     const int64_t inner = weights_.key.size(0), hidden = weights_.key.size(1);
     LayerCost cost;
@@ -47,8 +44,8 @@ class Rwkv6Layer final : public Layer {
     cost.forward = length * (12 * hidden + 12 * inner + 4 * ranks);
     cost.gradient = length * (28 * hidden + 16 * inner + 4 * ranks);
     cost.backward = length * (12 * hidden + 12 * inner + 4 * ranks);
-    cost.flops = length * (10.0 * hidden * inner + 4.0 * hidden * ranks +
-                           100.0 * inner);
+    cost.flops =
+        length * (10.0 * hidden * inner + 4.0 * hidden * ranks + 100.0 * inner);
     AddRwkvHeadsCost(length, inner, channels_per_head(), cost);
     weights_.channel_mix.AddCost(length, cost);
     return cost;
@@ -64,38 +61,37 @@ at::Tensor Rwkv6Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
   const at::Tensor difference = Shift(n) - n;
   // How far each mixture leans to the predecessor depends on the data.
-  const at::Tensor low = at::tanh(
-      at::matmul(n + difference * w.mix_first, w.mix_down));
+  const at::Tensor low =
+      at::tanh(at::matmul(n + difference * w.mix_first, w.mix_down));
   const int64_t rank = w.mix_up.size(1);
   const auto mixed = [&](Mixture mixture) {
     const at::Tensor lean =
-        w.mix[mixture] + at::matmul(low.narrow(-1, mixture * rank, rank),
-                                    w.mix_up[mixture]);
+        w.mix[mixture] +
+        at::matmul(low.narrow(-1, mixture * rank, rank), w.mix_up[mixture]);
     return n + difference * pass.Factor(lean);
   };
   const at::Tensor value = Project(mixed(kValue), w.value);
-  const at::Tensor gate =
-      pass.Factor(at::silu(Project(mixed(kGate), w.gate)));
+  const at::Tensor gate = pass.Factor(at::silu(Project(mixed(kGate), w.gate)));
   const auto by_head = [&](const at::Tensor& tensor) {
-    return pass.Factor(tensor).view({tensor.size(0), tensor.size(1),
-                                     w.bonus.size(0), w.bonus.size(1)});
+    return pass.Factor(tensor).view(
+        {tensor.size(0), tensor.size(1), w.bonus.size(0), w.bonus.size(1)});
   };
   const at::Tensor log_log_decay =
-      w.decay + at::matmul(at::tanh(at::matmul(mixed(kDecay), w.decay_down)),
-                           w.decay_up);
+      w.decay +
+      at::matmul(at::tanh(at::matmul(mixed(kDecay), w.decay_down)), w.decay_up);
   FrozenRecurrence recurrence;
   recurrence.query = by_head(Project(mixed(kReceptance), w.receptance));
   recurrence.key = by_head(Project(mixed(kKey), w.key));
   recurrence.decay = by_head(at::exp(-at::exp(log_log_decay)));
-  recurrence.diagonal =
-      (recurrence.query * w.bonus * recurrence.key).sum(-1);
+  recurrence.diagonal = (recurrence.query * w.bonus * recurrence.key).sum(-1);
   const at::Tensor output = RunRwkvHeads(recurrence, value, at::Tensor(), gate,
-                                         w.head_norm, w.out_norms, pass);
-  return w.channel_mix.Run(stream + Project(output, w.out), epsilon_, pass);
+                                         w.head_norm, stream, w.out, pass);
+  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
+                           epsilon_, pass);
 }
 
-LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size,
-                       int64_t index, WeightReader& reader) {
+LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size, int64_t index,
+                       WeightReader& reader) {
   const int64_t hidden = sizes.hidden, inner = sizes.inner;
   const auto names = [&](const std::string& hf, const std::string& blinkdl) {
     return RwkvNames(index, "attention." + hf, "att." + blinkdl);
@@ -118,8 +114,7 @@ LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size,
   for (int i = 0; i < kMixtures; ++i) {
     w.mix[i] = reader.Take(same(mixtures[i]), vector);
   }
-  w.mix_down =
-      reader.Take(same("time_maa_w1"), {hidden, kMixtures * mix_rank});
+  w.mix_down = reader.Take(same("time_maa_w1"), {hidden, kMixtures * mix_rank});
   w.mix_up = reader.Take(same("time_maa_w2"), {kMixtures, mix_rank, hidden});
   w.decay = reader.Take(same("time_decay"), {1, 1, inner});
   w.decay_down = reader.Take(same("time_decay_w1"), {hidden, decay_rank});
@@ -148,7 +143,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   LIMPID_RETURN_IF_ERROR(reader.status());
   for (LayerWeights& w : layers) {
     w.head_norm.epsilon = heads.epsilon;
-    w.out_norms = reader.Keep(ColumnNorms(w.out));
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv6", reader);
   parts.info.state_size = heads.size;

@@ -29,18 +29,17 @@ struct LayerWeights {
   Affine norm;
   RwkvHeadNorm head_norm;
   at::Tensor mix_receptance, mix_decay, mix_key, mix_value, mix_rate,
-      mix_gate;                               // [1, 1, E]
-  at::Tensor receptance, key, value;          // [D, E]
-  LowRank decay, rate, first_value, gate;     // first_value: not in layer 0
-  at::Tensor removal;                         // [D]: k_k
-  at::Tensor key_rate;                        // [D]: k_a
-  at::Tensor bonus;                           // [H, S]: r_k
-  at::Tensor out;                             // [E, D]
-  at::Tensor out_norms;                       // [D]
+      mix_gate;                            // [1, 1, E]
+  at::Tensor receptance, key, value;       // [D, E]
+  LowRank decay, rate, first_value, gate;  // first_value: not in layer 0
+  at::Tensor removal;                      // [D]: k_k
+  at::Tensor key_rate;                     // [D]: k_a
+  at::Tensor bonus;                        // [H, S]: r_k
+  at::Tensor out;                          // [E, D]
   Affine mlp_norm;
-  at::Tensor mlp_mix;         // [E]
-  at::Tensor mlp_key;         // [F, E]
-  at::Tensor mlp_value;       // [E, F]
+  at::Tensor mlp_mix;    // [E]
+  at::Tensor mlp_key;    // [F, E]
+  at::Tensor mlp_value;  // [E, F]
 };
 
 class Rwkv7Layer final : public Layer {
@@ -57,16 +56,12 @@ class Rwkv7Layer final : public Layer {
     const int64_t ranks =
         weights_.decay.down.size(0) + weights_.rate.down.size(0) +
         weights_.gate.down.size(0) +
-        (weights_.first_value.down.defined()
-             ? weights_.first_value.down.size(0)
-             : 0);
+        (weights_.first_value.down.defined() ? weights_.first_value.down.size(0)
+                                             : 0);
     LayerCost cost;
-    cost.forward =
-        length * (12 * hidden + 24 * inner + 4 * ranks + 4 * mlp);
-    cost.gradient =
-        length * (28 * hidden + 44 * inner + 6 * ranks + 4 * mlp);
-    cost.backward =
-        length * (12 * hidden + 24 * inner + 4 * ranks + 4 * mlp);
+    cost.forward = length * (12 * hidden + 24 * inner + 4 * ranks + 4 * mlp);
+    cost.gradient = length * (28 * hidden + 44 * inner + 6 * ranks + 4 * mlp);
+    cost.backward = length * (12 * hidden + 24 * inner + 4 * ranks + 4 * mlp);
     cost.flops = length * (8.0 * hidden * inner + 4.0 * hidden * ranks +
                            4.0 * hidden * mlp + 200.0 * inner);
     AddRwkvHeadsCost(length, inner, channels_per_head(), cost);
@@ -86,16 +81,16 @@ at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
     return MixWeighted(shifted, n, mix);
   };
   const auto by_head = [&](const at::Tensor& tensor) {
-    return tensor.view({tensor.size(0), tensor.size(1), w.bonus.size(0),
-                        w.bonus.size(1)});
+    return tensor.view(
+        {tensor.size(0), tensor.size(1), w.bonus.size(0), w.bonus.size(1)});
   };
   const at::Tensor value_mix = mixed(w.mix_value);
   at::Tensor value = Project(value_mix, w.value);
   if (pass.layer() == 0) {
     pass.first_values = value;
   } else {
-    const at::Tensor share = pass.Factor(
-        at::sigmoid(w.first_value.Run(value_mix, nullptr)));
+    const at::Tensor share =
+        pass.Factor(at::sigmoid(w.first_value.Run(value_mix, nullptr)));
     value = value + (pass.first_values - value) * share;
   }
   const at::Tensor raw_key = Project(mixed(w.mix_key), w.key);
@@ -109,26 +104,25 @@ at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
       pass.Factor(by_head(Project(mixed(w.mix_receptance), w.receptance)));
   recurrence.key =
       pass.Factor(by_head(raw_key * (1 + (rate - 1) * w.key_rate)));
-  recurrence.decay = pass.Factor(by_head(
-      at::exp(at::sigmoid(w.decay.Run(mixed(w.mix_decay), at::tanh)) *
-              -std::exp(-0.5))));
+  recurrence.decay = pass.Factor(
+      by_head(at::exp(at::sigmoid(w.decay.Run(mixed(w.mix_decay), at::tanh)) *
+                      -std::exp(-0.5))));
   recurrence.left = pass.Factor(-removed * by_head(rate));
   recurrence.right = removed;
   const at::Tensor bonus =
       (recurrence.query * recurrence.key * w.bonus).sum(-1, /*keepdim=*/true);
-  const at::Tensor direct =
-      (bonus * by_head(value)).reshape(value.sizes());
+  const at::Tensor direct = (bonus * by_head(value)).reshape(value.sizes());
   const at::Tensor gate =
       pass.Factor(w.gate.Run(mixed(w.mix_gate), at::sigmoid));
   const at::Tensor output = RunRwkvHeads(recurrence, value, direct, gate,
-                                         w.head_norm, w.out_norms, pass);
-  const at::Tensor after = stream + Project(output, w.out);
+                                         w.head_norm, stream, w.out, pass);
+  const at::Tensor after = stream + pass.BlockOutput(Project(output, w.out));
   const at::Tensor m = LayerNorm(after, w.mlp_norm, epsilon_, pass);
   return after +
-         Project(SquaredRelu(Project(MixWeighted(Shift(m), m, w.mlp_mix),
-                                     w.mlp_key),
-                             pass),
-                 w.mlp_value);
+         Project(
+             SquaredRelu(
+                 Project(MixWeighted(Shift(m), m, w.mlp_mix), w.mlp_key), pass),
+             w.mlp_value);
 }
 
 struct Config {
@@ -153,14 +147,13 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file, const WeightReader& reader) {
   }
   // BlinkDL's code has a constant, flash-linear-attention a product.
   config.head_epsilon =
-      config.fla ? static_cast<double>(config.head_size) *
-                       config.sizes.epsilon
+      config.fla ? static_cast<double>(config.head_size) * config.sizes.epsilon
                  : 64e-5;
   config.mlp = file.Int("intermediate_size", 0, 0, int64_t{1} << 26);
   if (config.mlp == 0 && file.Has("hidden_ratio")) {
     const double ratio = file.Double("hidden_ratio", 4);
-    config.mlp = static_cast<int64_t>(
-        ratio * static_cast<double>(config.sizes.hidden));
+    config.mlp =
+        static_cast<int64_t>(ratio * static_cast<double>(config.sizes.hidden));
     // flash-linear-attention rounds up to a multiple of 32.
     config.mlp = (config.mlp + 31) / 32 * 32;
   }
@@ -186,8 +179,7 @@ class LayerReader {
 
   at::Tensor Take(const std::string& fla, const std::string& blinkdl,
                   const std::vector<int64_t>& shape) {
-    return reader_.Take({config_.fla ? fla_ + fla : blinkdl_ + blinkdl},
-                        shape);
+    return reader_.Take({config_.fla ? fla_ + fla : blinkdl_ + blinkdl}, shape);
   }
   // [n] where BlinkDL stores [1, 1, n].
   at::Tensor Vector(const std::string& fla, const std::string& blinkdl,
@@ -198,9 +190,8 @@ class LayerReader {
   }
   Affine Norm(const std::string& fla, const std::string& blinkdl,
               int64_t size) {
-    return TakeAffine(reader_,
-                      {config_.fla ? fla_ + fla : blinkdl_ + blinkdl}, size,
-                      config_.norm_bias || !config_.fla);
+    return TakeAffine(reader_, {config_.fla ? fla_ + fla : blinkdl_ + blinkdl},
+                      size, config_.norm_bias || !config_.fla);
   }
   LowRank Low(const std::string& letter, bool bias) {
     const int64_t hidden = config_.sizes.hidden, inner = config_.sizes.inner;
@@ -216,8 +207,7 @@ class LayerReader {
       return low;
     }
     const std::string stem = "att." + letter;
-    const std::vector<int64_t> shape =
-        reader_.ShapeOf({blinkdl_ + stem + "1"});
+    const std::vector<int64_t> shape = reader_.ShapeOf({blinkdl_ + stem + "1"});
     const int64_t rank = shape.size() == 2 ? shape[1] : 4;
     low.down = Take("", stem + "1", {hidden, rank});
     low.up = Take("", stem + "2", {rank, inner});
@@ -258,9 +248,8 @@ LayerWeights ReadLayer(const Config& config, int64_t index,
   w.mix_value = mix("v");
   w.mix_rate = mix("a");
   w.mix_gate = mix("g");
-  w.receptance =
-      reader.Take("attn.r_proj.weight", "att.receptance.weight",
-                  {inner, hidden});
+  w.receptance = reader.Take("attn.r_proj.weight", "att.receptance.weight",
+                             {inner, hidden});
   w.key = reader.Take("attn.k_proj.weight", "att.key.weight", {inner, hidden});
   w.value =
       reader.Take("attn.v_proj.weight", "att.value.weight", {inner, hidden});
@@ -272,13 +261,11 @@ LayerWeights ReadLayer(const Config& config, int64_t index,
   if (index > 0) w.first_value = reader.Low("v", true);
   w.removal = reader.Vector("attn.k_k", "att.k_k", inner);
   w.key_rate = reader.Vector("attn.k_a", "att.k_a", inner);
-  w.bonus =
-      reader.Take("attn.r_k", "att.r_k", {heads, config.head_size});
+  w.bonus = reader.Take("attn.r_k", "att.r_k", {heads, config.head_size});
   const int64_t width = reader.MlpWidth();
   w.mlp_norm = reader.Norm("ffn_norm", "ln2", hidden);
   w.mlp_mix = reader.Vector("ffn.x_k", "ffn.x_k", hidden);
-  w.mlp_key =
-      reader.Take("ffn.key.weight", "ffn.key.weight", {width, hidden});
+  w.mlp_key = reader.Take("ffn.key.weight", "ffn.key.weight", {width, hidden});
   w.mlp_value =
       reader.Take("ffn.value.weight", "ffn.value.weight", {hidden, width});
   return w;
@@ -287,17 +274,13 @@ LayerWeights ReadLayer(const Config& config, int64_t index,
 absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
                                                      WeightReader& reader) {
   LIMPID_ASSIGN_OR_RETURN(const Config config, ReadConfig(file, reader));
-  const RwkvFrame frame =
-      TakeRwkvFrame(reader, config.sizes, config.tied_head, config.first_norm,
-                    config.norm_bias);
+  const RwkvFrame frame = TakeRwkvFrame(reader, config.sizes, config.tied_head,
+                                        config.first_norm, config.norm_bias);
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.sizes.num_layers; ++index) {
     layers.push_back(ReadLayer(config, index, reader));
   }
   LIMPID_RETURN_IF_ERROR(reader.status());
-  for (LayerWeights& w : layers) {
-    w.out_norms = reader.Keep(ColumnNorms(w.out));
-  }
   ResidualParts parts = RwkvParts(frame, config.sizes, "rwkv7", reader);
   parts.info.state_size = config.head_size;
   parts.info.forms = RwkvHeadForms();

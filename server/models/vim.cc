@@ -18,9 +18,9 @@ namespace {
 struct Config {
   int64_t height = 0, width = 0;  // of the picture
   int64_t patch = 0, stride = 0;
-  int64_t hidden = 0;             // E
+  int64_t hidden = 0;  // E
   int64_t num_layers = 0;
-  int64_t num_classes = 0;        // V
+  int64_t num_classes = 0;  // V
   S6Sizes s6;
   double epsilon = 0;
   bool rms_norm = true;
@@ -33,9 +33,7 @@ struct Config {
   int64_t rows() const { return (height - patch) / stride + 1; }
   int64_t columns() const { return (width - patch) / stride + 1; }
   int64_t patches() const { return rows() * columns(); }
-  int64_t class_token() const {
-    return middle_class_token ? patches() / 2 : 0;
-  }
+  int64_t class_token() const { return middle_class_token ? patches() / 2 : 0; }
 };
 
 void MustBe(HfConfig& file, const char* field, bool wanted, bool fallback) {
@@ -63,8 +61,8 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
   }
   if (config.height < config.patch || config.width < config.patch ||
       config.height > kMaxSide || config.width > kMaxSide) {
-    file.AddError("img_size", absl::StrCat("must be from patch_size to ",
-                                           kMaxSide));
+    file.AddError("img_size",
+                  absl::StrCat("must be from patch_size to ", kMaxSide));
   }
   if (file.Int("channels", 3, 1, kMaxSize) != 3) {
     file.AddError("channels", "must be 3");
@@ -108,8 +106,7 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
        ++id) {
     config.class_names.push_back(names.String(absl::StrCat(id), ""));
   }
-  if (config.class_names.size() !=
-      static_cast<size_t>(config.num_classes)) {
+  if (config.class_names.size() != static_cast<size_t>(config.num_classes)) {
     config.class_names.clear();
   }
   LIMPID_RETURN_IF_ERROR(ssm.status());
@@ -124,18 +121,16 @@ struct Norm {
   double epsilon = 0;
 
   at::Tensor Run(const at::Tensor& x, const Pass& pass) const {
-    return affine.bias.defined()
-               ? LayerNorm(x, affine, epsilon, pass)
-               : RmsNorm(x, affine.weight, epsilon, pass);
+    return affine.bias.defined() ? LayerNorm(x, affine, epsilon, pass)
+                                 : RmsNorm(x, affine.weight, epsilon, pass);
   }
 };
 
 struct LayerWeights {
   Norm norm;
-  at::Tensor in_weight;         // [2D, E]
+  at::Tensor in_weight;  // [2D, E]
   S6Weights forward, backward;
-  at::Tensor out_weight;        // [E, D]
-  at::Tensor out_norms;         // [D]
+  at::Tensor out_weight;  // [E, D]
 };
 
 class VimLayer final : public Layer {
@@ -169,8 +164,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t inner = sizes_.inner;
   const at::Tensor both = Project(w.norm.Run(stream, pass), w.in_weight);
   const at::Tensor x = both.narrow(-1, 0, inner);
-  const at::Tensor gate =
-      pass.Factor(at::silu(both.narrow(-1, inner, inner)));
+  const at::Tensor gate = pass.Factor(at::silu(both.narrow(-1, inner, inner)));
   const S6Run ahead = RunS6(x, w.forward, sizes_, pass);
   const S6Run back = RunS6(x.flip(1), w.backward, sizes_, pass);
   const at::Tensor output = (ahead.y + back.y.flip(1)) * gate * scale_;
@@ -183,10 +177,11 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.scale = scale_;
     trace.gate = gate[i];
     trace.output = output[i];
-    trace.output_norms = w.out_norms;
+    trace.projection.weight = w.out_weight;
+    trace.stream = stream[i];
     pass.Visit(i, FactoredAttention(std::move(trace)));
   }
-  return stream + Project(output, w.out_weight);
+  return stream + pass.BlockOutput(Project(output, w.out_weight));
 }
 
 absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
@@ -203,21 +198,17 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     }
     return norm;
   };
-  const at::Tensor patch_weight =
-      reader.Take({"patch_embed.proj.weight"},
-                  {hidden, 3, config.patch, config.patch});
+  const at::Tensor patch_weight = reader.Take(
+      {"patch_embed.proj.weight"}, {hidden, 3, config.patch, config.patch});
   const at::Tensor patch_bias =
       reader.Take({"patch_embed.proj.bias"}, {hidden});
-  const at::Tensor class_token =
-      reader.Take({"cls_token"}, {1, 1, hidden});
-  const at::Tensor positions =
-      reader.TakeIf(config.position_table, {"pos_embed"},
-                    {1, config.patches() + 1, hidden});
+  const at::Tensor class_token = reader.Take({"cls_token"}, {1, 1, hidden});
+  const at::Tensor positions = reader.TakeIf(
+      config.position_table, {"pos_embed"}, {1, config.patches() + 1, hidden});
   const Norm last_norm = take_norm("norm_f");
   const at::Tensor head =
       reader.Take({"head.weight"}, {config.num_classes, hidden});
-  const at::Tensor head_bias =
-      reader.Take({"head.bias"}, {config.num_classes});
+  const at::Tensor head_bias = reader.Take({"head.bias"}, {config.num_classes});
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
     const std::string at_layer = absl::StrCat("layers.", index, ".");
@@ -225,8 +216,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     const int64_t inner = config.s6.inner;
     LayerWeights w;
     w.norm = take_norm(at_layer + "norm");
-    w.in_weight =
-        reader.Take({mixer + "in_proj.weight"}, {2 * inner, hidden});
+    w.in_weight = reader.Take({mixer + "in_proj.weight"}, {2 * inner, hidden});
     w.forward = TakeS6(reader, mixer, "", config.s6, config.conv_bias);
     w.backward = TakeS6(reader, mixer, "_b", config.s6, config.conv_bias);
     w.out_weight = reader.Take({mixer + "out_proj.weight"}, {hidden, inner});
@@ -238,7 +228,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   for (LayerWeights& w : layers) {
     FinishS6(w.forward);
     FinishS6(w.backward);
-    w.out_norms = reader.Keep(ColumnNorms(w.out_weight));
     parts.layers.push_back(
         std::make_unique<VimLayer>(config.s6, config.scale, std::move(w)));
   }

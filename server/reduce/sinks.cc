@@ -37,8 +37,11 @@ ChannelReducer::ChannelReducer(ChannelReduction reduction,
     : reduction_(reduction),
       rows_(rows),
       num_channels_(attention.num_channels()) {
-  const at::Tensor norms = attention.OutputNorms();
-  if (reduction == ChannelReduction::kWnorm) weights_ = norms / norms.sum();
+  const at::Tensor& projection = attention.Projection().weight;
+  if (reduction == ChannelReduction::kWnorm) {
+    const at::Tensor norms = projection.norm(2, {0});
+    weights_ = norms / norms.sum();
+  }
   double start = 0;
   if (reduction == ChannelReduction::kMax) {
     start = -std::numeric_limits<double>::infinity();
@@ -46,7 +49,7 @@ ChannelReducer::ChannelReducer(ChannelReduction reduction,
     start = std::numeric_limits<double>::infinity();
   }
   matrix_ = at::full({rows.size(), attention.num_positions()}, start,
-                     norms.options());
+                     projection.options());
 }
 
 absl::Status ChannelReducer::OnSlab(const AttentionSlab& slab) {
@@ -88,14 +91,13 @@ ChannelCollector::ChannelCollector(const std::vector<int64_t>& channels,
   const int64_t kept =
       channels.empty() ? attention.num_channels() : channels.size();
   kept_ = at::empty({kept, rows.size(), attention.num_positions()},
-                    attention.OutputNorms().options().device(at::kCPU));
+                    attention.Stream().options().device(at::kCPU));
 }
 
 absl::Status ChannelCollector::OnSlab(const AttentionSlab& slab) {
   // More rows may be visited than are kept: a method may need them.
   const int64_t begin = std::max(slab.row_begin, rows_.begin);
-  const int64_t end =
-      std::min(slab.row_begin + slab.values.size(1), rows_.end);
+  const int64_t end = std::min(slab.row_begin + slab.values.size(1), rows_.end);
   if (begin >= end) return absl::OkStatus();
   for (int64_t i = 0; i < slab.values.size(0); ++i) {
     const int64_t place = place_[slab.channel_begin + i];

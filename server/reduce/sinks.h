@@ -13,15 +13,24 @@
 
 namespace limpid {
 
-// Folds channels into one matrix [rows, L].
-class ChannelReducer final : public AttentionSink {
+// Makes one matrix [rows, L] of a layer's attention.
+class MatrixReducer : public AttentionSink {
+ public:
+  // The matrix, once every slab was seen.
+  virtual at::Tensor Finish() = 0;
+  // How many rows may be visited at once before they take too much memory.
+  virtual int64_t rows_at_once() const = 0;
+};
+
+// Folds channels.
+class ChannelReducer final : public MatrixReducer {
  public:
   // `reduction` is any but kAll.
   ChannelReducer(ChannelReduction reduction, const BlockAttention& attention,
                  RowRange rows);
   absl::Status OnSlab(const AttentionSlab& slab) override;
-  // The reduced matrix, once every slab was seen.
-  at::Tensor Finish();
+  at::Tensor Finish() override;
+  int64_t rows_at_once() const override { return rows_.size(); }
 
  private:
   const ChannelReduction reduction_;

@@ -105,6 +105,7 @@ v1::ExplanationSummary EncodeSummary(const ResultSummary& summary,
   if (summary.completeness_error) {
     out.set_completeness_error(*summary.completeness_error);
   }
+  if (summary.constant) out.set_constant(*summary.constant);
   out.set_num_non_finite(summary.num_non_finite);
   // Patches are in the tensor only: they have no text to stand beside.
   if (header.tokens_size() == static_cast<int>(summary.attribution.size())) {

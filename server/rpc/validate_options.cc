@@ -23,6 +23,8 @@ static_assert(static_cast<int>(IntegrationRule::kGaussLegendre) ==
               v1::INTEGRATION_RULE_GAUSS_LEGENDRE - 1);
 static_assert(static_cast<int>(GradientAxis::kTarget) ==
               v1::GRADIENT_AXIS_TARGET - 1);
+static_assert(static_cast<int>(GradientReduction::kMaxRelu) ==
+              v1::GRADIENT_REDUCTION_MAX_RELU - 1);
 static_assert(static_cast<int>(Compatibility::kUpstream) ==
               v1::COMPATIBILITY_UPSTREAM - 1);
 static_assert(static_cast<int>(AttentionKind::kMatrix) ==
@@ -57,8 +59,9 @@ std::vector<int64_t> ReadIndices(
   return {values.begin(), values.end()};
 }
 
-void ReadBaseline(const v1::Baseline& message, Fields& fields,
-                  MethodOptions& options) {
+std::optional<Baseline> ReadBaseline(const std::string& path,
+                                     const v1::Baseline& message,
+                                     Fields& fields) {
   Baseline baseline;
   switch (message.kind_case()) {
     case v1::Baseline::kZero:
@@ -67,21 +70,26 @@ void ReadBaseline(const v1::Baseline& message, Fields& fields,
       baseline.kind = Baseline::Kind::kMean;
       break;
     case v1::Baseline::kTokenId:
-      if (!fields.AtLeast<int64_t>("options.baseline.token_id",
-                                   message.token_id(), 0)) {
-        return;
+      if (!fields.AtLeast<int64_t>(path + ".token_id", message.token_id(), 0)) {
+        return std::nullopt;
       }
-      baseline = {Baseline::Kind::kToken, message.token_id()};
+      baseline.kind = Baseline::Kind::kToken;
+      baseline.token_id = message.token_id();
+      break;
+    case v1::Baseline::kTokens:
+      baseline.kind = Baseline::Kind::kTokens;
+      baseline.token_ids = {message.tokens().ids().begin(),
+                            message.tokens().ids().end()};
       break;
     case v1::Baseline::kBlur:
       baseline.kind = Baseline::Kind::kBlur;
       break;
     case v1::Baseline::KIND_NOT_SET:
-      fields.Wrong("options.baseline",
-                   "one of zero, mean, token_id, blur is required");
-      return;
+      fields.Wrong(path,
+                   "one of zero, mean, token_id, tokens, blur is required");
+      return std::nullopt;
   }
-  options.baseline = baseline;
+  return baseline;
 }
 
 void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
@@ -109,7 +117,8 @@ MethodOptions ReadOptions(const v1::MethodOptions& message, Fields& fields) {
     options.steps = message.steps();
   }
   if (message.has_baseline()) {
-    ReadBaseline(message.baseline(), fields, options);
+    options.baseline =
+        ReadBaseline("options.baseline", message.baseline(), fields);
   }
   if (message.has_rule() && fields.Known("options.rule", message.rule(),
                                          *v1::IntegrationRule_descriptor())) {
@@ -145,15 +154,21 @@ MethodOptions ReadOptions(const v1::MethodOptions& message, Fields& fields) {
     options.smoothing_noise = message.smoothing_noise();
   }
   if (message.has_seed()) options.seed = message.seed();
-  if (message.has_occlusion_token_id() &&
-      fields.AtLeast<int64_t>("options.occlusion_token_id",
-                              message.occlusion_token_id(), 0)) {
-    options.occlusion_token_id = message.occlusion_token_id();
-  }
   if (message.has_occlusion_window() &&
-      fields.AtLeast("options.occlusion_window", message.occlusion_window(),
-                     1)) {
+      fields.InRange("options.occlusion_window", message.occlusion_window(), 1,
+                     64)) {
     options.occlusion_window = message.occlusion_window();
+  }
+  if (message.has_residual_weight() &&
+      fields.InRange("options.residual_weight", message.residual_weight(), 0.0,
+                     1000.0)) {
+    options.residual_weight = message.residual_weight();
+  }
+  if (message.has_gradient_reduction() &&
+      fields.Known("options.gradient_reduction", message.gradient_reduction(),
+                   *v1::GradientReduction_descriptor())) {
+    options.gradient_reduction =
+        FromProto<GradientReduction>(message.gradient_reduction());
   }
   return options;
 }

@@ -54,8 +54,8 @@ const std::map<std::string, AttentionForm>& AuthorsForms() {
   return *forms;
 }
 
-class GoldenTest : public ::testing::TestWithParam<
-                       std::tuple<std::string, at::ScalarType>> {
+class GoldenTest
+    : public ::testing::TestWithParam<std::tuple<std::string, at::ScalarType>> {
  protected:
   GoldenTest()
       : golden_(std::get<0>(GetParam())),
@@ -139,11 +139,11 @@ void GoldenTest::CompareLayer(const std::string& prefix, int64_t layer,
   for (const char* name : {"row.finalMat", "attn_vec"}) {
     if (golden_.Has(authors + name)) {
       const int64_t row = golden_.position();
-      Compare(authors + name,
-              Entries(attention, {AttentionForm::kUpstream, false},
-                      {row, row + 1})
-                  .select(1, 0),
-              kAuthors);
+      Compare(
+          authors + name,
+          Entries(attention, {AttentionForm::kUpstream, false}, {row, row + 1})
+              .select(1, 0),
+          kAuthors);
     }
   }
 }
@@ -168,10 +168,9 @@ void GoldenTest::CompareAll(const std::string& prefix,
   const at::Tensor expected = golden_.Expected(prefix + name);
   const at::Tensor logits =
       network_->Logits(*scores)[0].to(at::kDouble).view(expected.sizes());
-  const double error =
-      ((logits - expected).abs().max() / expected.abs().max())
-          .item()
-          .toDouble();
+  const double error = ((logits - expected).abs().max() / expected.abs().max())
+                           .item()
+                           .toDouble();
   // Only the main sequence of that case has logits without rescaling.
   const double allowed = golden_.Has("logits.no_rescale") && !prefix.empty()
                              ? 1e-4
@@ -186,11 +185,12 @@ TEST_P(GoldenTest, LogitsAndMatrices) {
     CompareAll(absl::StrCat("extra.", name, "."), GoldenCase::Tokens(ids));
   }
   EXPECT_GT(compared_, 0);
-  std::printf("figure: golden %s, %s: %d tensors, largest relative error "
-              "%.1e; logits %.1e\n",
-              std::get<0>(GetParam()).c_str(),
-              dtype_ == at::kDouble ? "float64" : "float32", compared_,
-              largest_, logits_error_);
+  std::printf(
+      "figure: golden %s, %s: %d tensors, largest relative error "
+      "%.1e; logits %.1e\n",
+      std::get<0>(GetParam()).c_str(),
+      dtype_ == at::kDouble ? "float64" : "float32", compared_, largest_,
+      logits_error_);
 }
 
 TEST_P(GoldenTest, Gradients) {
@@ -201,14 +201,14 @@ TEST_P(GoldenTest, Gradients) {
   target.id = golden_.target();
   const at::Tensor embeddings = network_->Embed(golden_.Input());
   Compare("embeddings", embeddings[0], tolerance_.matrix);
-  const auto at_input = GradientOfTarget(*network_, embeddings,
-                                         golden_.position(), target,
-                                         Differentiation::kFull, CancelToken());
-  ASSERT_TRUE(at_input.ok()) << at_input.status();
+  const auto gradients = GradientsOfTargets(
+      *network_, embeddings, {{golden_.position(), golden_.position(), target}},
+      Differentiation::kFull, /*by_block_outputs=*/false, CancelToken());
+  ASSERT_TRUE(gradients.ok()) << gradients.status();
   // Ours explains the logit before a soft cap.
   const char* const uncapped = "grad.embeddings_uncapped";
   Compare(golden_.Has(uncapped) ? uncapped : "grad.embeddings",
-          at_input->gradient[0], tolerance_.gradient);
+          gradients->front().gradient[0], tolerance_.gradient);
   EXPECT_EQ(compared_, 2);
 }
 
@@ -223,20 +223,25 @@ TEST_P(GoldenTest, IntegratedGradients) {
   options.rule = IntegrationRule::kMidpoint;
   ResolvedTarget target;
   target.id = golden_.target();
-  const auto attribution =
-      FindMethod("integrated-gradients")
-          ->make({*network_, network_->Embed(golden_.Input()),
-                  golden_.position(), golden_.position(), options,
-                  int64_t{1} << 24});
-  const auto result = attribution->Finish(
-      target, [](int64_t, int64_t) { return absl::OkStatus(); },
-      CancelToken());
-  ASSERT_TRUE(result.ok()) << result.status();
-  Compare("ig.embeddings", result->elementwise, tolerance_.integrated);
+  const auto attribution = FindMethod("integrated-gradients")
+                               ->make({*network_,
+                                       network_->Embed(golden_.Input()),
+                                       at::Tensor(),
+                                       {golden_.position()},
+                                       MatrixForm(),
+                                       ChannelReduction::kMeanAbs,
+                                       options,
+                                       int64_t{1} << 24});
+  const auto results = attribution->Finish(
+      {{golden_.position(), golden_.position(), target}},
+      [](int64_t, int64_t) { return absl::OkStatus(); }, CancelToken());
+  ASSERT_TRUE(results.ok()) << results.status();
+  const AttributionResult& result = results->front();
+  Compare("ig.embeddings", result.elementwise, tolerance_.integrated);
   EXPECT_EQ(compared_, 1);
   const at::Tensor ends = golden_.Expected("ig.endpoints");
   const double difference = (ends[1] - ends[0]).item().toDouble();
-  EXPECT_NEAR(*result->completeness_error,
+  EXPECT_NEAR(*result.completeness_error,
               golden_.Expected("ig.completeness_gap").item().toDouble(),
               tolerance_.integrated * std::abs(difference));
 }

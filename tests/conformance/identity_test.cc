@@ -22,8 +22,7 @@ class IdentityTest : public ::testing::TestWithParam<TinyCase> {
  protected:
   // Those of `lengths` that the network can have.
   static std::vector<int64_t> Lengths(const std::vector<int64_t>& lengths) {
-    const auto network =
-        testing::MakeRandomNetwork(GetParam(), at::kFloat, 7);
+    const auto network = testing::MakeRandomNetwork(GetParam(), at::kFloat, 7);
     return testing::LengthsOf(*network, lengths);
   }
 
@@ -52,8 +51,7 @@ class IdentityTest : public ::testing::TestWithParam<TinyCase> {
   static at::Tensor Entries(const BlockAttention& attention,
                             const MatrixForm& form, RowRange rows) {
     ChannelCollector collector({}, attention, rows);
-    EXPECT_TRUE(
-        attention.Visit(form, rows, collector, CancelToken()).ok());
+    EXPECT_TRUE(attention.Visit(form, rows, collector, CancelToken()).ok());
     return collector.Finish();
   }
 };
@@ -71,35 +69,33 @@ std::vector<MatrixForm> FormsOf(const Network& network) {
   return forms;
 }
 
-// Largest |alpha value + bias - output|, relative to the largest sum of absolute
-// terms: with random weights the few terms of an early row can cancel in every
-// channel at once.
+// Largest |alpha value + bias - output|, relative to the largest sum of
+// absolute terms: with random weights the few terms of an early row can cancel
+// in every channel at once.
 double IdentityError(const at::Tensor& alpha, const BlockMap& map) {
   const at::Tensor value = map.value.t().unsqueeze(2);
-  const at::Tensor mapped =
-      at::bmm(alpha, value).squeeze(2).t() + map.bias;
+  const at::Tensor mapped = at::bmm(alpha, value).squeeze(2).t() + map.bias;
   const at::Tensor terms =
       at::bmm(alpha.abs(), value.abs()).max() + map.bias.abs().max();
   return ((mapped - map.output).abs().max() / terms).item().toDouble();
 }
 
 TEST_P(IdentityTest, EveryFormReproducesWhatItMaps) {
-  for (const auto& [dtype, tolerance] :
-       std::map<at::ScalarType, double>{{at::kDouble, 1e-12},
-                                        {at::kFloat, 1e-5}}) {
+  for (const auto& [dtype, tolerance] : std::map<at::ScalarType, double>{
+           {at::kDouble, 1e-12}, {at::kFloat, 1e-5}}) {
     double largest = 0;
     for (const int64_t length : Lengths(kLengths)) {
-      VisitLayers(dtype, length, [&](const Network& network,
-                                     const BlockAttention& attention) {
-        for (const MatrixForm& form : FormsOf(network)) {
-          const double error =
-              IdentityError(Entries(attention, form, {0, length}),
-                            attention.Map(form));
-          largest = std::max(largest, error);
-          EXPECT_LE(error, tolerance)
-              << FormName(form.form) << " L=" << length << " " << dtype;
-        }
-      });
+      VisitLayers(
+          dtype, length,
+          [&](const Network& network, const BlockAttention& attention) {
+            for (const MatrixForm& form : FormsOf(network)) {
+              const double error = IdentityError(
+                  Entries(attention, form, {0, length}), attention.Map(form));
+              largest = std::max(largest, error);
+              EXPECT_LE(error, tolerance)
+                  << FormName(form.form) << " L=" << length << " " << dtype;
+            }
+          });
     }
     std::printf("figure: %s, %s: largest identity error %.1e\n",
                 GetParam().name.c_str(),
@@ -110,12 +106,13 @@ TEST_P(IdentityTest, EveryFormReproducesWhatItMaps) {
 TEST_P(IdentityTest, LongSequences) {
   double largest = 0;
   for (const int64_t length : Lengths({1024})) {
-    VisitLayers(at::kFloat, length, [&](const Network&,
-                                        const BlockAttention& attention) {
-      largest = std::max(
-          largest, IdentityError(Entries(attention, {}, {0, length}),
-                                 attention.Map({})));
-    });
+    VisitLayers(at::kFloat, length,
+                [&](const Network&, const BlockAttention& attention) {
+                  largest = std::max(
+                      largest,
+                      IdentityError(Entries(attention, {}, {0, length}),
+                                    attention.Map({})));
+                });
   }
   EXPECT_LE(largest, 1e-5);
   std::printf("figure: %s, float32, L = 1024: largest identity error %.1e\n",
@@ -124,85 +121,87 @@ TEST_P(IdentityTest, LongSequences) {
 
 TEST_P(IdentityTest, CausalMatricesAreZeroAboveTheDiagonal) {
   for (const int64_t length : Lengths({65})) {
-    VisitLayers(at::kFloat, length, [&](const Network& network,
-                                        const BlockAttention& attention) {
-      for (const MatrixForm& form : FormsOf(network)) {
-        const at::Tensor alpha = Entries(attention, form, {0, length});
-        const double above = alpha.triu(1).abs().max().item().toDouble();
-        if (network.info().causal) {
-          EXPECT_EQ(above, 0) << FormName(form.form);
-        } else {
-          EXPECT_GT(above, 0) << FormName(form.form);
-        }
-        EXPECT_GT(alpha.tril(-1).abs().max().item().toDouble(), 0);
-      }
-    });
+    VisitLayers(
+        at::kFloat, length,
+        [&](const Network& network, const BlockAttention& attention) {
+          for (const MatrixForm& form : FormsOf(network)) {
+            const at::Tensor alpha = Entries(attention, form, {0, length});
+            const double above = alpha.triu(1).abs().max().item().toDouble();
+            if (network.info().causal) {
+              EXPECT_EQ(above, 0) << FormName(form.form);
+            } else {
+              EXPECT_GT(above, 0) << FormName(form.form);
+            }
+            EXPECT_GT(alpha.tril(-1).abs().max().item().toDouble(), 0);
+          }
+        });
   }
 }
 
 TEST_P(IdentityTest, ARowIsTheMatrixRow) {
   for (const int64_t length : Lengths({1, 5, 64, 257})) {
-    VisitLayers(at::kDouble, length, [&](const Network& network,
-                                         const BlockAttention& attention) {
-      for (const MatrixForm& form : FormsOf(network)) {
-        const at::Tensor all = Entries(attention, form, {0, length});
-        for (const int64_t row : {int64_t{0}, length / 2, length - 1}) {
-          const at::Tensor one = Entries(attention, form, {row, row + 1});
-          EXPECT_TRUE(at::allclose(one.select(1, 0), all.select(1, row), 1e-10,
-                                   1e-14))
-              << FormName(form.form) << " row " << row << " of " << length;
-        }
-      }
-    });
+    VisitLayers(
+        at::kDouble, length,
+        [&](const Network& network, const BlockAttention& attention) {
+          for (const MatrixForm& form : FormsOf(network)) {
+            const at::Tensor all = Entries(attention, form, {0, length});
+            for (const int64_t row : {int64_t{0}, length / 2, length - 1}) {
+              const at::Tensor one = Entries(attention, form, {row, row + 1});
+              EXPECT_TRUE(at::allclose(one.select(1, 0), all.select(1, row),
+                                       1e-10, 1e-14))
+                  << FormName(form.form) << " row " << row << " of " << length;
+            }
+          }
+        });
   }
 }
 
 TEST_P(IdentityTest, ReductionsFollowTheirFormulas) {
   const int64_t length = Lengths({65}).front();
   const RowRange rows{2, length};
-  VisitLayers(at::kDouble, length, [&](const Network&,
-                                       const BlockAttention& attention) {
-    const MatrixForm form;
-    const at::Tensor alpha = Entries(attention, form, rows);
-    const at::Tensor norms = attention.OutputNorms();
-    const std::map<ChannelReduction, at::Tensor> expected = {
-        {ChannelReduction::kMeanAbs, alpha.abs().mean(0)},
-        {ChannelReduction::kMean, alpha.mean(0)},
-        {ChannelReduction::kMeanPos, alpha.clamp_min(0).mean(0)},
-        {ChannelReduction::kPosMean, alpha.mean(0).clamp_min(0)},
-        {ChannelReduction::kMax, alpha.amax(0)},
-        {ChannelReduction::kMin, alpha.amin(0)},
-        {ChannelReduction::kL2, alpha.square().mean(0).sqrt()},
-        {ChannelReduction::kWnorm,
-         (alpha.abs() * norms.view({-1, 1, 1})).sum(0) / norms.sum()}};
-    for (const auto& [reduction, matrix] : expected) {
-      ChannelReducer reducer(reduction, attention, rows);
-      ASSERT_TRUE(
-          attention.Visit(form, rows, reducer, CancelToken()).ok());
-      EXPECT_TRUE(at::allclose(reducer.Finish(), matrix, 1e-10, 1e-14))
-          << ReductionName(reduction);
-    }
-  });
+  VisitLayers(
+      at::kDouble, length,
+      [&](const Network&, const BlockAttention& attention) {
+        const MatrixForm form;
+        const at::Tensor alpha = Entries(attention, form, rows);
+        const at::Tensor norms = attention.Projection().weight.norm(2, {0});
+        const std::map<ChannelReduction, at::Tensor> expected = {
+            {ChannelReduction::kMeanAbs, alpha.abs().mean(0)},
+            {ChannelReduction::kMean, alpha.mean(0)},
+            {ChannelReduction::kMeanPos, alpha.clamp_min(0).mean(0)},
+            {ChannelReduction::kPosMean, alpha.mean(0).clamp_min(0)},
+            {ChannelReduction::kMax, alpha.amax(0)},
+            {ChannelReduction::kMin, alpha.amin(0)},
+            {ChannelReduction::kL2, alpha.square().mean(0).sqrt()},
+            {ChannelReduction::kWnorm,
+             (alpha.abs() * norms.view({-1, 1, 1})).sum(0) / norms.sum()}};
+        for (const auto& [reduction, matrix] : expected) {
+          ChannelReducer reducer(reduction, attention, rows);
+          ASSERT_TRUE(attention.Visit(form, rows, reducer, CancelToken()).ok());
+          EXPECT_TRUE(at::allclose(reducer.Finish(), matrix, 1e-10, 1e-14))
+              << ReductionName(reduction);
+        }
+      });
 }
 
 TEST_P(IdentityTest, VisitStopsWhenCancelled) {
   const int64_t length = Lengths({65}).front();
   const RowRange rows{0, length};
-  VisitLayers(at::kFloat, length, [&](const Network&,
-                                      const BlockAttention& attention) {
-    CancelToken cancel;
-    cancel.Cancel();
-    ChannelReducer reducer(ChannelReduction::kMean, attention, rows);
-    EXPECT_EQ(attention.Visit({}, rows, reducer, cancel).code(),
-              absl::StatusCode::kCancelled);
-  });
+  VisitLayers(
+      at::kFloat, length, [&](const Network&, const BlockAttention& attention) {
+        CancelToken cancel;
+        cancel.Cancel();
+        ChannelReducer reducer(ChannelReduction::kMean, attention, rows);
+        EXPECT_EQ(attention.Visit({}, rows, reducer, cancel).code(),
+                  absl::StatusCode::kCancelled);
+      });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Architectures, IdentityTest, ::testing::ValuesIn(testing::TinyCases()),
-    [](const ::testing::TestParamInfo<TinyCase>& info) {
-      return info.param.name;
-    });
+INSTANTIATE_TEST_SUITE_P(Architectures, IdentityTest,
+                         ::testing::ValuesIn(testing::TinyCases()),
+                         [](const ::testing::TestParamInfo<TinyCase>& info) {
+                           return info.param.name;
+                         });
 
 }  // namespace
 }  // namespace limpid

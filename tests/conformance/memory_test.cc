@@ -82,9 +82,11 @@ TEST_P(MemoryTest, EstimatesAreUpperBounds) {
     ResolvedTarget target;
     target.id = 1;
     const int64_t gradient = PeakBytes([&] {
-      EXPECT_TRUE(GradientOfTarget(*network, e, length - 1, target,
-                                   Differentiation::kFull, CancelToken())
-                      .ok());
+      EXPECT_TRUE(
+          GradientsOfTargets(*network, e, {{length - 1, length - 1, target}},
+                             Differentiation::kFull,
+                             /*by_block_outputs=*/false, CancelToken())
+              .ok());
     });
     EXPECT_LE(gradient, network->GradientBytes(2, length)) << length;
     std::printf(

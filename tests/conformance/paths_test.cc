@@ -28,8 +28,8 @@ class PathsTest : public ::testing::TestWithParam<TinyCase> {
   static at::Tensor Fast(const Network& network, const at::Tensor& embeddings,
                          const std::vector<int64_t>& positions) {
     const c10::NoGradGuard no_gradients;
-    auto scores = network.Forward(embeddings, positions, nullptr,
-                                  CancelToken());
+    auto scores =
+        network.Forward(embeddings, positions, nullptr, CancelToken());
     EXPECT_TRUE(scores.ok()) << scores.status();
     return scores->clone();
   }
@@ -41,11 +41,11 @@ TEST_P(PathsTest, FastAndDifferentiablePathsAgree) {
     const at::Tensor e = Embedded(*network, 2, length, 3);
     for (const Differentiation differentiation :
          {Differentiation::kFull, Differentiation::kFrozen}) {
-      const auto slow = network->ForwardDifferentiable(
-          e, {}, differentiation, CancelToken());
+      const auto slow = network->ForwardDifferentiable(e, {}, differentiation,
+                                                       nullptr, CancelToken());
       ASSERT_TRUE(slow.ok()) << slow.status();
-      EXPECT_TRUE(at::allclose(Fast(*network, e, {}), slow->detach(), 1e-10,
-                               1e-12));
+      EXPECT_TRUE(
+          at::allclose(Fast(*network, e, {}), slow->detach(), 1e-10, 1e-12));
     }
   }
 }
@@ -86,10 +86,11 @@ TEST_P(PathsTest, GradientsAgreeWithFiniteDifferences) {
   target.id = 1;
   target.baseline_id = 2;
   const int64_t position = e.size(1) - 2;
-  const auto at_input =
-      GradientOfTarget(*network, e, position, target, Differentiation::kFull,
-                       CancelToken());
-  ASSERT_TRUE(at_input.ok()) << at_input.status();
+  const auto gradients = GradientsOfTargets(
+      *network, e, {{position, position, target}}, Differentiation::kFull,
+      /*by_block_outputs=*/false, CancelToken());
+  ASSERT_TRUE(gradients.ok()) << gradients.status();
+  const at::Tensor gradient = gradients->front().gradient;
   const auto score = [&](const at::Tensor& point) {
     return TargetScore(Fast(*network, point, {position})[0][0], target)
         .item()
@@ -110,16 +111,13 @@ TEST_P(PathsTest, GradientsAgreeWithFiniteDifferences) {
            (at_distance(2 * step) - at_distance(-2 * step))) /
           (12 * step);
       largest = std::max(
-          largest,
-          std::abs(expected - at_input->gradient[0][t][i].item().toDouble()));
+          largest, std::abs(expected - gradient[0][t][i].item().toDouble()));
     }
   }
-  EXPECT_LE(largest / at_input->gradient.abs().max().item().toDouble(), 1e-6);
+  EXPECT_LE(largest / gradient.abs().max().item().toDouble(), 1e-6);
   // Positions behind the explained one have no influence.
   if (network->info().causal) {
-    EXPECT_EQ(at_input->gradient[0][position + 1].abs().max().item()
-                  .toDouble(),
-              0);
+    EXPECT_EQ(gradient[0][position + 1].abs().max().item().toDouble(), 0);
   }
 }
 
@@ -133,10 +131,11 @@ TEST_P(PathsTest, TheFrozenNetworkIsCompletelyLinear) {
     ResolvedTarget target;
     target.id = 2;
     const int64_t position = length - 1;
-    const auto gradient =
-        GradientOfTarget(*network, e, position, target,
-                         Differentiation::kFrozen, CancelToken());
-    ASSERT_TRUE(gradient.ok()) << gradient.status();
+    const auto gradients = GradientsOfTargets(
+        *network, e, {{position, position, target}}, Differentiation::kFrozen,
+        /*by_block_outputs=*/false, CancelToken());
+    ASSERT_TRUE(gradients.ok()) << gradients.status();
+    const TargetGradient& at_input = gradients->front();
     const auto frozen = [&](const at::Tensor& point) {
       const auto scores =
           network->ForwardFrozen(e, point, {position}, CancelToken());
@@ -145,14 +144,93 @@ TEST_P(PathsTest, TheFrozenNetworkIsCompletelyLinear) {
     };
     const double at_zero = frozen(at::zeros_like(e));
     const auto linear = [&](const at::Tensor& point) {
-      return at_zero + (gradient->gradient * point).sum().item().toDouble();
+      return at_zero + (at_input.gradient * point).sum().item().toDouble();
     };
-    const double score = gradient->score.item().toDouble();
-    const double scale = (gradient->gradient * e).abs().sum().item()
-                             .toDouble() + std::abs(at_zero);
+    const double score = at_input.score.item().toDouble();
+    const double scale = (at_input.gradient * e).abs().sum().item().toDouble() +
+                         std::abs(at_zero);
     EXPECT_NEAR(linear(e), score, 1e-10 * scale);
     EXPECT_NEAR(frozen(e), score, 1e-10 * scale);
     EXPECT_NEAR(linear(other), frozen(other), 1e-9 * scale);
+  }
+}
+
+// Gradients by what blocks add to the stream, which attention-gradient weights
+// with: moving that by a little must move the score accordingly. The last
+// block's is checked through the head, whose only input it is.
+TEST_P(PathsTest, EveryBlockOutputHasAGradient) {
+  const auto network = Make(at::kDouble);
+  const at::Tensor e = Embedded(*network, 2, 9, 12);
+  const int64_t position = e.size(1) - 1;
+  ResolvedTarget target;
+  target.id = 1;
+  const auto gradients = GradientsOfTargets(
+      *network, e, {{position, position, target}, {0, 0, target}},
+      Differentiation::kFull, /*by_block_outputs=*/true, CancelToken());
+  ASSERT_TRUE(gradients.ok()) << gradients.status();
+  ASSERT_EQ(gradients->size(), 2u);
+  for (const TargetGradient& one : *gradients) {
+    ASSERT_EQ(static_cast<int64_t>(one.block_outputs.size()),
+              network->info().num_layers);
+    for (const at::Tensor& by_output : one.block_outputs) {
+      EXPECT_EQ(by_output.sizes(), e.sizes());
+      EXPECT_GT(by_output.abs().max().item().toDouble(), 0);
+    }
+  }
+  // The second point gets what it gets alone.
+  const auto alone =
+      GradientsOfTargets(*network, e, {{0, 0, target}}, Differentiation::kFull,
+                         /*by_block_outputs=*/false, CancelToken());
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_TRUE(at::allclose((*gradients)[1].gradient, alone->front().gradient,
+                           1e-10, 1e-14));
+}
+
+// The attention as an operator: the same as its entries, and its transpose is
+// one.
+TEST_P(PathsTest, AttentionIsAppliedWithoutItsMatrix) {
+  const auto network = Make(at::kDouble);
+  for (const int64_t length : testing::LengthsOf(*network, {1, 17})) {
+    const at::Tensor e = Embedded(*network, 1, length, 13);
+    std::vector<at::Tensor> outputs;
+    ASSERT_TRUE(network
+                    ->Forward(
+                        e, {0},
+                        [&](int64_t, int64_t, const BlockAttention& attention) {
+                          outputs.push_back(attention.Map({}).output.clone());
+                          return absl::OkStatus();
+                        },
+                        CancelToken())
+                    .ok());
+    auto expected_layer = static_cast<int64_t>(outputs.size());
+    const auto visit = [&](int64_t layer, int64_t,
+                           const BlockAttention& attention) {
+      EXPECT_EQ(layer, --expected_layer);
+      for (const AttentionForm name : network->info().forms) {
+        const MatrixForm form{name, DefaultIncludeSkip(name)};
+        const BlockMap map = attention.Map(form);
+        const double scale = map.output.abs().max().item().toDouble();
+        if (name == AttentionForm::kFull) {
+          EXPECT_TRUE(at::allclose(map.output, outputs[layer], 1e-10, 1e-12));
+        }
+        EXPECT_TRUE(at::allclose(attention.Apply(form, map.value) + map.bias,
+                                 map.output, 1e-10, 1e-10 * scale))
+            << FormName(name);
+        const at::Tensor u =
+            at::sin(at::arange(map.value.numel(), map.value.options()))
+                .view(map.value.sizes());
+        const at::Tensor w = at::flip(u, {0, 1}) + 0.5;
+        const double forwards =
+            (attention.Apply(form, u) * w).sum().item().toDouble();
+        const double backwards =
+            (attention.ApplyTransposed(form, w) * u).sum().item().toDouble();
+        EXPECT_NEAR(forwards, backwards, 1e-10 * (std::abs(forwards) + 1))
+            << FormName(name);
+      }
+      return absl::OkStatus();
+    };
+    ASSERT_TRUE(network->VisitBackwards(e, visit, CancelToken()).ok());
+    EXPECT_EQ(expected_layer, 0);
   }
 }
 
@@ -166,11 +244,11 @@ TEST_P(PathsTest, ForwardStopsWhenCancelled) {
             absl::StatusCode::kCancelled);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Architectures, PathsTest, ::testing::ValuesIn(testing::TinyCases()),
-    [](const ::testing::TestParamInfo<TinyCase>& info) {
-      return info.param.name;
-    });
+INSTANTIATE_TEST_SUITE_P(Architectures, PathsTest,
+                         ::testing::ValuesIn(testing::TinyCases()),
+                         [](const ::testing::TestParamInfo<TinyCase>& info) {
+                           return info.param.name;
+                         });
 
 }  // namespace
 }  // namespace limpid

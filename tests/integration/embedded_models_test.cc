@@ -34,8 +34,8 @@ class EmbeddedModelsTest : public ::testing::Test {
   }
 
   void Load(const std::string& name) {
-    auto model = engine_->Load(
-        name, std::string(LIMPID_SOURCE_DIR) + "/models/" + name);
+    auto model =
+        engine_->Load(name, std::string(LIMPID_SOURCE_DIR) + "/models/" + name);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     std::ifstream file(std::string(LIMPID_TEST_DATA) + "/" + name +
@@ -96,7 +96,7 @@ TEST_F(EmbeddedModelsTest, SentimentIsMadeByTheWordsThatCarryIt) {
   request.method = "integrated-gradients";
   request.target = {Target::Kind::kContrast, golden_.at("good_id"),
                     golden_.at("bad_id")};
-  request.options.baseline = Baseline{Baseline::Kind::kMean, 0};
+  request.options.baseline.emplace().kind = Baseline::Kind::kMean;
   const CollectingSink praise = Explain(request);
   EXPECT_LE(std::abs(*praise.summary->completeness_error), 0.01);
   EXPECT_EQ(praise.header->tokens[1].piece, " gorge");
@@ -129,8 +129,7 @@ TEST_F(EmbeddedModelsTest, RecallAttributionsFindTheQueriedPair) {
       for (size_t i = 1; i + 1 < values.size(); ++i) {
         if (std::abs(values[i]) > std::abs(values[top])) top = i;
       }
-      const auto truth =
-          expected.at("truth_positions").get<std::set<size_t>>();
+      const auto truth = expected.at("truth_positions").get<std::set<size_t>>();
       right += static_cast<int64_t>(truth.count(top));
     }
     const double count = static_cast<double>(golden_.at("cases").size());
@@ -204,14 +203,14 @@ TEST_P(RecallModelsTest, AnswersAndLooksAtTheQueriedPair) {
   EXPECT_GE(best, 0.9);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, RecallModelsTest,
-    ::testing::Values("recall-mamba", "recall-mamba2", "recall-griffin",
-                      "recall-rwkv4", "recall-rwkv5", "recall-rwkv6",
-                      "recall-rwkv7"),
-    [](const ::testing::TestParamInfo<std::string>& info) {
-      return info.param.substr(std::strlen("recall-"));
-    });
+INSTANTIATE_TEST_SUITE_P(Models, RecallModelsTest,
+                         ::testing::Values("recall-mamba", "recall-mamba2",
+                                           "recall-griffin", "recall-rwkv4",
+                                           "recall-rwkv5", "recall-rwkv6",
+                                           "recall-rwkv7"),
+                         [](const ::testing::TestParamInfo<std::string>& info) {
+                           return info.param.substr(std::strlen("recall-"));
+                         });
 
 class SentimentModelsTest : public EmbeddedModelsTest,
                             public ::testing::WithParamInterface<std::string> {
@@ -235,13 +234,12 @@ TEST_P(SentimentModelsTest, JudgesPlainSentences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, SentimentModelsTest,
-    ::testing::Values("sentiment-mamba", "sentiment-rwkv4",
-                      "sentiment-griffin"),
-    [](const ::testing::TestParamInfo<std::string>& info) {
-      return info.param.substr(std::strlen("sentiment-"));
-    });
+INSTANTIATE_TEST_SUITE_P(Models, SentimentModelsTest,
+                         ::testing::Values("sentiment-mamba", "sentiment-rwkv4",
+                                           "sentiment-griffin"),
+                         [](const ::testing::TestParamInfo<std::string>& info) {
+                           return info.param.substr(std::strlen("sentiment-"));
+                         });
 
 }  // namespace
 }  // namespace limpid

@@ -92,11 +92,13 @@ TEST(FlagValuesTest, OptionsOfTheContract) {
   for (const char* text :
        {"steps=64", "baseline=token:7", "rule=gauss-legendre", "start-layer=2",
         "axis=target", "compat=upstream", "norm=1", "special-tokens=false",
-        "smoothing-noise=0.25", "seed=-4"}) {
+        "smoothing-noise=0.25", "seed=-4", "gradient-reduction=max-relu",
+        "residual-weight=0.5", "baseline=tokens:3,4"}) {
     EXPECT_TRUE(SetMethodOption(text, options).ok()) << text;
   }
   EXPECT_EQ(options.steps(), 64);
-  EXPECT_EQ(options.baseline().token_id(), 7);
+  EXPECT_EQ(options.baseline().tokens().ids_size(), 2);
+  EXPECT_EQ(options.gradient_reduction(), v1::GRADIENT_REDUCTION_MAX_RELU);
   EXPECT_EQ(options.rule(), v1::INTEGRATION_RULE_GAUSS_LEGENDRE);
   EXPECT_EQ(options.start_layer(), 2);
   EXPECT_EQ(options.axis(), v1::GRADIENT_AXIS_TARGET);

@@ -13,9 +13,9 @@
 namespace limpid {
 namespace {
 
+using testing::CollectingSink;
 using ::testing::Contains;
 using ::testing::HasSubstr;
-using testing::CollectingSink;
 
 std::string Folder(const std::string& name) {
   return std::string(LIMPID_TEST_DATA) + "/checkpoints/" + name;
@@ -34,8 +34,7 @@ class EngineTest : public ::testing::Test {
     auto model = engine_->Load("tied", Folder("mamba-tied"));
     EXPECT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    request_.input =
-        TokenInput{{22, 9, 36, 35, 2, 7, 7, 6, 21, 12, 17, 8, 35}};
+    request_.input = TokenInput{{22, 9, 36, 35, 2, 7, 7, 6, 21, 12, 17, 8, 35}};
   }
 
   CollectingSink Explain(const ExplainRequest& request) {
@@ -56,12 +55,10 @@ class EngineTest : public ::testing::Test {
   }
 
   std::set<std::string> ViolatedFields(const ExplainRequest& request) {
-    const absl::Status status =
-        engine_->MakePlan(request, model_).status();
+    const absl::Status status = engine_->MakePlan(request, model_).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     std::set<std::string> fields;
-    for (const FieldViolation& violation :
-         GetErrorDetails(status).violations) {
+    for (const FieldViolation& violation : GetErrorDetails(status).violations) {
       fields.insert(violation.field);
     }
     return fields;
@@ -175,8 +172,8 @@ TEST_F(EngineTest, RolloutIsTheProductOfNormalisedMatrices) {
   std::vector<double> rollout(n, 0);
   rollout[9] = 1;
   for (int layer = 1; layer >= 0; --layer) {
-    const auto matrix = reply.Floats("layers." + std::to_string(layer) +
-                                     ".attention");
+    const auto matrix =
+        reply.Floats("layers." + std::to_string(layer) + ".attention");
     std::vector<double> next(n, 0);
     for (int i = 0; i < n; ++i) {
       double sum = 1;
@@ -197,8 +194,7 @@ TEST_F(EngineTest, IntegratedGradientsBecomeCompleteWithSteps) {
   const double coarse =
       std::abs(*Explain(request_).summary->completeness_error);
   request_.options.steps = 512;
-  const double fine =
-      std::abs(*Explain(request_).summary->completeness_error);
+  const double fine = std::abs(*Explain(request_).summary->completeness_error);
   EXPECT_LT(fine, 0.02);
   EXPECT_LT(fine, coarse);
 }
@@ -212,8 +208,7 @@ TEST_F(EngineTest, GradientMethodsReturnTheirDebugTensors) {
   const CollectingSink reply = Explain(request_);
   EXPECT_EQ(reply.summary->target.id, 3);
   EXPECT_EQ(reply.summary->target.baseline_id, 4);
-  EXPECT_EQ(reply.tensors.at("gradient").shape,
-            (std::vector<int64_t>{13, 20}));
+  EXPECT_EQ(reply.tensors.at("gradient").shape, (std::vector<int64_t>{13, 20}));
   EXPECT_EQ(reply.tensors.at("logits").shape, (std::vector<int64_t>{37}));
   EXPECT_EQ(reply.tensors.count("layers.0.attention"), 0u);
   // The residual is there although no attention was asked for.
@@ -273,7 +268,7 @@ TEST_F(EngineTest, OptionsAreCheckedByMethodAndRange) {
   EXPECT_THAT(ViolatedFields(request_), Contains("options.steps"));
   request_.method = "integrated-gradients";
   request_.options.steps = 7;
-  request_.options.baseline = Baseline{Baseline::Kind::kBlur, 0};
+  request_.options.baseline.emplace().kind = Baseline::Kind::kBlur;
   request_.options.norm = 1;
   EXPECT_EQ(ViolatedFields(request_),
             (std::set<std::string>{"options.steps", "options.baseline.blur",
@@ -338,10 +333,10 @@ TEST_F(EngineTest, CancellationAndDeadlinesStopTheWorkBetweenLayers) {
             absl::StatusCode::kCancelled);
   EXPECT_FALSE(sink.summary.has_value());
   CollectingSink late;
-  EXPECT_EQ(engine_
-                ->Run(*plan, late, CancelToken(absl::Now() - absl::Seconds(1)))
-                .code(),
-            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(
+      engine_->Run(*plan, late, CancelToken(absl::Now() - absl::Seconds(1)))
+          .code(),
+      absl::StatusCode::kDeadlineExceeded);
   EXPECT_FALSE(late.header.has_value());
 }
 

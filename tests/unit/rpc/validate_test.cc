@@ -48,7 +48,7 @@ TEST(ValidateTest, DefaultsAreThoseOfTheProto) {
   EXPECT_EQ(v.model, "a");
   EXPECT_EQ(std::get<TextInput>(v.request.input).text, "abc");
   EXPECT_EQ(v.request.attention.kind, AttentionKind::kRow);
-  EXPECT_EQ(v.request.attention.reduction, ChannelReduction::kMeanAbs);
+  EXPECT_FALSE(v.request.attention.reduction.has_value());
   EXPECT_EQ(v.request.position.kind, Position::Kind::kDefault);
   EXPECT_EQ(v.request.top_k, 5);
   EXPECT_FALSE(v.encode.floats);
@@ -96,14 +96,16 @@ TEST(ValidateTest, WrongFieldsAreNamedByTheirPaths) {
                 o.set_norm(3);
                 o.set_smoothing_samples(0);
                 o.set_smoothing_noise(std::nan(""));
-                o.set_occlusion_token_id(-1);
                 o.set_occlusion_window(0);
+                o.set_residual_weight(-1);
+                o.set_gradient_reduction(v1::GRADIENT_REDUCTION_UNSPECIFIED);
               }),
               UnorderedElementsAre(
                   "options.steps", "options.baseline", "options.rule",
                   "options.start_layer", "options.axis", "options.norm",
                   "options.smoothing_samples", "options.smoothing_noise",
-                  "options.occlusion_token_id", "options.occlusion_window"));
+                  "options.occlusion_window", "options.residual_weight",
+                  "options.gradient_reduction"));
   EXPECT_THAT(Wrong([](R& r) {
                 auto& a = *r.mutable_attention();
                 a.set_kind(v1::ATTENTION_KIND_UNSPECIFIED);

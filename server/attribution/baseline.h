@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Embeddings that stand for "nothing there".
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "server/attribution/method.h"
+
+namespace limpid {
+
+// The baseline at every position of the input, [L, E]. The baseline must have
+// passed CheckBaseline.
+at::Tensor BaselineEmbeddings(const AttributionContext& context,
+                              const Baseline& baseline);
+
+// Pixels [1, 3, H, W] after a Gaussian blur whose standard deviation is a
+// sixteenth of the shorter side; beyond the border the picture's edge goes on.
+at::Tensor Blurred(const at::Tensor& pixels);
+
+// How the option is described in a method's spec.
+extern const char kBaselineChoices[];
+
+}  // namespace limpid

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "server/attribution/method.h"
+
+namespace limpid::attributions::occlusion {
+
+MethodEntry Entry();
+
+}  // namespace limpid::attributions::occlusion
