@@ -54,9 +54,14 @@ void AddWhat(CLI::App& app, ExplainFlags& flags) {
   AddValue(group, "--method", "NAME", flags.method,
            "Attribution method (default raw-attention); see `limpid methods`");
   AddValue(group, "--target", "TARGET", flags.target,
-           "predicted (default), token:ID, class:ID or contrast:ID,ID");
+           "predicted (default), next (the token that follows), token:ID, "
+           "class:ID or contrast:ID,ID");
   AddValue(group, "--position", "N|last|cls", flags.position,
-           "Explained position (default last, for pictures cls)");
+           "Explained position (default last, for pictures cls), or several: "
+           "3-6,9");
+  AddValue(group, "--aggregate", "UNITS", flags.aggregate,
+           "Sum attributions over word, span:0-3,7 or region:ROWSxCOLUMNS,... "
+           "such as region:0-1x2-5");
   AddValue(group, "--attention", "KIND", flags.attention,
            "Attention to return" + OneOf(v1::AttentionKind_descriptor()) +
                " (default row)");

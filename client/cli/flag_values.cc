@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/flag_values.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -11,8 +14,8 @@
 namespace limpid::cli {
 namespace {
 
-// No model has as many; a slip of the keyboard must not fill the memory.
-constexpr int64_t kMaxLayers = 65536;
+// A slip of the keyboard must not fill the memory.
+constexpr int64_t kMaxNumbers = 65536;
 
 absl::Status Refuse(absl::string_view text, absl::string_view expected) {
   return absl::InvalidArgumentError(
@@ -27,6 +30,16 @@ bool ToInt(absl::string_view text, Int* value) {
   return !digits.empty() &&
          digits.find_first_not_of("0123456789") == absl::string_view::npos &&
          absl::SimpleAtoi(text, value);
+}
+
+// N or N-M with N <= M.
+bool ToRange(absl::string_view text, int32_t* first, int32_t* last) {
+  // The first character may be a minus sign.
+  const size_t dash = text.find('-', 1);
+  if (!ToInt(text.substr(0, dash), first)) return false;
+  *last = *first;
+  return dash == absl::string_view::npos ||
+         (ToInt(text.substr(dash + 1), last) && *last >= *first);
 }
 
 }  // namespace
@@ -57,6 +70,10 @@ absl::StatusOr<v1::Target> ParseTarget(const std::string& text) {
     target.mutable_predicted();
     return target;
   }
+  if (text == "next") {
+    target.mutable_next();
+    return target;
+  }
   if (absl::ConsumePrefix(&rest, "token:") && ToInt(rest, &id)) {
     target.set_token_id(id);
     return target;
@@ -76,7 +93,7 @@ absl::StatusOr<v1::Target> ParseTarget(const std::string& text) {
       return target;
     }
   }
-  return Refuse(text, "predicted, token:ID, class:ID or contrast:ID,ID");
+  return Refuse(text, "predicted, next, token:ID, class:ID or contrast:ID,ID");
 }
 
 std::string FormatTarget(const v1::Target& target) {
@@ -95,42 +112,84 @@ std::string FormatTarget(const v1::Target& target) {
   }
 }
 
-absl::StatusOr<v1::Position> ParsePosition(const std::string& text) {
-  v1::Position position;
-  int32_t index = 0;
+absl::StatusOr<std::vector<v1::Position>> ParsePositions(
+    const std::string& text) {
+  std::vector<v1::Position> positions(1);
   if (text == "last") {
-    position.mutable_last();
-  } else if (text == "cls") {
-    position.mutable_class_token();
-  } else if (ToInt(text, &index)) {
-    position.set_index(index);
-  } else {
-    return Refuse(text, "a token index, last or cls");
+    positions[0].mutable_last();
+    return positions;
   }
-  return position;
+  if (text == "cls") {
+    positions[0].mutable_class_token();
+    return positions;
+  }
+  const auto indices = ParseNumbers(text);
+  if (!indices.ok()) {
+    return Refuse(text, "token indices such as 5 or 3-6, last or cls");
+  }
+  positions.resize(indices->size());
+  for (size_t i = 0; i < indices->size(); ++i) {
+    positions[i].set_index((*indices)[i]);
+  }
+  return positions;
 }
 
-absl::StatusOr<std::vector<int32_t>> ParseLayers(const std::string& text) {
-  std::vector<int32_t> layers;
+absl::StatusOr<std::vector<int32_t>> ParseNumbers(const std::string& text) {
+  std::vector<int32_t> numbers;
   for (const absl::string_view item : absl::StrSplit(text, ',')) {
     int32_t first = 0, last = 0;
-    // The first character may be a minus sign.
-    const size_t dash = item.find('-', 1);
-    const bool range = dash != absl::string_view::npos;
-    if (!ToInt(item.substr(0, dash), &first) ||
-        (range && (!ToInt(item.substr(dash + 1), &last) || last < first))) {
-      return Refuse(text, "a list of layers such as 0-3,7");
+    if (!ToRange(item, &first, &last)) {
+      return Refuse(text, "a list of numbers such as 0-3,7");
     }
-    if (!range) last = first;
-    if (int64_t{last} - first >= kMaxLayers ||
-        static_cast<int64_t>(layers.size()) >= kMaxLayers) {
-      return Refuse(text, "a list of layers: too many");
+    if (int64_t{last} - first >= kMaxNumbers ||
+        static_cast<int64_t>(numbers.size()) >= kMaxNumbers) {
+      return Refuse(text, "a list of numbers: too many");
     }
-    for (int64_t layer = first; layer <= last; ++layer) {
-      layers.push_back(static_cast<int32_t>(layer));
+    for (int64_t number = first; number <= last; ++number) {
+      numbers.push_back(static_cast<int32_t>(number));
     }
   }
-  return layers;
+  return numbers;
+}
+
+absl::StatusOr<v1::Aggregation> ParseAggregation(const std::string& text) {
+  v1::Aggregation aggregation;
+  absl::string_view rest = text;
+  if (text == "token" || text == "word") {
+    aggregation.set_unit(text == "word" ? v1::AGGREGATION_UNIT_WORD
+                                        : v1::AGGREGATION_UNIT_TOKEN);
+    return aggregation;
+  }
+  const bool spans = absl::ConsumePrefix(&rest, "span:");
+  if (!spans && !absl::ConsumePrefix(&rest, "region:")) {
+    return Refuse(text, "token, word, span:0-3,7 or region:0-1x2-5");
+  }
+  aggregation.set_unit(spans ? v1::AGGREGATION_UNIT_SPAN
+                             : v1::AGGREGATION_UNIT_REGION);
+  for (const absl::string_view item : absl::StrSplit(rest, ',')) {
+    const std::vector<absl::string_view> sides =
+        spans ? std::vector<absl::string_view>{item}
+              : absl::StrSplit(item, 'x');
+    int32_t first[2], last[2];
+    if (sides.size() != (spans ? 1 : 2) ||
+        !ToRange(sides.front(), &first[0], &last[0]) ||
+        !ToRange(sides.back(), &first[1], &last[1]) ||
+        std::max(last[0], last[1]) == std::numeric_limits<int32_t>::max()) {
+      return Refuse(text, "span:0-3,7 or region:0-1x2-5");
+    }
+    if (spans) {
+      v1::TokenSpan& span = *aggregation.add_spans();
+      span.set_begin(first[0]);
+      span.set_end(last[0] + 1);
+    } else {
+      v1::PatchRegion& region = *aggregation.add_regions();
+      region.set_row_begin(first[0]);
+      region.set_row_end(last[0] + 1);
+      region.set_column_begin(first[1]);
+      region.set_column_end(last[1] + 1);
+    }
+  }
+  return aggregation;
 }
 
 absl::StatusOr<std::vector<int64_t>> ParseTokenIds(const std::string& text) {

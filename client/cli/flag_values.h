@@ -19,16 +19,21 @@
 
 namespace limpid::cli {
 
-// predicted | token:ID | class:ID | contrast:ID,ID
+// predicted | next | token:ID | class:ID | contrast:ID,ID
 absl::StatusOr<v1::Target> ParseTarget(const std::string& text);
 // The opposite, for a resolved target; empty if none is set.
 std::string FormatTarget(const v1::Target& target);
 
-// N | last | cls
-absl::StatusOr<v1::Position> ParsePosition(const std::string& text);
+// N | last | cls, or several numbers as in 3-6,9.
+absl::StatusOr<std::vector<v1::Position>> ParsePositions(
+    const std::string& text);
 
 // 0-3,7: numbers and ascending ranges.
-absl::StatusOr<std::vector<int32_t>> ParseLayers(const std::string& text);
+absl::StatusOr<std::vector<int32_t>> ParseNumbers(const std::string& text);
+
+// token | word | span:0-3,7 | region:ROWSxCOLUMNS,... such as region:0-1x2-5;
+// ranges hold both ends.
+absl::StatusOr<v1::Aggregation> ParseAggregation(const std::string& text);
 
 // 1,2,3; empty text gives no ids.
 absl::StatusOr<std::vector<int64_t>> ParseTokenIds(const std::string& text);
@@ -40,7 +45,7 @@ absl::StatusOr<int64_t> ParseInt64(const std::string& text);
 absl::StatusOr<int32_t> ParseInt32(const std::string& text);
 absl::StatusOr<bool> ParseBool(const std::string& text);
 
-// zero | mean | token:ID | blur
+// zero | mean | token:ID | tokens:ID,ID,... | blur
 absl::StatusOr<v1::Baseline> ParseBaseline(const std::string& text);
 
 // The number of an enum's value by the name that people write: "mean-abs" for

@@ -84,15 +84,19 @@ absl::StatusOr<v1::Tensor> ReadPixels(const std::string& path) {
 }
 
 absl::Status FillPoint(const ExplainFlags& flags, v1::ExplainRequest& request) {
-  absl::Status status =
+  absl::Status status = Take("--position", flags.position, ParsePositions,
+                             [&](std::vector<v1::Position> positions) {
+                               for (v1::Position& position : positions) {
+                                 *request.add_points()->mutable_position() =
+                                     std::move(position);
+                               }
+                             });
+  status.Update(
       Take("--target", flags.target, ParseTarget, [&](v1::Target target) {
         if (request.points().empty()) request.add_points();
-        *request.mutable_points(0)->mutable_target() = std::move(target);
-      });
-  status.Update(Take(
-      "--position", flags.position, ParsePosition, [&](v1::Position position) {
-        if (request.points().empty()) request.add_points();
-        *request.mutable_points(0)->mutable_position() = std::move(position);
+        for (v1::Point& point : *request.mutable_points()) {
+          *point.mutable_target() = target;
+        }
       }));
   return status;
 }
@@ -111,7 +115,7 @@ absl::Status FillAttention(const ExplainFlags& flags,
       "--form", flags.form, [&](v1::AttentionForm form) {
         request.mutable_attention()->set_form(form);
       }));
-  status.Update(Take("--layers", flags.layers, ParseLayers,
+  status.Update(Take("--layers", flags.layers, ParseNumbers,
                      [&](const std::vector<int32_t>& layers) {
                        request.mutable_attention()->mutable_layers()->Add(
                            layers.begin(), layers.end());
@@ -144,6 +148,10 @@ absl::StatusOr<v1::ExplainRequest> BuildRequest(const ExplainFlags& flags) {
   status.Update(Take("--top-k", flags.top_k, ParseInt32, [&](int32_t count) {
     request.mutable_output()->set_top_k(count);
   }));
+  status.Update(Take("--aggregate", flags.aggregate, ParseAggregation,
+                     [&](v1::Aggregation aggregation) {
+                       *request.mutable_aggregation() = std::move(aggregation);
+                     }));
   if (!status.ok()) return status;
   if (flags.faithfulness) request.mutable_faithfulness()->set_enabled(true);
   // A saved explanation is complete: whoever opens it later can't ask again.

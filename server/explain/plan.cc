@@ -7,13 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/attribution/faithfulness.h"
+#include "server/explain/read_input.h"
+#include "server/explain/units.h"
 
 namespace limpid {
 namespace {
-
-// Bytes of text per token beyond which a text can't fit the limit whatever the
-// tokenizer does with it; spares the tokenizer hopeless work.
-constexpr int64_t kMostBytesPerToken = 256;
 
 absl::Status Precondition(absl::string_view reason,
                           const std::string& message) {
@@ -46,198 +45,6 @@ void CheckChannels(const AttentionRequest& attention, const ModelInfo& info,
     }
   }
   CheckIndices("attention.channels", attention.channels, fewest, violations);
-}
-
-void CheckLength(const char* field, int64_t length, int64_t limit,
-                 Violations& violations) {
-  if (length > limit) {
-    violations.Add(
-        field, absl::StrCat("has ", length, " tokens, the limit is ", limit));
-  }
-}
-
-// What the network reads: token ids, or pixels.
-struct ReadResult {
-  std::vector<TokenSpan> tokens;
-  std::vector<float> pixels;
-  int64_t length = 0;  // positions
-};
-
-// Adds the violations of a status that has some; otherwise returns it.
-absl::Status MoveViolations(const absl::Status& status,
-                            Violations& violations) {
-  const ErrorDetails details = GetErrorDetails(status);
-  if (details.violations.empty()) return status;
-  for (const FieldViolation& violation : details.violations) {
-    violations.Add(violation.field, violation.description);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadText(const std::string& text, const Servable& model,
-                      int64_t max_tokens, Violations& violations,
-                      ReadResult& out) {
-  if (!model.tokenizer()) {
-    return Precondition("TOKENIZER_MISSING",
-                        absl::StrCat("model ", model.info().name,
-                                     " has no tokenizer; send token ids"));
-  }
-  const int64_t bytes = static_cast<int64_t>(text.size());
-  if (bytes == 0) {
-    violations.Add("input.text", "is empty, must have at least 1 byte");
-    return absl::OkStatus();
-  }
-  if (bytes > max_tokens * kMostBytesPerToken) {
-    violations.Add("input.text",
-                   absl::StrCat("has ", bytes, " bytes, too long for ",
-                                max_tokens, " tokens"));
-    return absl::OkStatus();
-  }
-  auto encoded = model.tokenizer()->Encode(text);
-  if (!encoded.ok()) return MoveViolations(encoded.status(), violations);
-  out.tokens = *std::move(encoded);
-  CheckLength("input.text", out.tokens.size(), max_tokens, violations);
-  return absl::OkStatus();
-}
-
-void ReadTokens(const std::vector<int64_t>& ids, const ModelInfo& info,
-                int64_t max_tokens, Violations& violations, ReadResult& out) {
-  if (ids.empty()) {
-    violations.Add("input.tokens.ids", "is empty, must have at least 1 id");
-  }
-  CheckLength("input.tokens.ids", ids.size(), max_tokens, violations);
-  const int64_t vocabulary = info.vocabulary_size;
-  constexpr int kShown = 20;
-  int wrong = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const int64_t id = ids[i];
-    out.tokens.push_back({id, 0, 0});
-    if (id >= 0 && id < vocabulary) continue;
-    if (++wrong <= kShown) {
-      violations.Add(absl::StrCat("input.tokens.ids[", i, "]"),
-                     absl::StrCat("token id ", id, ", must be from 0 to ",
-                                  vocabulary - 1));
-    }
-  }
-  if (wrong > kShown) {
-    violations.Add("input.tokens.ids",
-                   absl::StrCat(wrong - kShown, " more are out of range"));
-  }
-}
-
-// The input as the model reads it, or violations.
-absl::StatusOr<ReadResult> ReadInput(const Input& input, const Servable& model,
-                                     int64_t max_tokens,
-                                     Violations& violations) {
-  const ModelInfo& info = model.info();
-  const bool has_words = std::holds_alternative<TextInput>(input) ||
-                         std::holds_alternative<TokenInput>(input);
-  if (has_words != (info.modality == Modality::kText)) {
-    return Precondition("WRONG_MODALITY",
-                        absl::StrCat("model ", info.name,
-                                     has_words ? " reads pictures, not text"
-                                               : " reads text, not pictures"));
-  }
-  ReadResult out;
-  if (has_words) {
-    if (const auto* text = std::get_if<TextInput>(&input)) {
-      LIMPID_RETURN_IF_ERROR(
-          ReadText(text->text, model, max_tokens, violations, out));
-    } else {
-      ReadTokens(std::get<TokenInput>(input).ids, info, max_tokens, violations,
-                 out);
-    }
-    out.length = static_cast<int64_t>(out.tokens.size());
-    return out;
-  }
-  out.length = info.grid_rows * info.grid_columns + 1;
-  if (const auto* image = std::get_if<ImageInput>(&input)) {
-    auto pixels = model.images()->Process(image->bytes);
-    if (!pixels.ok()) {
-      LIMPID_RETURN_IF_ERROR(MoveViolations(pixels.status(), violations));
-      return out;
-    }
-    out.pixels = std::move(pixels->values);
-    return out;
-  }
-  const PixelInput& given = std::get<PixelInput>(input);
-  const std::vector<int64_t> shape = {3, info.image_height, info.image_width};
-  if (given.shape != shape) {
-    violations.Add(
-        "input.pixels",
-        absl::StrCat("has shape [", absl::StrJoin(given.shape, ", "),
-                     "], the model reads [", absl::StrJoin(shape, ", "), "]"));
-  }
-  out.pixels = given.values;
-  return out;
-}
-
-void CheckTarget(const Target& target, const ModelInfo& info,
-                 Violations& violations) {
-  const int64_t last = info.vocabulary_size - 1;
-  const bool classes = info.modality == Modality::kImage;
-  const auto check = [&](const char* field, int64_t id) {
-    if (id < 0 || id > last) {
-      violations.Add(field, absl::StrCat(classes ? "class id " : "token id ",
-                                         id, ", must be from 0 to ", last));
-    }
-  };
-  switch (target.kind) {
-    case Target::Kind::kPredicted:
-      break;
-    case Target::Kind::kToken:
-      if (classes) {
-        violations.Add("points[0].target.token_id",
-                       "is for models with tokens; this one has classes: use "
-                       "class_id");
-      } else {
-        check("points[0].target.token_id", target.id);
-      }
-      break;
-    case Target::Kind::kClass:
-      if (classes) {
-        check("points[0].target.class_id", target.id);
-      } else {
-        violations.Add("points[0].target.class_id",
-                       "is for models with classes; this one has tokens: use "
-                       "token_id");
-      }
-      break;
-    case Target::Kind::kContrast:
-      check("points[0].target.contrast.id", target.id);
-      check("points[0].target.contrast.baseline_id", target.baseline_id);
-      if (target.id == target.baseline_id) {
-        violations.Add("points[0].target.contrast.baseline_id",
-                       "must differ from contrast.id");
-      }
-      break;
-  }
-}
-
-int64_t ResolvePosition(const Position& position, int64_t length,
-                        const ModelInfo& info, Violations& violations) {
-  switch (position.kind) {
-    case Position::Kind::kIndex:
-      // An input without tokens has a violation of its own.
-      if (position.index < 0 || (length > 0 && position.index >= length)) {
-        violations.Add("points[0].position.index",
-                       absl::StrCat("is ", position.index,
-                                    ", must be from 0 to ", length - 1));
-      }
-      return position.index;
-    case Position::Kind::kClassToken:
-      if (info.modality != Modality::kImage) {
-        violations.Add("points[0].position.class_token",
-                       "is for vision models; this one takes index or last");
-        return length - 1;
-      }
-      return info.class_token;
-    case Position::Kind::kDefault:
-      return info.modality == Modality::kImage ? info.class_token : length - 1;
-    case Position::Kind::kLast:
-      break;
-  }
-  return length - 1;
 }
 
 std::string FormNames(const std::vector<AttentionForm>& forms) {
@@ -281,6 +88,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   const AttentionRequest& attention = request.attention;
   Violations violations;
   auto input = ReadInput(request.input, *model, limits.max_tokens, violations);
+  ReadResult read = input.ok() ? *std::move(input) : ReadResult();
 
   auto plan = std::shared_ptr<ExplanationPlan>(new ExplanationPlan);
   plan->request_ = request;
@@ -289,8 +97,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   plan->entry_ =
       FindMethod(request.method.empty() ? "raw-attention" : request.method);
   if (plan->entry_) {
-    CheckOptions(plan->entry_->spec, request.options, info,
-                 input.ok() ? input->length : 0, violations);
+    CheckOptions(plan->entry_->spec, request.options, info, read.length,
+                 violations);
   } else {
     std::vector<std::string> names;
     for (const MethodSpec& spec : ListedMethods()) names.push_back(spec.name);
@@ -298,11 +106,13 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
         "method", absl::StrCat("\"", request.method, "\" is not known; known: ",
                                absl::StrJoin(names, ", ")));
   }
-  if (input.ok()) {
-    plan->position_ =
-        ResolvePosition(request.position, input->length, info, violations);
+  plan->points_ = ReadPoints(request.points, read, info, violations);
+  plan->units_ =
+      ReadUnits(request.aggregation, request.input, read, info, violations);
+  if (request.faithfulness) {
+    CheckBaseline("faithfulness.replacement", request.faithfulness->replacement,
+                  info, read.length, violations);
   }
-  CheckTarget(request.target, info, violations);
   CheckIndices("attention.layers", attention.layers, info.num_layers,
                violations);
   CheckChannels(attention, info, violations);
@@ -321,10 +131,18 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
   LIMPID_RETURN_IF_ERROR(input.status());
   LIMPID_RETURN_IF_ERROR(CheckOffered(*plan->entry_, attention.form, info));
 
-  plan->tokens_ = std::move(input->tokens);
-  plan->pixels_ = std::move(input->pixels);
-  plan->length_ = input->length;
+  plan->tokens_ = std::move(read.tokens);
+  plan->pixels_ = std::move(read.pixels);
+  plan->length_ = read.length;
   plan->model_ = std::move(model);
+  for (size_t i = 0; request.faithfulness && i < plan->points_.size(); ++i) {
+    if (plan->Removable(plan->points_[i].position).empty()) {
+      violations.Add(absl::StrCat("points[", i, "]"),
+                     "has special tokens only before it: nothing can be "
+                     "deleted to measure faithfulness");
+    }
+  }
+  LIMPID_RETURN_IF_ERROR(violations.ToStatus());
   plan->layers_ = attention.layers;
   if (plan->layers_.empty()) {
     plan->layers_.resize(info.num_layers);
@@ -355,9 +173,32 @@ ChannelReduction ExplanationPlan::method_reduction() const {
                                                    : entry_->default_reduction;
 }
 
-int64_t ExplanationPlan::readout() const {
+std::vector<int64_t> ExplanationPlan::positions() const {
+  std::vector<int64_t> positions;
+  for (const PlannedPoint& point : points_) positions.push_back(point.position);
+  return positions;
+}
+
+std::vector<int64_t> ExplanationPlan::readouts() const {
   const ModelInfo& info = model_->info();
-  return info.modality == Modality::kImage ? info.class_token : position_;
+  if (info.modality != Modality::kImage) return positions();
+  return std::vector<int64_t>(points_.size(), info.class_token);
+}
+
+std::vector<int64_t> ExplanationPlan::Removable(int64_t position) const {
+  const ModelInfo& info = model_->info();
+  const bool picture = info.modality == Modality::kImage;
+  const Tokenizer* tokenizer = model_->tokenizer();
+  const bool all =
+      request_.options.special_tokens.value_or(true) || tokenizer == nullptr;
+  std::vector<int64_t> removable;
+  for (int64_t i = 0; i < (info.causal ? position + 1 : length_); ++i) {
+    if (picture ? i != info.class_token
+                : all || !tokenizer->IsSpecial(tokens_[i].id)) {
+      removable.push_back(i);
+    }
+  }
+  return removable;
 }
 
 RowRange ExplanationPlan::RowsOf(bool returned) const {
@@ -372,49 +213,67 @@ RowRange ExplanationPlan::RowsOf(bool returned) const {
   return RowsFor(wanted, positions(), model_->info().causal, length());
 }
 
-void ExplanationPlan::Price(double flops_per_second) {
-  constexpr int64_t kFloat = sizeof(float);
+int64_t ExplanationPlan::LayerBytes() const {
   const ModelInfo& info = model_->info();
-  const Network& network = model_->network();
   const AttentionRequest& attention = request_.attention;
-  const int64_t count = length();
-  const int64_t num_returned = static_cast<int64_t>(layers_.size());
   const bool per_channel = returned_reduction() == ChannelReduction::kAll;
   const int64_t channels =
       !per_channel ? 1
       : attention.channels.empty()
           ? info.num_channels
           : static_cast<int64_t>(attention.channels.size());
-  const int64_t rows = attention.kind == AttentionKind::kMatrix ? count
-                       : attention.kind == AttentionKind::kRow  ? 1
-                                                                : 0;
-
-  int64_t layer_bytes = channels * rows * count * kFloat;
-  if (per_channel) layer_bytes += channels * rows * kFloat;
+  int64_t rows = 0;
+  if (attention.kind == AttentionKind::kMatrix) rows = length();
+  if (attention.kind == AttentionKind::kRow) {
+    rows = static_cast<int64_t>(points_.size());
+  }
+  int64_t numbers = channels * rows * length();
+  if (per_channel) numbers += channels * rows;
   if (request_.debug_tensors) {
-    layer_bytes +=
-        2 * channels * (per_channel ? 1 : info.num_channels) * count * kFloat;
+    numbers += 2 * (per_channel ? channels : info.num_channels) * length();
   }
-  int64_t bytes = num_returned * layer_bytes + count * kFloat +
-                  count * static_cast<int64_t>(sizeof(int64_t));
-  bytes += info.num_layers * count * kFloat;
-  if (request_.logits) bytes += info.vocabulary_size * kFloat;
+  return numbers * static_cast<int64_t>(sizeof(float));
+}
+
+void ExplanationPlan::Price(double flops_per_second) {
+  constexpr int64_t kFloat = sizeof(float);
+  const ModelInfo& info = model_->info();
+  const Network& network = model_->network();
+  const int64_t count = length();
+  const auto num_points = static_cast<int64_t>(points_.size());
+  const auto num_returned = static_cast<int64_t>(layers_.size());
+  const int64_t layer_bytes = LayerBytes();
+
+  int64_t of_point =
+      count + info.num_layers * count + static_cast<int64_t>(units_.size());
+  if (request_.logits) of_point += info.vocabulary_size;
   if (request_.debug_tensors && entry_->spec.uses_target) {
-    bytes += 2 * count * info.hidden_size * kFloat;
+    of_point += 2 * count * info.hidden_size;
   }
-  cost_.reply_bytes = bytes;
+  cost_.reply_bytes = num_returned * layer_bytes +
+                      num_points * of_point * kFloat +
+                      count * static_cast<int64_t>(sizeof(int64_t));
 
+  const CostQuery query{network, request_.options, method_reduction(),
+                        count,   positions(),      method_memory_bytes_};
+  const MethodCost method = entry_->cost(query);
+  MethodCost curves;
+  if (request_.faithfulness) {
+    curves = CostOfFaithfulness(query, *request_.faithfulness);
+  }
   // One layer's tensors are held as a tensor and as the message that leaves;
-  // a sink that keeps them all says so itself.
+  // a sink that keeps them all says so itself. Of single rows the ones between
+  // are made too.
+  const int64_t between = RowsOf(/*returned=*/true).size() *
+                          (layer_bytes / std::max<int64_t>(1, num_points));
+  const bool single_rows = request_.attention.kind == AttentionKind::kRow;
   const int64_t reduced = 3 * count * count * kFloat;
-  const MethodCost method =
-      entry_->cost({network, request_.options, method_reduction(), count,
-                    positions(), method_memory_bytes_});
   cost_.peak_bytes = network.ForwardBytes(1, count) +
-                     network.VisitBytes(count) + 2 * layer_bytes + reduced +
-                     method.bytes;
+                     network.VisitBytes(count) + 2 * layer_bytes +
+                     (single_rows ? between : 0) + reduced + method.bytes +
+                     curves.bytes;
 
-  double flops = network.ForwardFlops(count) + method.flops;
+  double flops = network.ForwardFlops(count) + method.flops + curves.flops;
   const auto visit = [&](bool returned, int64_t layers) {
     const RowRange range = RowsOf(returned);
     if (range.size() > 0) {

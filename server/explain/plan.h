@@ -10,7 +10,9 @@
 
 #include "server/attribution/method.h"
 #include "server/explain/engine.h"
+#include "server/explain/points.h"
 #include "server/explain/request.h"
+#include "server/explain/result.h"
 #include "server/explain/servable.h"
 
 namespace limpid {
@@ -37,9 +39,15 @@ class ExplanationPlan final : public Plan {
   const std::vector<float>& pixels() const { return pixels_; }
   // Positions L, the class token included.
   int64_t length() const { return length_; }
-  int64_t position() const { return position_; }
-  // Where scores are read: the position, or a picture's class token.
-  int64_t readout() const;
+  const std::vector<PlannedPoint>& points() const { return points_; }
+  // Positions of the points, and where their scores are read: the same, or a
+  // picture's class token.
+  std::vector<int64_t> positions() const;
+  std::vector<int64_t> readouts() const;
+  // Units over which attributions are summed; empty: none are.
+  const std::vector<ResultUnit>& units() const { return units_; }
+  // Positions that a point's deletion and insertion curves may replace.
+  std::vector<int64_t> Removable(int64_t position) const;
   MatrixForm form() const { return form_; }
   // Layers whose attention is returned, ascending.
   const std::vector<int64_t>& layers() const { return layers_; }
@@ -51,11 +59,11 @@ class ExplanationPlan final : public Plan {
   // if none.
   RowRange RowsOf(bool returned) const;
   int64_t method_memory_bytes() const { return method_memory_bytes_; }
-  // Positions of the explained points.
-  std::vector<int64_t> positions() const { return {position_}; }
 
  private:
   ExplanationPlan() = default;
+  // Bytes of the tensors of a returned layer.
+  int64_t LayerBytes() const;
   void Price(double flops_per_second);
 
   ExplainRequest request_;
@@ -64,7 +72,8 @@ class ExplanationPlan final : public Plan {
   std::vector<TokenSpan> tokens_;
   std::vector<float> pixels_;
   int64_t length_ = 0;
-  int64_t position_ = 0;
+  std::vector<PlannedPoint> points_;
+  std::vector<ResultUnit> units_;
   MatrixForm form_;
   std::vector<int64_t> layers_;
   int64_t method_memory_bytes_ = 0;

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "server/attribution/curves.h"
 #include "server/attribution/options.h"
 #include "server/models/form.h"
 #include "server/reduce/channel_reduction.h"
@@ -39,12 +40,19 @@ struct Position {
   int64_t index = 0;
 };
 
-// What. kPredicted: the largest logit at the position.
+// What. kPredicted: the largest logit at the position; kNext: that of the token
+// that follows in the input.
 struct Target {
-  enum class Kind { kPredicted, kToken, kClass, kContrast };
+  enum class Kind { kPredicted, kToken, kClass, kContrast, kNext };
   Kind kind = Kind::kPredicted;
   int64_t id = 0;
   int64_t baseline_id = 0;  // kContrast
+};
+
+// Where and what.
+struct Point {
+  Position position;
+  Target target;
 };
 
 enum class AttentionKind { kNone, kRow, kMatrix };
@@ -60,15 +68,36 @@ struct AttentionRequest {
   std::vector<int64_t> channels;  // kAll only; empty: all
 };
 
+// Tokens [begin, end) of a text.
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+// Patches of a picture: rows and columns of the grid, [begin, end).
+struct PatchRegion {
+  TokenRange rows;
+  TokenRange columns;
+};
+
+// Units over which attributions are summed.
+struct AggregationRequest {
+  enum class Unit { kToken, kWord, kSpan, kRegion };
+  Unit unit = Unit::kToken;
+  std::vector<TokenRange> spans;     // kSpan
+  std::vector<PatchRegion> regions;  // kRegion
+};
+
 // A request for an explanation. Field names in errors are those of
 // limpid.v1.ExplainRequest.
 struct ExplainRequest {
   Input input;
   std::string method;  // empty: "raw-attention"
   MethodOptions options;
-  Position position;
-  Target target;
+  // One or more.
+  std::vector<Point> points = {Point()};
   AttentionRequest attention;
+  std::optional<FaithfulnessRequest> faithfulness;
+  AggregationRequest aggregation;
   bool logits = false;
   bool debug_tensors = false;
   int64_t top_k = 5;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/attribution/curves.h"
 #include "server/attribution/options.h"
 #include "server/base/status.h"
 #include "server/checkpoint/safetensors.h"
@@ -47,8 +48,8 @@ struct ResultHeader {
   std::vector<ResultToken> tokens;  // empty for pictures
   std::vector<int64_t> patch_grid;  // [rows, columns], empty for text
   int64_t num_positions = 0;        // L
-  int64_t position = 0;
-  std::vector<int64_t> layers;  // with returned attention
+  std::vector<int64_t> positions;   // of the points
+  std::vector<int64_t> layers;      // with returned attention
 };
 
 struct LayerReport {
@@ -64,16 +65,34 @@ struct Cost {
   double compute_seconds = 0;
 };
 
-struct ResultSummary {
+// A unit over which attributions were summed: tokens of a text, or patches of a
+// picture.
+struct ResultUnit {
+  size_t begin = 0;  // tokens [begin, end)
+  size_t end = 0;
+  std::vector<int64_t> region;  // [row, row end, column, column end]
+  std::string text;             // exact bytes
+};
+
+// What is said of one point.
+struct PointSummary {
+  int64_t position = 0;
   ResolvedTarget target;
   // Largest logits at the position, largest first.
   std::vector<Prediction> predictions;
-  std::vector<LayerReport> layers;
   // Methods that leave a part of the score to no position: that part.
   std::optional<double> constant;
   std::optional<double> completeness_error;
-  int64_t num_non_finite = 0;
   std::vector<float> attribution;  // as in the tensor "attribution"
+  std::vector<float> units;        // of each unit, as in "attribution.units"
+  std::optional<Faithfulness> faithfulness;
+};
+
+struct ResultSummary {
+  std::vector<PointSummary> points;  // in the order of the request
+  std::vector<LayerReport> layers;
+  std::vector<ResultUnit> units;
+  int64_t num_non_finite = 0;
   int64_t num_tensors = 0;
   Cost cost;
   absl::Duration compute_time;

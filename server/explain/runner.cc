@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/attribution/faithfulness.h"
 #include "server/reduce/sinks.h"
 
 namespace limpid {
@@ -33,9 +34,15 @@ class Runner {
   absl::Status OnLayer(int64_t layer, const BlockAttention& attention);
   absl::Status SendLayer(int64_t layer, const BlockMap& map, RowRange rows,
                          const at::Tensor& entries);
-  // Fills in target and predictions from the logits at the position, [V].
-  absl::Status ReadLogits(const at::Tensor& logits);
-  absl::Status SendResult(const AttributionResult& result);
+  // Target and predictions from the logits of a point, [V].
+  absl::Status ReadLogits(size_t index, const at::Tensor& logits);
+  absl::Status SendResult(size_t index, const AttributionResult& result);
+  // Measures the values that were sent for a point.
+  absl::Status MeasurePoint(size_t index, const at::Tensor& values);
+  // What the names of a point's tensors begin with: nothing for the first.
+  static std::string PrefixOf(size_t index) {
+    return index == 0 ? "" : absl::StrCat("points.", index, ".");
+  }
   absl::Status Send(std::string name, const at::Tensor& tensor,
                     bool lower_triangular = false);
   bool IsReturned(int64_t layer) const {
@@ -44,6 +51,8 @@ class Runner {
   }
   // Zeros at special tokens, if the request wants that.
   at::Tensor WithoutSpecial(const at::Tensor& values) const;
+  // Sums of the values [L], or [rows, columns] of patches, over the units.
+  at::Tensor SumOverUnits(const at::Tensor& map) const;
   // Ids of a text, [L].
   at::Tensor TokenIds() const;
   // Of a text's positions [L], the same; of a picture's, those of patches on
@@ -57,7 +66,9 @@ class Runner {
   const CancelToken& cancel_;
   const ExplainRequest& request_;
   const Network& network_;
+  std::optional<AttributionContext> context_;
   std::unique_ptr<Attribution> attribution_;
+  std::vector<ExplainedPoint> points_;
   ResultSummary summary_;
 };
 
@@ -75,28 +86,39 @@ absl::Status Runner::Run() {
               input.pixels.mutable_data_ptr<float>());
   }
   const at::Tensor embeddings = network_.Embed(input);
-  attribution_ =
-      plan_.entry().make({network_, embeddings, input.pixels, plan_.positions(),
-                          plan_.form(), plan_.method_reduction(),
-                          request_.options, plan_.method_memory_bytes()});
+  context_.emplace(AttributionContext{
+      network_, embeddings, input.pixels, plan_.positions(), plan_.form(),
+      plan_.method_reduction(), request_.options, plan_.method_memory_bytes()});
+  attribution_ = plan_.entry().make(*context_);
+  const std::vector<int64_t> readouts = plan_.readouts();
   LIMPID_ASSIGN_OR_RETURN(
       const at::Tensor scores,
       network_.Forward(
-          embeddings, {plan_.readout()},
+          embeddings, readouts,
           [&](int64_t layer, int64_t, const BlockAttention& attention) {
             return OnLayer(layer, attention);
           },
           cancel_));
-  LIMPID_RETURN_IF_ERROR(ReadLogits(network_.Logits(scores)[0][0]));
-  LIMPID_ASSIGN_OR_RETURN(
-      const std::vector<AttributionResult> results,
-      attribution_->Finish(
-          {{plan_.position(), plan_.readout(), summary_.target}},
-          [&](int64_t done, int64_t total) {
-            return sink_.OnProgress(done, total, "step");
-          },
-          cancel_));
-  LIMPID_RETURN_IF_ERROR(SendResult(results.front()));
+  const at::Tensor logits = network_.Logits(scores)[0];
+  for (size_t i = 0; i < readouts.size(); ++i) {
+    LIMPID_RETURN_IF_ERROR(ReadLogits(i, logits[static_cast<int64_t>(i)]));
+    points_.push_back(
+        {plan_.points()[i].position, readouts[i], summary_.points[i].target});
+  }
+  LIMPID_ASSIGN_OR_RETURN(const std::vector<AttributionResult> results,
+                          attribution_->Finish(
+                              points_,
+                              [&](int64_t done, int64_t total) {
+                                return sink_.OnProgress(done, total, "step");
+                              },
+                              cancel_));
+  for (size_t i = 0; i < results.size(); ++i) {
+    LIMPID_RETURN_IF_ERROR(SendResult(i, results[i]));
+  }
+  if (!plan_.tokens().empty()) {
+    LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds()));
+  }
+  summary_.units = plan_.units();
   summary_.cost = plan_.cost();
   summary_.compute_time = absl::Now() - start;
   return sink_.OnSummary(std::move(summary_));
@@ -122,7 +144,7 @@ absl::Status Runner::SendHeader() {
     header.patch_grid = {info.grid_rows, info.grid_columns};
   }
   header.num_positions = plan_.length();
-  header.position = plan_.position();
+  header.positions = plan_.positions();
   if (request_.attention.kind != AttentionKind::kNone) {
     header.layers = plan_.layers();
   }
@@ -164,7 +186,8 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   }
   const RowRange asked = request_.attention.kind == AttentionKind::kMatrix
                              ? RowRange{0, plan_.length()}
-                             : RowRange{plan_.position(), plan_.position() + 1};
+                             : RowsFor(AttentionNeed::kRow, plan_.positions(),
+                                       network_.info().causal, plan_.length());
   std::optional<ChannelCollector> collector;
   if (per_channel) {
     collector.emplace(request_.attention.channels, attention, asked);
@@ -201,22 +224,29 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
 
 absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
                                RowRange rows, const at::Tensor& entries) {
-  const std::string prefix = absl::StrCat("layers.", layer, ".");
+  const std::string name = absl::StrCat("layers.", layer, ".");
   const bool matrix = request_.attention.kind == AttentionKind::kMatrix;
   const bool per_channel = plan_.returned_reduction() == ChannelReduction::kAll;
-  if (entries.defined()) {
-    LIMPID_RETURN_IF_ERROR(Send(prefix + "attention",
-                                matrix ? entries : entries.squeeze(-2),
-                                matrix && network_.info().causal));
+  if (entries.defined() && matrix) {
+    LIMPID_RETURN_IF_ERROR(
+        Send(name + "attention", entries, network_.info().causal));
     if (per_channel) {
-      const at::Tensor bias = PickChannels(map.bias);
-      LIMPID_RETURN_IF_ERROR(
-          Send(prefix + "bias", matrix ? bias : bias[rows.begin]));
+      LIMPID_RETURN_IF_ERROR(Send(name + "bias", PickChannels(map.bias)));
+    }
+  } else if (entries.defined()) {
+    for (size_t i = 0; i < plan_.points().size(); ++i) {
+      const int64_t row = plan_.points()[i].position;
+      LIMPID_RETURN_IF_ERROR(Send(PrefixOf(i) + name + "attention",
+                                  entries.select(-2, row - rows.begin)));
+      if (per_channel) {
+        LIMPID_RETURN_IF_ERROR(
+            Send(PrefixOf(i) + name + "bias", PickChannels(map.bias[row])));
+      }
     }
   }
   if (request_.debug_tensors) {
-    LIMPID_RETURN_IF_ERROR(Send(prefix + "value", PickChannels(map.value)));
-    LIMPID_RETURN_IF_ERROR(Send(prefix + "output", PickChannels(map.output)));
+    LIMPID_RETURN_IF_ERROR(Send(name + "value", PickChannels(map.value)));
+    LIMPID_RETURN_IF_ERROR(Send(name + "output", PickChannels(map.output)));
   }
   return absl::OkStatus();
 }
@@ -228,7 +258,10 @@ at::Tensor Runner::PickChannels(const at::Tensor& tensor) const {
       -1, at::tensor(channels, at::kLong).to(tensor.device()));
 }
 
-absl::Status Runner::ReadLogits(const at::Tensor& logits) {
+absl::Status Runner::ReadLogits(size_t index, const at::Tensor& logits) {
+  const PlannedPoint& point = plan_.points()[index];
+  PointSummary& summary = summary_.points.emplace_back();
+  summary.position = point.position;
   const at::Tensor on_cpu = logits.to(at::kCPU, at::kDouble);
   const at::Tensor probabilities = on_cpu.softmax(0);
   const int64_t count =
@@ -243,45 +276,81 @@ absl::Status Runner::ReadLogits(const at::Tensor& logits) {
     if (tokenizer) prediction.piece = tokenizer->Piece(prediction.id);
     const std::vector<std::string>& classes = network_.info().class_names;
     if (!classes.empty()) prediction.piece = classes[prediction.id];
-    summary_.predictions.push_back(std::move(prediction));
+    summary.predictions.push_back(std::move(prediction));
   }
-  switch (request_.target.kind) {
+  switch (point.target.kind) {
     case Target::Kind::kPredicted:
-      summary_.target.id = summary_.predictions.front().id;
+      summary.target.id = summary.predictions.front().id;
       break;
     case Target::Kind::kContrast:
-      summary_.target.baseline_id = request_.target.baseline_id;
+      summary.target.baseline_id = point.target.baseline_id;
       [[fallthrough]];
     default:
-      summary_.target.id = request_.target.id;
+      summary.target.id = point.target.id;
   }
-  return request_.logits ? Send("logits", logits) : absl::OkStatus();
+  return request_.logits ? Send(PrefixOf(index) + "logits", logits)
+                         : absl::OkStatus();
 }
 
-absl::Status Runner::SendResult(const AttributionResult& result) {
-  const at::Tensor map = OnGrid(WithoutSpecial(result.values));
-  LIMPID_RETURN_IF_ERROR(Send("attribution", map));
+absl::Status Runner::SendResult(size_t index, const AttributionResult& result) {
+  const std::string prefix = PrefixOf(index);
+  PointSummary& summary = summary_.points[index];
+  const at::Tensor values = WithoutSpecial(result.values);
+  const at::Tensor map = OnGrid(values);
+  LIMPID_RETURN_IF_ERROR(Send(prefix + "attribution", map));
   if (result.layers.defined()) {
-    LIMPID_RETURN_IF_ERROR(Send("attribution.layers", result.layers));
+    LIMPID_RETURN_IF_ERROR(Send(prefix + "attribution.layers", result.layers));
   }
   if (request_.debug_tensors) {
     if (result.gradient.defined()) {
-      LIMPID_RETURN_IF_ERROR(Send("gradient", result.gradient));
+      LIMPID_RETURN_IF_ERROR(Send(prefix + "gradient", result.gradient));
     }
     if (result.elementwise.defined()) {
       LIMPID_RETURN_IF_ERROR(
-          Send("attribution.elementwise", result.elementwise));
+          Send(prefix + "attribution.elementwise", result.elementwise));
     }
   }
-  if (!plan_.tokens().empty()) {
-    LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds()));
+  summary.constant = result.constant;
+  summary.completeness_error = result.completeness_error;
+  const auto numbers = [](const at::Tensor& tensor) {
+    const at::Tensor packed = tensor.to(at::kCPU, at::kFloat).contiguous();
+    const float* const data = packed.const_data_ptr<float>();
+    return std::vector<float>(data, data + packed.numel());
+  };
+  summary.attribution = numbers(map);
+  if (!plan_.units().empty()) {
+    const at::Tensor sums = SumOverUnits(map);
+    LIMPID_RETURN_IF_ERROR(Send(prefix + "attribution.units", sums));
+    summary.units = numbers(sums);
   }
-  summary_.constant = result.constant;
-  summary_.completeness_error = result.completeness_error;
-  const at::Tensor values = map.to(at::kCPU, at::kFloat).contiguous();
-  summary_.attribution.assign(values.const_data_ptr<float>(),
-                              values.const_data_ptr<float>() + values.numel());
+  return request_.faithfulness ? MeasurePoint(index, values) : absl::OkStatus();
+}
+
+absl::Status Runner::MeasurePoint(size_t index, const at::Tensor& values) {
+  LIMPID_ASSIGN_OR_RETURN(
+      summary_.points[index].faithfulness,
+      MeasureFaithfulness(
+          *context_, points_[index], values.to(at::kCPU),
+          plan_.Removable(points_[index].position), *request_.faithfulness,
+          [&](int64_t done, int64_t total) {
+            return sink_.OnProgress(done, total, "variant");
+          },
+          cancel_));
   return absl::OkStatus();
+}
+
+at::Tensor Runner::SumOverUnits(const at::Tensor& map) const {
+  std::vector<at::Tensor> sums;
+  for (const ResultUnit& unit : plan_.units()) {
+    const std::vector<int64_t>& region = unit.region;
+    const at::Tensor part =
+        region.empty()
+            ? map.slice(0, static_cast<int64_t>(unit.begin),
+                        static_cast<int64_t>(unit.end))
+            : map.slice(0, region[0], region[1]).slice(1, region[2], region[3]);
+    sums.push_back(part.sum());
+  }
+  return at::stack(sums);
 }
 
 at::Tensor Runner::WithoutSpecial(const at::Tensor& values) const {

@@ -174,7 +174,9 @@ int64_t EncodedReplyBytes(int64_t reply_bytes, int64_t num_tokens,
       attention.layers.empty() ? model.num_layers
                                : static_cast<int64_t>(attention.layers.size());
   const int64_t num_channels =
-      attention.reduction != ChannelReduction::kAll ? 1
+      attention.reduction.value_or(ChannelReduction::kMeanAbs) !=
+              ChannelReduction::kAll
+          ? 1
       : attention.channels.empty()
           ? model.num_channels
           : static_cast<int64_t>(attention.channels.size());

@@ -51,6 +51,82 @@ void EncodeInfo(const ModelInfo& info, v1::Model& model) {
   }
 }
 
+void EncodeCurve(const FaithfulnessCurve& curve,
+                 v1::FaithfulnessCurve& message) {
+  message.mutable_fraction()->Add(curve.fractions.begin(),
+                                  curve.fractions.end());
+  message.mutable_score()->Add(curve.scores.begin(), curve.scores.end());
+  message.set_area(curve.area);
+  message.set_random_area(curve.random_area);
+}
+
+void EncodeTarget(const ResolvedTarget& target, const ModelInfo& model,
+                  v1::Target& message) {
+  if (target.baseline_id) {
+    message.mutable_contrast()->set_id(target.id);
+    message.mutable_contrast()->set_baseline_id(*target.baseline_id);
+  } else if (model.modality == Modality::kImage) {
+    message.set_class_id(target.id);
+  } else {
+    message.set_token_id(target.id);
+  }
+}
+
+void EncodeUnit(const ResultUnit& unit, float value,
+                v1::UnitAttribution& message) {
+  if (unit.region.empty()) {
+    message.mutable_tokens()->set_begin(static_cast<int32_t>(unit.begin));
+    message.mutable_tokens()->set_end(static_cast<int32_t>(unit.end));
+  } else {
+    v1::PatchRegion& region = *message.mutable_region();
+    region.set_row_begin(static_cast<int32_t>(unit.region[0]));
+    region.set_row_end(static_cast<int32_t>(unit.region[1]));
+    region.set_column_begin(static_cast<int32_t>(unit.region[2]));
+    region.set_column_end(static_cast<int32_t>(unit.region[3]));
+  }
+  message.set_text(SafeText(unit.text));
+  message.set_value(value);
+}
+
+// Into a PointSummary, or into the fields of the same names of a summary.
+template <typename Message>
+void EncodePoint(const PointSummary& point,
+                 const std::vector<ResultUnit>& units, const ModelInfo& model,
+                 const v1::ExplanationHeader& header, Message& message) {
+  EncodeTarget(point.target, model, *message.mutable_target());
+  for (const Prediction& prediction : point.predictions) {
+    v1::Candidate& candidate = *message.add_predictions();
+    candidate.set_id(prediction.id);
+    candidate.set_piece(SafeText(prediction.piece));
+    candidate.set_logit(prediction.logit);
+    candidate.set_probability(prediction.probability);
+  }
+  // Patches are in the tensor only: they have no text to stand beside.
+  if (header.tokens_size() == static_cast<int>(point.attribution.size())) {
+    for (int i = 0; i < header.tokens_size(); ++i) {
+      v1::TokenAttribution& value = *message.add_attributions();
+      value.set_index(i);
+      value.set_piece(header.tokens(i).piece());
+      value.set_value(point.attribution[i]);
+    }
+  }
+  for (size_t i = 0; i < units.size(); ++i) {
+    EncodeUnit(units[i], point.units[i], *message.add_units());
+  }
+  if (point.completeness_error) {
+    message.set_completeness_error(*point.completeness_error);
+  }
+  if (point.constant) message.set_constant(*point.constant);
+  if (point.faithfulness) {
+    v1::Faithfulness& measured = *message.mutable_faithfulness();
+    EncodeCurve(point.faithfulness->deletion, *measured.mutable_deletion());
+    EncodeCurve(point.faithfulness->insertion, *measured.mutable_insertion());
+    measured.set_random_orders(
+        static_cast<int32_t>(point.faithfulness->random_orders));
+    measured.set_seed(point.faithfulness->seed);
+  }
+}
+
 }  // namespace
 
 v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
@@ -76,7 +152,9 @@ v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
   for (const int64_t side : header.patch_grid) {
     out.add_patch_grid(static_cast<int32_t>(side));
   }
-  out.set_position(static_cast<int32_t>(header.position));
+  if (!header.positions.empty()) {
+    out.set_position(static_cast<int32_t>(header.positions.front()));
+  }
   for (const int64_t layer : header.layers) {
     out.add_layers(static_cast<int32_t>(layer));
   }
@@ -102,36 +180,17 @@ v1::ExplanationSummary EncodeSummary(const ResultSummary& summary,
     }
   }
   out.set_max_reconstruction_error(largest);
-  if (summary.completeness_error) {
-    out.set_completeness_error(*summary.completeness_error);
-  }
-  if (summary.constant) out.set_constant(*summary.constant);
   out.set_num_non_finite(summary.num_non_finite);
-  // Patches are in the tensor only: they have no text to stand beside.
-  if (header.tokens_size() == static_cast<int>(summary.attribution.size())) {
-    for (int i = 0; i < header.tokens_size(); ++i) {
-      v1::TokenAttribution& value = *out.add_attributions();
-      value.set_index(i);
-      value.set_piece(header.tokens(i).piece());
-      value.set_value(summary.attribution[i]);
-    }
-  }
   out.set_num_tensors(static_cast<int32_t>(summary.num_tensors));
-  v1::Target& target = *out.mutable_target();
-  if (summary.target.baseline_id) {
-    target.mutable_contrast()->set_id(summary.target.id);
-    target.mutable_contrast()->set_baseline_id(*summary.target.baseline_id);
-  } else if (model.modality == Modality::kImage) {
-    target.set_class_id(summary.target.id);
-  } else {
-    target.set_token_id(summary.target.id);
+  if (!summary.points.empty()) {
+    EncodePoint(summary.points.front(), summary.units, model, header, out);
   }
-  for (const Prediction& prediction : summary.predictions) {
-    v1::Candidate& candidate = *out.add_predictions();
-    candidate.set_id(prediction.id);
-    candidate.set_piece(SafeText(prediction.piece));
-    candidate.set_logit(prediction.logit);
-    candidate.set_probability(prediction.probability);
+  if (summary.points.size() > 1) {
+    for (const PointSummary& point : summary.points) {
+      v1::PointSummary& message = *out.add_points();
+      message.set_position(static_cast<int32_t>(point.position));
+      EncodePoint(point, summary.units, model, header, message);
+    }
   }
   return out;
 }

@@ -48,27 +48,49 @@ void ReadPrecision(const v1::ExplainRequest& message, Fields& fields) {
   }
 }
 
-void ReadFaithfulness(const v1::FaithfulnessOptions& message, Fields& fields) {
-  if (message.has_random_orders()) {
-    fields.InRange("faithfulness.random_orders", message.random_orders(), 1,
-                   64);
+std::optional<FaithfulnessRequest> ReadFaithfulness(
+    const v1::FaithfulnessOptions& message, Fields& fields) {
+  FaithfulnessRequest request;
+  if (message.has_random_orders() &&
+      fields.InRange("faithfulness.random_orders", message.random_orders(), 1,
+                     64)) {
+    request.random_orders = message.random_orders();
   }
-  if (message.enabled()) {
-    fields.NotServed("faithfulness", "measuring faithfulness");
+  request.seed = message.seed();
+  if (message.has_replacement()) {
+    const auto replacement = validate::ReadBaseline(
+        "faithfulness.replacement", message.replacement(), fields);
+    if (replacement) request.replacement = *replacement;
   }
+  if (!message.enabled()) return std::nullopt;
+  return request;
 }
 
-void ReadAggregation(const v1::Aggregation& message, Fields& fields) {
-  if (message.has_unit() && !fields.Known("aggregation.unit", message.unit(),
-                                          *v1::AggregationUnit_descriptor())) {
-    return;
+AggregationRequest ReadAggregation(const v1::Aggregation& message,
+                                   Fields& fields) {
+  using Unit = AggregationRequest::Unit;
+  AggregationRequest request;
+  if (message.has_unit() && fields.Known("aggregation.unit", message.unit(),
+                                         *v1::AggregationUnit_descriptor())) {
+    request.unit = static_cast<Unit>(message.unit() - 1);
   }
-  const bool by_token =
-      !message.has_unit() || message.unit() == v1::AGGREGATION_UNIT_TOKEN;
-  if (!by_token || message.spans_size() > 0) {
-    fields.NotServed("aggregation", "aggregation over larger units");
+  for (const v1::TokenSpan& span : message.spans()) {
+    request.spans.push_back({span.begin(), span.end()});
   }
+  for (const v1::PatchRegion& region : message.regions()) {
+    request.regions.push_back({{region.row_begin(), region.row_end()},
+                               {region.column_begin(), region.column_end()}});
+  }
+  if (request.unit != Unit::kSpan && !request.spans.empty()) {
+    fields.Wrong("aggregation.spans", "are for AGGREGATION_UNIT_SPAN only");
+  }
+  if (request.unit != Unit::kRegion && !request.regions.empty()) {
+    fields.Wrong("aggregation.regions", "are for AGGREGATION_UNIT_REGION only");
+  }
+  return request;
 }
+static_assert(static_cast<int>(AggregationRequest::Unit::kRegion) ==
+              v1::AGGREGATION_UNIT_REGION - 1);
 
 void ReadOutput(const v1::OutputOptions& message, Fields& fields,
                 ValidatedRequest& out) {
@@ -129,17 +151,12 @@ ValidatedRequest Validate(const v1::ExplainRequest& message,
   out.request.input = validate::ReadInput(message, fields);
   ReadMethod(message.method(), methods, fields, out.request);
   out.request.options = validate::ReadOptions(message.options(), fields);
-  if (message.points_size() > 1) {
-    fields.NotServed("points", "explaining more than one point");
-  }
-  if (message.points_size() > 0) {
-    validate::ReadPoint(message.points(0), fields, out.request);
-  }
+  out.request.points = validate::ReadPoints(message.points(), fields);
   out.request.attention = validate::ReadAttention(message.attention(), fields);
   ReadOutput(message.output(), fields, out);
   ReadPrecision(message, fields);
-  ReadFaithfulness(message.faithfulness(), fields);
-  ReadAggregation(message.aggregation(), fields);
+  out.request.faithfulness = ReadFaithfulness(message.faithfulness(), fields);
+  out.request.aggregation = ReadAggregation(message.aggregation(), fields);
   return out;
 }
 

@@ -62,8 +62,14 @@ class Fields {
 
 Input ReadInput(const v1::ExplainRequest& message, Fields& fields);
 MethodOptions ReadOptions(const v1::MethodOptions& message, Fields& fields);
-void ReadPoint(const v1::Point& message, Fields& fields,
-               ExplainRequest& request);
+// At least one point.
+std::vector<Point> ReadPoints(
+    const google::protobuf::RepeatedPtrField<v1::Point>& messages,
+    Fields& fields);
+// Empty if it is wrong.
+std::optional<Baseline> ReadBaseline(const std::string& path,
+                                     const v1::Baseline& message,
+                                     Fields& fields);
 AttentionRequest ReadAttention(const v1::AttentionOptions& message,
                                Fields& fields);
 

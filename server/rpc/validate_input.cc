@@ -3,6 +3,7 @@
 // Input and the points of a request.
 #include <zlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -133,71 +134,90 @@ Input ReadInput(const v1::ExplainRequest& message, Fields& fields) {
   return InputStandIn(fields);
 }
 
-void ReadPoint(const v1::Point& message, Fields& fields,
-               ExplainRequest& request) {
+namespace {
+
+void ReadPosition(const std::string& path, const v1::Point& message,
+                  Fields& fields, Position& out) {
   using Kind = Position::Kind;
   switch (message.position().kind_case()) {
     case v1::Position::kIndex:
-      if (fields.AtLeast("points[0].position.index", message.position().index(),
-                         0)) {
-        request.position = {Kind::kIndex, message.position().index()};
+      if (fields.AtLeast(path + ".index", message.position().index(), 0)) {
+        out = {Kind::kIndex, message.position().index()};
       }
       break;
     case v1::Position::kLast:
-      request.position.kind = Kind::kLast;
+      out.kind = Kind::kLast;
       break;
     case v1::Position::kClassToken:
-      request.position.kind = Kind::kClassToken;
+      out.kind = Kind::kClassToken;
       break;
     case v1::Position::KIND_NOT_SET:
       if (message.has_position()) {
-        fields.Wrong("points[0].position",
-                     "one of index, last, class_token is required");
+        fields.Wrong(path, "one of index, last, class_token is required");
       }
       break;
   }
+}
+
+void ReadTarget(const std::string& path, const v1::Point& message,
+                Fields& fields, Target& out) {
   const v1::Target& target = message.target();
-  Target& out = request.target;
   switch (target.kind_case()) {
     case v1::Target::kPredicted:
       break;
     case v1::Target::kTokenId:
-      if (fields.AtLeast<int64_t>("points[0].target.token_id",
-                                  target.token_id(), 0)) {
+      if (fields.AtLeast<int64_t>(path + ".token_id", target.token_id(), 0)) {
         out = {Target::Kind::kToken, target.token_id(), 0};
       }
       break;
     case v1::Target::kClassId:
-      if (fields.AtLeast<int64_t>("points[0].target.class_id",
-                                  target.class_id(), 0)) {
+      if (fields.AtLeast<int64_t>(path + ".class_id", target.class_id(), 0)) {
         out = {Target::Kind::kClass, target.class_id(), 0};
       }
       break;
     case v1::Target::kContrast: {
       const v1::Contrast& contrast = target.contrast();
-      const bool id_ok = fields.AtLeast<int64_t>("points[0].target.contrast.id",
-                                                 contrast.id(), 0);
+      const bool id_ok =
+          fields.AtLeast<int64_t>(path + ".contrast.id", contrast.id(), 0);
       const bool baseline_ok = fields.AtLeast<int64_t>(
-          "points[0].target.contrast.baseline_id", contrast.baseline_id(), 0);
+          path + ".contrast.baseline_id", contrast.baseline_id(), 0);
       if (!id_ok || !baseline_ok) break;
       if (contrast.id() == contrast.baseline_id()) {
-        fields.Wrong("points[0].target.contrast.baseline_id",
+        fields.Wrong(path + ".contrast.baseline_id",
                      absl::StrCat(contrast.id(),
-                                  " is the id itself; a "
-                                  "contrast needs two"));
+                                  " is the id itself; a contrast needs two"));
         break;
       }
       out = {Target::Kind::kContrast, contrast.id(), contrast.baseline_id()};
       break;
     }
+    case v1::Target::kNext:
+      out.kind = Target::Kind::kNext;
+      break;
     case v1::Target::KIND_NOT_SET:
       if (message.has_target()) {
-        fields.Wrong("points[0].target",
-                     "one of predicted, token_id, class_id, contrast is "
+        fields.Wrong(path,
+                     "one of predicted, token_id, class_id, contrast, next is "
                      "required");
       }
       break;
   }
+}
+
+}  // namespace
+
+std::vector<Point> ReadPoints(
+    const google::protobuf::RepeatedPtrField<v1::Point>& messages,
+    Fields& fields) {
+  // Beyond this the engine refuses, whatever the points say.
+  constexpr int kMostRead = 1024;
+  std::vector<Point> points(std::max(1, messages.size()));
+  for (int i = 0; i < std::min(messages.size(), kMostRead); ++i) {
+    const std::string path = absl::StrCat("points[", i, "]");
+    ReadPosition(path + ".position", messages[i], fields, points[i].position);
+    ReadTarget(path + ".target", messages[i], fields, points[i].target);
+  }
+  return points;
 }
 
 }  // namespace limpid::validate

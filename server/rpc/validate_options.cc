@@ -59,6 +59,23 @@ std::vector<int64_t> ReadIndices(
   return {values.begin(), values.end()};
 }
 
+void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
+  if (message.head_form()) {
+    fields.NotServed("attention.head_form", "the form by heads");
+  }
+  if (message.has_downsample() &&
+      fields.InRange("attention.downsample", message.downsample(), 1, 64) &&
+      message.downsample() != 1) {
+    fields.NotServed("attention.downsample", "averaging over blocks");
+  }
+  if (message.has_top_k() &&
+      fields.AtLeast("attention.top_k", message.top_k(), 1)) {
+    fields.NotServed("attention.top_k", "keeping the largest entries only");
+  }
+}
+
+}  // namespace
+
 std::optional<Baseline> ReadBaseline(const std::string& path,
                                      const v1::Baseline& message,
                                      Fields& fields) {
@@ -91,23 +108,6 @@ std::optional<Baseline> ReadBaseline(const std::string& path,
   }
   return baseline;
 }
-
-void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
-  if (message.head_form()) {
-    fields.NotServed("attention.head_form", "the form by heads");
-  }
-  if (message.has_downsample() &&
-      fields.InRange("attention.downsample", message.downsample(), 1, 64) &&
-      message.downsample() != 1) {
-    fields.NotServed("attention.downsample", "averaging over blocks");
-  }
-  if (message.has_top_k() &&
-      fields.AtLeast("attention.top_k", message.top_k(), 1)) {
-    fields.NotServed("attention.top_k", "keeping the largest entries only");
-  }
-}
-
-}  // namespace
 
 MethodOptions ReadOptions(const v1::MethodOptions& message, Fields& fields) {
   MethodOptions options;

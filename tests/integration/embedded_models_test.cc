@@ -5,6 +5,8 @@
 // known to matter.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -85,7 +87,7 @@ TEST_F(EmbeddedModelsTest, SentimentAgreesWithTheReference) {
     const auto logits = reply.Floats("logits");
     EXPECT_NEAR(logits[good], expected.at("good_logit"), tolerance);
     EXPECT_NEAR(logits[bad], expected.at("bad_logit"), tolerance);
-    EXPECT_EQ(reply.summary->predictions.front().id,
+    EXPECT_EQ(reply.summary->points[0].predictions.front().id,
               expected.at("argmax_id").get<int64_t>());
   }
 }
@@ -94,17 +96,54 @@ TEST_F(EmbeddedModelsTest, SentimentIsMadeByTheWordsThatCarryIt) {
   Load("sentiment-mamba");
   ExplainRequest request = TextRequest("A gorgeous, witty, seductive movie.");
   request.method = "integrated-gradients";
-  request.target = {Target::Kind::kContrast, golden_.at("good_id"),
-                    golden_.at("bad_id")};
+  request.points[0].target = {Target::Kind::kContrast, golden_.at("good_id"),
+                              golden_.at("bad_id")};
   request.options.baseline.emplace().kind = Baseline::Kind::kMean;
   const CollectingSink praise = Explain(request);
-  EXPECT_LE(std::abs(*praise.summary->completeness_error), 0.01);
+  EXPECT_LE(std::abs(*praise.summary->points[0].completeness_error), 0.01);
   EXPECT_EQ(praise.header->tokens[1].piece, " gorge");
-  EXPECT_GT(praise.summary->attribution[1], 1);
+  EXPECT_GT(praise.summary->points[0].attribution[1], 1);
   request.input = TextInput{"The plot is a boring, lifeless mess."};
   const CollectingSink blame = Explain(request);
   EXPECT_EQ(blame.header->tokens[4].piece, " boring");
-  EXPECT_LT(blame.summary->attribution[4], -0.5);
+  EXPECT_LT(blame.summary->points[0].attribution[4], -0.5);
+}
+
+TEST_F(EmbeddedModelsTest, WordsAreSumsOfTheirTokens) {
+  Load("sentiment-mamba");
+  ExplainRequest request =
+      TextRequest("  A gorgeous,\n\twitty  movie\xE2\x80\x94yes. ");
+  request.aggregation.unit = AggregationRequest::Unit::kWord;
+  const CollectingSink reply = Explain(request);
+  std::vector<std::string> words;
+  size_t next = 0;
+  for (const ResultUnit& unit : reply.summary->units) {
+    words.push_back(unit.text);
+    // No token is left out or counted twice.
+    EXPECT_EQ(unit.begin, next);
+    next = unit.end;
+  }
+  EXPECT_EQ(next, reply.header->tokens.size());
+  EXPECT_EQ(words, (std::vector<std::string>{"A", "gorgeous,", "witty",
+                                             "movie\xE2\x80\x94yes."}));
+  const std::vector<float>& values = reply.summary->points[0].attribution;
+  const std::vector<float>& sums = reply.summary->points[0].units;
+  EXPECT_NEAR(std::accumulate(values.begin(), values.end(), 0.0),
+              std::accumulate(sums.begin(), sums.end(), 0.0), 1e-5);
+}
+
+// The better the order, the sooner the probability falls and rises.
+TEST_F(EmbeddedModelsTest, FaithfulCurvesBeatRandomOrders) {
+  Load("sentiment-mamba");
+  ExplainRequest request = TextRequest("A gorgeous, witty, seductive movie.");
+  request.method = "occlusion";
+  request.points[0].target = {Target::Kind::kContrast, golden_.at("good_id"),
+                              golden_.at("bad_id")};
+  request.faithfulness.emplace();
+  const CollectingSink reply = Explain(request);
+  const Faithfulness& measured = *reply.summary->points[0].faithfulness;
+  EXPECT_LT(measured.deletion.area, measured.deletion.random_area);
+  EXPECT_GT(measured.insertion.area, measured.insertion.random_area);
 }
 
 // The token that must be looked at is known: the queried pair's value or key.
@@ -119,12 +158,12 @@ TEST_F(EmbeddedModelsTest, RecallAttributionsFindTheQueriedPair) {
       request.method = method;
       const CollectingSink reply = Explain(request);
       ExpectTokens(reply, expected);
-      answered += reply.summary->predictions.front().id ==
+      answered += reply.summary->points[0].predictions.front().id ==
                   expected.at("target_id").get<int64_t>();
       EXPECT_NEAR(reply.Floats("logits")[expected.at("target_id")],
                   expected.at("target_logit"),
                   golden_.at("logit_tolerance").get<double>());
-      const auto& values = reply.summary->attribution;
+      const auto& values = reply.summary->points[0].attribution;
       size_t top = 0;
       for (size_t i = 1; i + 1 < values.size(); ++i) {
         if (std::abs(values[i]) > std::abs(values[top])) top = i;
@@ -185,9 +224,9 @@ TEST_P(RecallModelsTest, AnswersAndLooksAtTheQueriedPair) {
       ExplainRequest request = TextRequest(made.text);
       request.method = method;
       const CollectingSink reply = Explain(request);
-      answered += reply.summary->predictions.front().piece ==
+      answered += reply.summary->points[0].predictions.front().piece ==
                   std::string(1, made.answer);
-      const auto& values = reply.summary->attribution;
+      const auto& values = reply.summary->points[0].attribution;
       ASSERT_EQ(values.size(), made.text.size());
       size_t top = 0;
       for (size_t t = 1; t + 1 < values.size(); ++t) {
@@ -230,7 +269,8 @@ TEST_P(SentimentModelsTest, JudgesPlainSentences) {
       {"The plot makes no sense and the jokes fall flat.", "<|bad|>"}};
   for (const auto& [text, label] : wanted) {
     const CollectingSink reply = Explain(TextRequest(text));
-    EXPECT_EQ(reply.summary->predictions.front().piece, label) << text;
+    EXPECT_EQ(reply.summary->points[0].predictions.front().piece, label)
+        << text;
   }
 }
 

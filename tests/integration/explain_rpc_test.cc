@@ -79,14 +79,14 @@ TEST_F(ExplainRpcTest, WrongFieldsOfMessageAndModelComeTogether) {
   request.mutable_attention()->add_layers(-1);
   request.mutable_attention()->add_layers(5);
   request.mutable_attention()->set_kind(v1::ATTENTION_KIND_UNSPECIFIED);
-  request.mutable_faithfulness()->set_enabled(true);
+  request.mutable_faithfulness()->set_random_orders(0);
   const grpc::Status status = server_.Explain(request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(
       DetailsOf(status).Fields(),
       UnorderedElementsAre("input.tokens.ids[0]", "method", "options.steps",
                            "attention.layers[0]", "attention.layers[1]",
-                           "attention.kind", "faithfulness"));
+                           "attention.kind", "faithfulness.random_orders"));
 }
 
 TEST_F(ExplainRpcTest, WhatIsNotServedYetIsSaidSo) {

@@ -16,12 +16,12 @@ namespace limpid {
 namespace {
 
 namespace fs = std::filesystem;
+using std::chrono::seconds;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::Process;
 using testing::ProcessResult;
 using testing::RunProcess;
-using std::chrono::seconds;
 
 const std::string kServer = std::string(LIMPID_BIN_DIR) + "/limpid-server";
 const std::string kClient = std::string(LIMPID_BIN_DIR) + "/limpid";
@@ -36,13 +36,15 @@ class ProcessTest : public ::testing::Test {
     const fs::path models = fs::path(LIMPID_SOURCE_DIR) / "models";
     const fs::path golden = fs::path(LIMPID_TEST_DATA) / "checkpoints";
     fs::create_directory(folder_ / "models");
-    for (const auto& source : {models / "sentiment-mamba",
-                               models / "recall-mamba", golden / "mamba-tied"}) {
+    for (const auto& source :
+         {models / "sentiment-mamba", models / "recall-mamba",
+          golden / "mamba-tied"}) {
       fs::create_directory_symlink(source,
                                    folder_ / "models" / source.filename());
     }
     fs::copy(golden / "mamba-bias-untied", folder_ / "models" / "damaged");
-    fs::resize_file(folder_ / "models" / "damaged" / "model.safetensors", 20000);
+    fs::resize_file(folder_ / "models" / "damaged" / "model.safetensors",
+                    20000);
     std::ofstream(folder_ / "models" / "notes.txt") << "not a model\n";
   }
   ~ProcessTest() override {
@@ -77,10 +79,9 @@ class ProcessTest : public ::testing::Test {
   static std::vector<std::string> LongRequest() {
     std::string text;
     for (int i = 0; i < 300; ++i) text += "an endless and dull story ";
-    return {"explain",  "--model",  "sentiment-mamba",
-            "--text",   text,       "--method",
-            "integrated-gradients", "--option", "steps=1024",
-            "--stream"};
+    return {"explain",    "--model",  "sentiment-mamba",      "--text",
+            text,         "--method", "integrated-gradients", "--option",
+            "steps=1024", "--stream"};
   }
 
   fs::path folder_;
@@ -115,9 +116,8 @@ TEST_F(ProcessTest, ExplainSavesPicturesAndTensors) {
               "A gorgeous, witty, seductive movie.", "--out", out});
   EXPECT_EQ(result.exit_status, 0) << result.errors;
   EXPECT_THAT(result.output, HasSubstr("gorge"));
-  for (const char* name :
-       {"explanation.safetensors", "explanation.json", "attribution.png",
-        "report.html"}) {
+  for (const char* name : {"explanation.safetensors", "explanation.json",
+                           "attribution.png", "report.html"}) {
     EXPECT_TRUE(fs::exists(fs::path(out) / name)) << name;
   }
 }
@@ -201,9 +201,9 @@ TEST_F(ProcessTest, ASecondSignalEndsTheServerAtOnce) {
 }
 
 TEST_F(ProcessTest, WrongSettingsAreAllNamed) {
-  const ProcessResult result = RunProcess(
-      {kServer, "--model-repository", "/nowhere/at/all", "--listen", "nonsense",
-       "--device", "abacus"});
+  const ProcessResult result =
+      RunProcess({kServer, "--model-repository", "/nowhere/at/all", "--listen",
+                  "nonsense", "--device", "abacus"});
   EXPECT_EQ(result.exit_status, 2);
   EXPECT_THAT(result.errors, HasSubstr("/nowhere/at/all"));
   EXPECT_THAT(result.errors, HasSubstr("nonsense"));

@@ -160,7 +160,7 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
   ResultHeader header;
   header.method = fake.method();
   header.num_positions = length;
-  header.position = length - 1;
+  header.positions = {length - 1};
   header.layers = {0};
   for (size_t i = 0; i < fake.pieces.size(); ++i) {
     header.tokens.push_back({1, fake.pieces[i], i, i + 1, false});
@@ -187,10 +187,11 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
     ++num_tensors;
   }
   ResultSummary summary;
-  summary.target.id = 7;
-  summary.predictions = {{7, "\xE9", 1.5f, 0.25f}};
+  PointSummary& point = summary.points.emplace_back();
+  point.target.id = 7;
+  point.predictions = {{7, "\xE9", 1.5f, 0.25f}};
   summary.layers = {{0, 1e-6}};
-  summary.attribution = values;
+  point.attribution = values;
   summary.num_tensors = num_tensors;
   summary.cost = fake.cost();
   summary.compute_time = absl::Milliseconds(3);

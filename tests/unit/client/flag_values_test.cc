@@ -36,27 +36,31 @@ TEST(FlagValuesTest, TargetsAreWrittenAsTheyAreRead) {
 }
 
 TEST(FlagValuesTest, Positions) {
-  EXPECT_TRUE(ParsePosition("last")->has_last());
-  EXPECT_TRUE(ParsePosition("cls")->has_class_token());
-  EXPECT_EQ(ParsePosition("0")->index(), 0);
-  EXPECT_EQ(ParsePosition("-3")->index(), -3);
-  EXPECT_FALSE(ParsePosition("first").ok());
-  EXPECT_FALSE(ParsePosition("99999999999").ok());
+  EXPECT_TRUE(ParsePositions("last")->front().has_last());
+  EXPECT_TRUE(ParsePositions("cls")->front().has_class_token());
+  EXPECT_EQ(ParsePositions("0")->front().index(), 0);
+  EXPECT_EQ(ParsePositions("-3")->front().index(), -3);
+  const auto several = *ParsePositions("3-5,9");
+  ASSERT_EQ(several.size(), 4u);
+  EXPECT_EQ(several[2].index(), 5);
+  EXPECT_EQ(several[3].index(), 9);
+  EXPECT_FALSE(ParsePositions("first").ok());
+  EXPECT_FALSE(ParsePositions("99999999999").ok());
 }
 
 TEST(FlagValuesTest, Layers) {
-  EXPECT_THAT(*ParseLayers("0-3,7"), ElementsAre(0, 1, 2, 3, 7));
-  EXPECT_THAT(*ParseLayers("5"), ElementsAre(5));
-  EXPECT_THAT(*ParseLayers("2,2"), ElementsAre(2, 2));
-  EXPECT_THAT(*ParseLayers("-1"), ElementsAre(-1));
+  EXPECT_THAT(*ParseNumbers("0-3,7"), ElementsAre(0, 1, 2, 3, 7));
+  EXPECT_THAT(*ParseNumbers("5"), ElementsAre(5));
+  EXPECT_THAT(*ParseNumbers("2,2"), ElementsAre(2, 2));
+  EXPECT_THAT(*ParseNumbers("-1"), ElementsAre(-1));
   for (const char* text : {"", ",", "1,", "3-1", "a", "1-", "1-2-3", "--1"}) {
-    EXPECT_FALSE(ParseLayers(text).ok()) << text;
+    EXPECT_FALSE(ParseNumbers(text).ok()) << text;
   }
 }
 
 TEST(FlagValuesTest, EndlessRangesAreRefused) {
-  EXPECT_FALSE(ParseLayers("0-2147483647").ok());
-  EXPECT_FALSE(ParseLayers("-2147483648-2147483647").ok());
+  EXPECT_FALSE(ParseNumbers("0-2147483647").ok());
+  EXPECT_FALSE(ParseNumbers("-2147483648-2147483647").ok());
 }
 
 TEST(FlagValuesTest, TokenIds) {
@@ -85,6 +89,25 @@ TEST(FlagValuesTest, EnumsByTheNamesThatPeopleWrite) {
   EXPECT_FALSE(ParseEnum(v1::AttentionForm_descriptor(), "unspecified").ok());
   EXPECT_FALSE(ParseEnum(v1::AttentionForm_descriptor(), "FULL").ok());
   EXPECT_EQ(EnumNames(v1::AttentionKind_descriptor()), "none, row, matrix");
+}
+
+TEST(FlagValuesTest, UnitsOfAggregation) {
+  EXPECT_EQ(ParseAggregation("word")->unit(), v1::AGGREGATION_UNIT_WORD);
+  const auto spans = *ParseAggregation("span:0-3,7");
+  EXPECT_EQ(spans.unit(), v1::AGGREGATION_UNIT_SPAN);
+  ASSERT_EQ(spans.spans_size(), 2);
+  EXPECT_EQ(spans.spans(0).end(), 4);
+  EXPECT_EQ(spans.spans(1).begin(), 7);
+  const auto regions = *ParseAggregation("region:0-1x2-5,3x4");
+  EXPECT_EQ(regions.unit(), v1::AGGREGATION_UNIT_REGION);
+  ASSERT_EQ(regions.regions_size(), 2);
+  EXPECT_EQ(regions.regions(0).row_end(), 2);
+  EXPECT_EQ(regions.regions(0).column_begin(), 2);
+  EXPECT_EQ(regions.regions(1).column_end(), 5);
+  for (const char* text : {"", "words", "span:", "span:3-1", "region:1",
+                           "region:1x2x3", "span:0-2147483647"}) {
+    EXPECT_FALSE(ParseAggregation(text).ok()) << text;
+  }
 }
 
 TEST(FlagValuesTest, OptionsOfTheContract) {

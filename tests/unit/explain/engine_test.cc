@@ -92,7 +92,7 @@ TEST_F(EngineTest, ModelInfoSaysWhatWasLoaded) {
 TEST_F(EngineTest, DefaultReplyHoldsRowsAndAttribution) {
   const CollectingSink reply = Explain(request_);
   EXPECT_EQ(reply.header->method, "raw-attention");
-  EXPECT_EQ(reply.header->position, 12);
+  EXPECT_EQ(reply.header->positions, (std::vector<int64_t>{12}));
   EXPECT_EQ(reply.header->tokens.size(), 13u);
   EXPECT_EQ(reply.Floats("attribution").size(), 13u);
   EXPECT_EQ(reply.Floats("layers.0.attention").size(), 13u);
@@ -100,8 +100,9 @@ TEST_F(EngineTest, DefaultReplyHoldsRowsAndAttribution) {
   EXPECT_EQ(reply.tensors.at("attribution.layers").shape,
             (std::vector<int64_t>{2, 13}));
   EXPECT_EQ(reply.tensors.count("logits"), 0u);
-  EXPECT_EQ(reply.summary->predictions.size(), 5u);
-  EXPECT_EQ(reply.summary->target.id, reply.summary->predictions[0].id);
+  EXPECT_EQ(reply.summary->points[0].predictions.size(), 5u);
+  EXPECT_EQ(reply.summary->points[0].target.id,
+            reply.summary->points[0].predictions[0].id);
   ASSERT_EQ(reply.summary->layers.size(), 2u);
   for (const LayerReport& layer : reply.summary->layers) {
     EXPECT_LE(layer.reconstruction_error, 1e-5);
@@ -125,7 +126,7 @@ TEST_F(EngineTest, RowsAndMatricesAgreeAtEveryPosition) {
   EXPECT_TRUE(all.tensors.at("layers.1.attention").lower_triangular);
   request_.attention.kind = AttentionKind::kRow;
   for (const int64_t position : {0, 5, 12}) {
-    request_.position = {Position::Kind::kIndex, position};
+    request_.points[0].position = {Position::Kind::kIndex, position};
     const auto row = Explain(request_).Floats("layers.1.attention");
     for (int64_t j = 0; j < 13; ++j) {
       EXPECT_NEAR(row[j], matrix[position * 13 + j], 1e-6);
@@ -166,7 +167,7 @@ TEST_F(EngineTest, PerChannelTensorsSatisfyTheIdentity) {
 TEST_F(EngineTest, RolloutIsTheProductOfNormalisedMatrices) {
   request_.method = "attention-rollout";
   request_.attention.kind = AttentionKind::kMatrix;
-  request_.position = {Position::Kind::kIndex, 9};
+  request_.points[0].position = {Position::Kind::kIndex, 9};
   const CollectingSink reply = Explain(request_);
   const int n = 13;
   std::vector<double> rollout(n, 0);
@@ -192,9 +193,10 @@ TEST_F(EngineTest, IntegratedGradientsBecomeCompleteWithSteps) {
   request_.method = "integrated-gradients";
   request_.options.steps = 32;
   const double coarse =
-      std::abs(*Explain(request_).summary->completeness_error);
+      std::abs(*Explain(request_).summary->points[0].completeness_error);
   request_.options.steps = 512;
-  const double fine = std::abs(*Explain(request_).summary->completeness_error);
+  const double fine =
+      std::abs(*Explain(request_).summary->points[0].completeness_error);
   EXPECT_LT(fine, 0.02);
   EXPECT_LT(fine, coarse);
 }
@@ -204,10 +206,10 @@ TEST_F(EngineTest, GradientMethodsReturnTheirDebugTensors) {
   request_.debug_tensors = true;
   request_.attention.kind = AttentionKind::kNone;
   request_.logits = true;
-  request_.target = {Target::Kind::kContrast, 3, 4};
+  request_.points[0].target = {Target::Kind::kContrast, 3, 4};
   const CollectingSink reply = Explain(request_);
-  EXPECT_EQ(reply.summary->target.id, 3);
-  EXPECT_EQ(reply.summary->target.baseline_id, 4);
+  EXPECT_EQ(reply.summary->points[0].target.id, 3);
+  EXPECT_EQ(reply.summary->points[0].target.baseline_id, 4);
   EXPECT_EQ(reply.tensors.at("gradient").shape, (std::vector<int64_t>{13, 20}));
   EXPECT_EQ(reply.tensors.at("logits").shape, (std::vector<int64_t>{37}));
   EXPECT_EQ(reply.tensors.count("layers.0.attention"), 0u);
@@ -239,6 +241,118 @@ TEST_F(EngineTest, EveryMethodAndFormAndReductionRuns) {
   }
 }
 
+TEST_F(EngineTest, SeveralPointsAreWhatEachIsAlone) {
+  for (const MethodSpec& method : ListedMethods()) {
+    request_.method = method.name;
+    request_.logits = true;
+    request_.points = {{{Position::Kind::kIndex, 1}, {Target::Kind::kNext}},
+                       {{Position::Kind::kIndex, 4}, {}}};
+    const CollectingSink both = Explain(request_);
+    ASSERT_EQ(both.summary->points.size(), 2u);
+    request_.points = {{{Position::Kind::kIndex, 4}, {}}};
+    const CollectingSink second = Explain(request_);
+    for (const char* name : {"attribution", "logits", "layers.1.attention"}) {
+      const std::vector<float> expected = second.Floats(name);
+      const std::vector<float> got =
+          both.Floats(std::string("points.1.") + name);
+      ASSERT_EQ(got.size(), expected.size()) << name;
+      double scale = 0;
+      for (const float value : expected) {
+        scale = std::max<double>(scale, std::abs(value));
+      }
+      for (size_t i = 0; i < got.size(); ++i) {
+        EXPECT_NEAR(got[i], expected[i], 2e-5 * scale)
+            << method.name << " " << name;
+      }
+    }
+    EXPECT_EQ(both.summary->points[1].target.id,
+              second.summary->points[0].target.id);
+    EXPECT_EQ(both.summary->points[0].target.id,
+              std::get<TokenInput>(request_.input).ids[2]);
+    EXPECT_EQ(both.summary->num_tensors,
+              static_cast<int64_t>(both.tensors.size()));
+  }
+}
+
+TEST_F(EngineTest, WhatIsWrongWithPointsIsSaid) {
+  const auto length =
+      static_cast<int64_t>(std::get<TokenInput>(request_.input).ids.size());
+  request_.points = {{{Position::Kind::kIndex, length}, {}},
+                     {{}, {Target::Kind::kNext}},
+                     {{}, {Target::Kind::kContrast, 5, 5}}};
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"points[0].position.index",
+                                   "points[1].target.next",
+                                   "points[2].target.contrast.baseline_id"}));
+  request_.points.assign(257, Point());
+  EXPECT_EQ(ViolatedFields(request_), (std::set<std::string>{"points"}));
+}
+
+TEST_F(EngineTest, FaithfulnessStartsAndEndsAtTheSameScores) {
+  request_.method = "occlusion";
+  request_.faithfulness.emplace().random_orders = 5;
+  const CollectingSink reply = Explain(request_);
+  const PointSummary& point = reply.summary->points[0];
+  ASSERT_TRUE(point.faithfulness.has_value());
+  const Faithfulness& measured = *point.faithfulness;
+  const auto length = std::get<TokenInput>(request_.input).ids.size();
+  for (const FaithfulnessCurve* curve :
+       {&measured.deletion, &measured.insertion}) {
+    ASSERT_EQ(curve->fractions.size(), length + 1);
+    ASSERT_EQ(curve->scores.size(), length + 1);
+    EXPECT_EQ(curve->fractions.front(), 0);
+    EXPECT_EQ(curve->fractions.back(), 1);
+    EXPECT_NEAR(curve->area, AreaUnder(curve->fractions, curve->scores), 1e-12);
+    EXPECT_EQ(curve->random_area, measured.deletion.random_area);
+  }
+  EXPECT_EQ(measured.deletion.scores.front(), measured.insertion.scores.back());
+  EXPECT_EQ(measured.deletion.scores.back(), measured.insertion.scores.front());
+  EXPECT_NEAR(measured.deletion.scores.front(),
+              point.predictions.front().probability, 1e-6);
+  EXPECT_EQ(measured.random_orders, 5);
+  const CollectingSink again = Explain(request_);
+  EXPECT_EQ(again.summary->points[0].faithfulness->deletion.random_area,
+            measured.deletion.random_area);
+  request_.faithfulness->seed = 1;
+  const CollectingSink other = Explain(request_);
+  EXPECT_NE(other.summary->points[0].faithfulness->deletion.random_area,
+            measured.deletion.random_area);
+}
+
+TEST_F(EngineTest, FaithfulnessIsPriced) {
+  const auto flops = [&] {
+    return engine_->MakePlan(request_, model_).value()->cost().flops;
+  };
+  const double without = flops();
+  request_.faithfulness.emplace();
+  EXPECT_GT(flops(), 10 * without);
+}
+
+TEST_F(EngineTest, UnitsAreSums) {
+  request_.aggregation.unit = AggregationRequest::Unit::kSpan;
+  request_.aggregation.spans = {{0, 2}, {3, 4}};
+  const CollectingSink reply = Explain(request_);
+  const std::vector<float> values = reply.Floats("attribution");
+  const std::vector<float> units = reply.Floats("attribution.units");
+  ASSERT_EQ(units.size(), 2u);
+  EXPECT_FLOAT_EQ(units[0], values[0] + values[1]);
+  EXPECT_FLOAT_EQ(units[1], values[3]);
+  EXPECT_EQ(reply.summary->points[0].units, units);
+  EXPECT_EQ(reply.summary->units[1].begin, 3u);
+
+  request_.aggregation.spans = {{0, 2}, {1, 3}, {2, 2}, {0, 1000}};
+  EXPECT_EQ(
+      ViolatedFields(request_),
+      (std::set<std::string>{"aggregation.spans[1]", "aggregation.spans[2]",
+                             "aggregation.spans[3]"}));
+  request_.aggregation.unit = AggregationRequest::Unit::kWord;
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"aggregation.unit"}));
+  request_.aggregation.unit = AggregationRequest::Unit::kRegion;
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"aggregation.unit"}));
+}
+
 TEST_F(EngineTest, OneTokenIsEnough) {
   for (const MethodSpec& method : ListedMethods()) {
     request_.input = TokenInput{{3}};
@@ -251,8 +365,8 @@ TEST_F(EngineTest, OneTokenIsEnough) {
 TEST_F(EngineTest, AllWrongFieldsAreNamedAtOnce) {
   request_.input = TokenInput{{1, 37, -1}};
   request_.method = "wishful-thinking";
-  request_.position = {Position::Kind::kIndex, 3};
-  request_.target = {Target::Kind::kToken, 99, 0};
+  request_.points[0].position = {Position::Kind::kIndex, 3};
+  request_.points[0].target = {Target::Kind::kToken, 99, 0};
   request_.attention.layers = {0, 2, 0};
   request_.attention.channels = {40};
   EXPECT_EQ(ViolatedFields(request_),
@@ -290,7 +404,7 @@ TEST_F(EngineTest, EmptyAndLongInputsAreRefused) {
 }
 
 TEST_F(EngineTest, ContrastOfATokenWithItselfIsRefused) {
-  request_.target = {Target::Kind::kContrast, 5, 5};
+  request_.points[0].target = {Target::Kind::kContrast, 5, 5};
   EXPECT_EQ(ViolatedFields(request_),
             (std::set<std::string>{"points[0].target.contrast.baseline_id"}));
 }

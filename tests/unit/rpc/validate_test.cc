@@ -49,7 +49,7 @@ TEST(ValidateTest, DefaultsAreThoseOfTheProto) {
   EXPECT_EQ(std::get<TextInput>(v.request.input).text, "abc");
   EXPECT_EQ(v.request.attention.kind, AttentionKind::kRow);
   EXPECT_FALSE(v.request.attention.reduction.has_value());
-  EXPECT_EQ(v.request.position.kind, Position::Kind::kDefault);
+  EXPECT_EQ(v.request.points[0].position.kind, Position::Kind::kDefault);
   EXPECT_EQ(v.request.top_k, 5);
   EXPECT_FALSE(v.encode.floats);
   EXPECT_THAT(NamesOfSet(v.request.options), IsEmpty());
@@ -74,8 +74,8 @@ TEST(ValidateTest, EnumsArriveAsOurs) {
   EXPECT_EQ(v.request.attention.kind, AttentionKind::kMatrix);
   EXPECT_EQ(v.request.attention.form, AttentionForm::kNoGate);
   EXPECT_THAT(v.request.attention.channels, ElementsAre(3));
-  EXPECT_EQ(v.request.position.index, 2);
-  EXPECT_EQ(v.request.target.kind, Target::Kind::kContrast);
+  EXPECT_EQ(v.request.points[0].position.index, 2);
+  EXPECT_EQ(v.request.points[0].target.kind, Target::Kind::kContrast);
   EXPECT_TRUE(v.encode.floats);
 }
 
@@ -134,20 +134,43 @@ TEST(ValidateTest, WrongFieldsAreNamedByTheirPaths) {
                                    "points[0].target.contrast.baseline_id"));
 }
 
+TEST(ValidateTest, PointsFaithfulnessAndUnitsAreRead) {
+  v1::ExplainRequest request = TextRequest("abc");
+  request.add_points()->mutable_target()->mutable_next();
+  request.add_points()->mutable_position()->set_index(4);
+  request.mutable_faithfulness()->set_enabled(true);
+  request.mutable_faithfulness()->set_random_orders(3);
+  request.mutable_faithfulness()->mutable_replacement()->set_token_id(9);
+  request.mutable_aggregation()->set_unit(v1::AGGREGATION_UNIT_SPAN);
+  request.mutable_aggregation()->add_spans()->set_end(2);
+  const ValidatedRequest v = Validate(request, FakeMethods());
+  EXPECT_TRUE(v.ToStatus().ok()) << v.ToStatus();
+  ASSERT_EQ(v.request.points.size(), 2u);
+  EXPECT_EQ(v.request.points[0].target.kind, Target::Kind::kNext);
+  EXPECT_EQ(v.request.points[1].position.index, 4);
+  EXPECT_EQ(v.request.faithfulness->random_orders, 3);
+  EXPECT_EQ(v.request.faithfulness->replacement.token_id, 9);
+  EXPECT_EQ(v.request.aggregation.unit, AggregationRequest::Unit::kSpan);
+  EXPECT_EQ(v.request.aggregation.spans.front().end, 2);
+  using R = v1::ExplainRequest;
+  EXPECT_THAT(Wrong([](R& r) {
+                r.add_points();
+                r.add_points()->mutable_position()->set_index(-1);
+                r.mutable_faithfulness()->set_random_orders(65);
+                r.mutable_faithfulness()->mutable_replacement();
+                r.mutable_aggregation()->add_spans();
+                r.mutable_aggregation()->add_regions();
+              }),
+              UnorderedElementsAre("points[1].position.index",
+                                   "faithfulness.random_orders",
+                                   "faithfulness.replacement",
+                                   "aggregation.spans", "aggregation.regions"));
+}
+
 TEST(ValidateTest, WhatIsNotServedYetIsNamed) {
   using R = v1::ExplainRequest;
-  EXPECT_THAT(NotServed([](R& r) {
-                r.add_points();
-                r.add_points();
-              }),
-              ElementsAre("points"));
   EXPECT_THAT(NotServed([](R& r) { r.set_precision(v1::PRECISION_FAST); }),
               ElementsAre("precision"));
-  EXPECT_THAT(NotServed([](R& r) {
-                r.mutable_faithfulness()->set_enabled(true);
-                r.mutable_aggregation()->set_unit(v1::AGGREGATION_UNIT_WORD);
-              }),
-              UnorderedElementsAre("faithfulness", "aggregation"));
   EXPECT_THAT(NotServed([](R& r) {
                 r.mutable_attention()->set_head_form(true);
                 r.mutable_attention()->set_downsample(2);
