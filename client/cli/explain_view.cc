@@ -73,10 +73,11 @@ void PrintTable(Terminal& terminal, const Explanation& explanation,
   }
 }
 
-void PrintPrediction(Terminal& terminal,
-                     const v1::ExplanationSummary& summary) {
+void PrintPrediction(
+    Terminal& terminal,
+    const google::protobuf::RepeatedPtrField<v1::Candidate>& predictions) {
   bool first = true;
-  for (const v1::Candidate& candidate : summary.predictions()) {
+  for (const v1::Candidate& candidate : predictions) {
     terminal.out << absl::StreamFormat(
         "%-22s %7.3f %%  logit %9.4f  id %6d  %s\n", first ? "prediction" : "",
         100 * candidate.probability(), candidate.logit(), candidate.id(),
@@ -103,6 +104,60 @@ void PrintFaithfulness(Terminal& terminal,
   line("insertion area", "higher", faithfulness.insertion());
 }
 
+// Units with their sums; those without a text are named by what they cover.
+void PrintUnits(
+    Terminal& terminal,
+    const google::protobuf::RepeatedPtrField<v1::UnitAttribution>& units) {
+  bool first = true;
+  for (const v1::UnitAttribution& unit : units) {
+    std::string name = Safe(unit.text());
+    if (unit.has_region()) {
+      const v1::PatchRegion& region = unit.region();
+      name = absl::StrFormat("rows %d-%d, columns %d-%d", region.row_begin(),
+                             region.row_end() - 1, region.column_begin(),
+                             region.column_end() - 1);
+    } else if (name.empty()) {
+      name = absl::StrFormat("tokens %d-%d", unit.tokens().begin(),
+                             unit.tokens().end() - 1);
+    }
+    terminal.out << absl::StreamFormat("%-22s %13.6g  %s\n",
+                                       first ? "sums" : "", unit.value(), name);
+    first = false;
+  }
+}
+
+void PrintAttribution(Terminal& terminal, const Explanation& explanation,
+                      int point) {
+  const absl::StatusOr<AttributionView> view =
+      ViewAttribution(explanation, point);
+  if (!view.ok()) return;
+  if (terminal.color == ColorMode::kNone) {
+    PrintTable(terminal, explanation, *view);
+  } else {
+    PrintColored(terminal, *view);
+  }
+  terminal.out << "\n";
+}
+
+// What is said of a point: a PointSummary, or the fields of the same names of a
+// summary.
+template <class Point>
+void PrintPoint(Terminal& terminal, const Point& point) {
+  PrintFact(terminal, "target", FormatTarget(point.target()));
+  PrintPrediction(terminal, point.predictions());
+  PrintUnits(terminal, point.units());
+  if (point.has_constant()) {
+    PrintFact(terminal, "constant", absl::StrFormat("%.6g", point.constant()));
+  }
+  if (point.has_completeness_error()) {
+    PrintFact(terminal, "completeness error",
+              absl::StrFormat("%.3g", point.completeness_error()));
+  }
+  if (point.has_faithfulness()) {
+    PrintFaithfulness(terminal, point.faithfulness());
+  }
+}
+
 void PrintQuality(Terminal& terminal, const v1::ExplanationSummary& summary) {
   if (summary.layers_size() > 0) {
     const auto worst = std::max_element(
@@ -115,15 +170,8 @@ void PrintQuality(Terminal& terminal, const v1::ExplanationSummary& summary) {
                               worst->reconstruction_error(), worst->layer(),
                               summary.layers_size()));
   }
-  if (summary.has_completeness_error()) {
-    PrintFact(terminal, "completeness error",
-              absl::StrFormat("%.3g", summary.completeness_error()));
-  }
   if (summary.num_non_finite() > 0) {
     PrintFact(terminal, "values not finite", summary.num_non_finite());
-  }
-  if (summary.has_faithfulness()) {
-    PrintFaithfulness(terminal, summary.faithfulness());
   }
   if (summary.has_times()) {
     const v1::StageTimes& times = summary.times();
@@ -158,19 +206,18 @@ void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {
 }
 
 void PrintExplanation(Terminal& terminal, const Explanation& explanation) {
-  const absl::StatusOr<AttributionView> view = ViewAttribution(explanation);
-  if (view.ok()) {
-    if (terminal.color == ColorMode::kNone) {
-      PrintTable(terminal, explanation, *view);
-    } else {
-      PrintColored(terminal, *view);
-    }
-    terminal.out << "\n";
-  }
+  const v1::ExplanationSummary& summary = explanation.summary;
+  PrintAttribution(terminal, explanation, 0);
   PrintHeaderPart(terminal, explanation.header);
-  PrintFact(terminal, "target", FormatTarget(explanation.summary.target()));
-  PrintPrediction(terminal, explanation.summary);
-  PrintQuality(terminal, explanation.summary);
+  PrintPoint(terminal, summary);
+  for (int i = 1; i < summary.points_size(); ++i) {
+    terminal.out << "\n";
+    PrintAttribution(terminal, explanation, i);
+    PrintFact(terminal, "position", summary.points(i).position());
+    PrintPoint(terminal, summary.points(i));
+  }
+  if (summary.points_size() > 1) terminal.out << "\n";
+  PrintQuality(terminal, summary);
   PrintFact(terminal, "device", Safe(explanation.header.device()));
 }
 

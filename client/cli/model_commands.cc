@@ -121,8 +121,7 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
     rows.push_back({Safe(model.name()), StateOf(model),
                     Safe(model.architecture()) +
                         (model.experimental() ? " (experimental)" : ""),
-                    ModalityOf(model),
-                    absl::StrCat(model.num_layers()),
+                    ModalityOf(model), absl::StrCat(model.num_layers()),
                     Bytes(model.resident_bytes()), Safe(model.device())});
   }
   PrintRows(terminal, rows);
@@ -170,10 +169,9 @@ void PrintMethodMatrix(const std::vector<v1::Method>& methods,
         Safe(name) + (experimental.count(name) > 0 ? " (experimental)" : "")};
     for (const v1::Method& method : methods) {
       const auto& served = method.architectures();
-      row.push_back(std::find(served.begin(), served.end(), name) !=
-                            served.end()
-                        ? "yes"
-                        : "-");
+      row.push_back(
+          std::find(served.begin(), served.end(), name) != served.end() ? "yes"
+                                                                        : "-");
     }
     table.push_back(std::move(row));
   }

@@ -93,9 +93,11 @@ std::optional<size_t> ShownPosition(const Explanation& explanation,
 
 }  // namespace
 
-absl::StatusOr<AttributionView> ViewAttribution(
-    const Explanation& explanation) {
-  const auto found = explanation.tensors.find("attribution");
+absl::StatusOr<AttributionView> ViewAttribution(const Explanation& explanation,
+                                                int point) {
+  const auto found = explanation.tensors.find(
+      point == 0 ? "attribution"
+                 : absl::StrCat("points.", point, ".attribution"));
   if (found == explanation.tensors.end()) {
     return absl::InvalidArgumentError("the reply has no attribution");
   }

@@ -29,8 +29,10 @@ struct AttributionView {
   int64_t grid_rows = 0, grid_columns = 0;  // 0 for text
 };
 
-// INVALID_ARGUMENT if the reply has no attribution that can be shown.
-absl::StatusOr<AttributionView> ViewAttribution(const Explanation& explanation);
+// INVALID_ARGUMENT if the reply has no attribution of that point that can be
+// shown.
+absl::StatusOr<AttributionView> ViewAttribution(const Explanation& explanation,
+                                                int point = 0);
 
 // In the order of the layers. `matrices`: whether matrices were asked for, not
 // rows.

@@ -76,7 +76,8 @@ class AttentionGradient final : public Attribution {
           options.axis == GradientAxis::kTarget
               ? weight.narrow(0, 0, rows.size()).unsqueeze(1)
               : weight.unsqueeze(0);
-      product.MultiplyWithResidual((matrix * along).clamp_min_(0), 1);
+      product.MultiplyWithResidual((matrix * along).clamp_min_(0),
+                                   options.residual_weight.value_or(1));
     };
     LIMPID_RETURN_IF_ERROR(VisitReduced(context_, context_.reduction, rows,
                                         start_layer_, on_layer, cancel));
@@ -136,12 +137,15 @@ MethodEntry Entry() {
       {"axis",
        "whether the gradient of the source or of the target position weights "
        "an entry: source or target; default source"},
+      {"residual_weight",
+       "weight of the residual connection beside the weighted attention, 0 to "
+       "1000; default 1"},
       {"gradient_reduction",
        "how the gradient becomes a number per position: mean (the paper) or "
        "max-relu (the papers' code); default mean"},
       {"compat",
        "none or upstream: the procedure of the papers' code, which fixes axis, "
-       "gradient and channel reduction; default none"}};
+       "gradient, residual weight and channel reduction; default none"}};
   entry.default_reduction = ChannelReduction::kMeanPos;
   entry.need = [](ChannelReduction) { return AttentionNeed::kNothing; };
   entry.make =
