@@ -74,6 +74,14 @@ void AddWhat(CLI::App& app, ExplainFlags& flags) {
                " (default full)");
   AddValue(group, "--layers", "LAYERS", flags.layers,
            "Layers to return: 0-3,7 (default all)");
+  AddValue(group, "--channel-list", "CHANNELS", flags.channel_list,
+           "With --channels all: the channels to return, 0-3,7 (default all)");
+  AddValue(group, "--downsample", "N", flags.downsample,
+           "Average returned attention over blocks of N entries per side");
+  AddValue(group, "--attention-top-k", "N", flags.attention_top_k,
+           "Keep the N largest entries of every returned row");
+  AddValue(group, "--dtype", "float32|float16|uint8", flags.dtype,
+           "Type in which attention is sent (default float32)");
   group.add_flag("--head-form", flags.head_form, "One matrix per head");
   AddValue(group, "--include-skip", "true|false", flags.include_skip,
            "Whether the recurrence's skip is part of the matrix");

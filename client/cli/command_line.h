@@ -37,6 +37,7 @@ struct ExplainFlags {
   std::optional<std::string> method, target, position;
   std::optional<std::string> attention, channels, form, layers, include_skip;
   std::optional<std::string> aggregate, top_k, precision;
+  std::optional<std::string> channel_list, downsample, attention_top_k, dtype;
   std::vector<std::string> options;  // NAME=VALUE
   bool head_form = false, faithfulness = false, logits = false;
   bool debug_tensors = false, validate_only = false, stream = false;

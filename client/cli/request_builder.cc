@@ -124,6 +124,25 @@ absl::Status FillAttention(const ExplainFlags& flags,
       Take("--include-skip", flags.include_skip, ParseBool, [&](bool include) {
         request.mutable_attention()->set_include_skip(include);
       }));
+  status.Update(Take("--channel-list", flags.channel_list, ParseNumbers,
+                     [&](const std::vector<int32_t>& channels) {
+                       request.mutable_attention()->mutable_channels()->Add(
+                           channels.begin(), channels.end());
+                     }));
+  status.Update(
+      Take("--downsample", flags.downsample, ParseInt32, [&](int32_t block) {
+        request.mutable_attention()->set_downsample(block);
+      }));
+  status.Update(Take(
+      "--attention-top-k", flags.attention_top_k, ParseInt32,
+      [&](int32_t count) { request.mutable_attention()->set_top_k(count); }));
+  const auto parse_type = [](const std::string& name) {
+    return ParseEnum(v1::DataType_descriptor(), name);
+  };
+  status.Update(Take("--dtype", flags.dtype, parse_type, [&](int type) {
+    request.mutable_output()->set_attention_data_type(
+        static_cast<v1::DataType>(type));
+  }));
   if (flags.head_form) request.mutable_attention()->set_head_form(true);
   return status;
 }

@@ -66,6 +66,8 @@ struct AttentionRequest {
   std::optional<bool> include_skip;
   std::vector<int64_t> layers;    // empty: all
   std::vector<int64_t> channels;  // kAll only; empty: all
+  int64_t downsample = 1;         // entries per side of an averaged block
+  std::optional<int64_t> top_k;   // largest entries of a row that are kept
 };
 
 // Tokens [begin, end) of a text.

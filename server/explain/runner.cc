@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/attribution/faithfulness.h"
+#include "server/explain/thinning.h"
 #include "server/reduce/sinks.h"
 
 namespace limpid {
@@ -228,16 +229,19 @@ absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
   const bool matrix = request_.attention.kind == AttentionKind::kMatrix;
   const bool per_channel = plan_.returned_reduction() == ChannelReduction::kAll;
   if (entries.defined() && matrix) {
-    LIMPID_RETURN_IF_ERROR(
-        Send(name + "attention", entries, network_.info().causal));
+    LIMPID_RETURN_IF_ERROR(Send(name + "attention",
+                                ThinnedMatrix(entries, request_.attention),
+                                network_.info().causal));
     if (per_channel) {
       LIMPID_RETURN_IF_ERROR(Send(name + "bias", PickChannels(map.bias)));
     }
   } else if (entries.defined()) {
     for (size_t i = 0; i < plan_.points().size(); ++i) {
       const int64_t row = plan_.points()[i].position;
-      LIMPID_RETURN_IF_ERROR(Send(PrefixOf(i) + name + "attention",
-                                  entries.select(-2, row - rows.begin)));
+      LIMPID_RETURN_IF_ERROR(
+          Send(PrefixOf(i) + name + "attention",
+               ThinnedRow(entries.select(-2, row - rows.begin),
+                          request_.attention)));
       if (per_channel) {
         LIMPID_RETURN_IF_ERROR(
             Send(PrefixOf(i) + name + "bias", PickChannels(map.bias[row])));

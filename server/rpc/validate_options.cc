@@ -63,15 +63,6 @@ void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
   if (message.head_form()) {
     fields.NotServed("attention.head_form", "the form by heads");
   }
-  if (message.has_downsample() &&
-      fields.InRange("attention.downsample", message.downsample(), 1, 64) &&
-      message.downsample() != 1) {
-    fields.NotServed("attention.downsample", "averaging over blocks");
-  }
-  if (message.has_top_k() &&
-      fields.AtLeast("attention.top_k", message.top_k(), 1)) {
-    fields.NotServed("attention.top_k", "keeping the largest entries only");
-  }
 }
 
 }  // namespace
@@ -205,6 +196,14 @@ AttentionRequest ReadAttention(const v1::AttentionOptions& message,
                  "channels are chosen with CHANNEL_REDUCTION_ALL only");
   }
   ReadUnserved(message, fields);
+  if (message.has_downsample() &&
+      fields.InRange("attention.downsample", message.downsample(), 1, 64)) {
+    attention.downsample = message.downsample();
+  }
+  if (message.has_top_k() &&
+      fields.AtLeast("attention.top_k", message.top_k(), 1)) {
+    attention.top_k = message.top_k();
+  }
   return attention;
 }
 

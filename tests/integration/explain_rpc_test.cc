@@ -93,12 +93,11 @@ TEST_F(ExplainRpcTest, WhatIsNotServedYetIsSaidSo) {
   server_.Start();
   v1::ExplainRequest request = TextRequest("abc");
   request.set_precision(v1::PRECISION_FAST);
-  request.mutable_attention()->set_top_k(3);
   const grpc::Status status = server_.Explain(request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(DetailsOf(status).info.reason(), "NOT_SERVED_YET");
   EXPECT_THAT(DetailsOf(status).Fields(),
-              UnorderedElementsAre("precision", "attention.top_k"));
+              UnorderedElementsAre("precision"));
 }
 
 TEST_F(ExplainRpcTest, BytesThatAreNoMessageGetDetails) {

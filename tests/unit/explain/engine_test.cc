@@ -353,6 +353,43 @@ TEST_F(EngineTest, UnitsAreSums) {
             (std::set<std::string>{"aggregation.unit"}));
 }
 
+TEST_F(EngineTest, ReturnedAttentionCanBeThinned) {
+  request_.attention.kind = AttentionKind::kMatrix;
+  const std::vector<float> whole =
+      Explain(request_).Floats("layers.0.attention");  // [13, 13]
+  request_.attention.downsample = 5;
+  const CollectingSink blocks = Explain(request_);
+  const NamedTensor& tensor = blocks.tensors.at("layers.0.attention");
+  EXPECT_EQ(tensor.shape, (std::vector<int64_t>{3, 3}));
+  EXPECT_TRUE(tensor.lower_triangular);
+  const std::vector<float> means = blocks.Floats("layers.0.attention");
+  for (int64_t row = 0; row < 3; ++row) {
+    for (int64_t column = 0; column < 3; ++column) {
+      double sum = 0;
+      int64_t count = 0;
+      for (int64_t i = 5 * row; i < std::min<int64_t>(13, 5 * row + 5); ++i) {
+        for (int64_t j = 5 * column; j < std::min<int64_t>(13, 5 * column + 5);
+             ++j, ++count) {
+          sum += whole[i * 13 + j];
+        }
+      }
+      EXPECT_NEAR(means[row * 3 + column], sum / count, 1e-6);
+    }
+  }
+  request_.attention.downsample = 1;
+  request_.attention.kind = AttentionKind::kRow;
+  const std::vector<float> row = Explain(request_).Floats("layers.0.attention");
+  request_.attention.top_k = 3;
+  const std::vector<float> kept =
+      Explain(request_).Floats("layers.0.attention");
+  std::vector<float> sizes;
+  for (const float value : row) sizes.push_back(std::abs(value));
+  std::sort(sizes.rbegin(), sizes.rend());
+  for (size_t i = 0; i < row.size(); ++i) {
+    EXPECT_EQ(kept[i], std::abs(row[i]) >= sizes[2] ? row[i] : 0);
+  }
+}
+
 TEST_F(EngineTest, OneTokenIsEnough) {
   for (const MethodSpec& method : ListedMethods()) {
     request_.input = TokenInput{{3}};
