@@ -154,6 +154,11 @@ void AddCommands(CLI::App& app, CommandLine& line) {
   AddInputs(explain, line.explain);
   AddWhat(explain, line.explain);
   AddOutputs(explain, line.explain, line.json);
+  AddEvaluateFlags(
+      AddCommand(app, "evaluate",
+                 "Judge the attribution methods by a protocol of the field",
+                 Command::kEvaluate, line),
+      line.evaluate);
 }
 
 // What CLI11 can't know: returns the mistake, or nothing.
@@ -168,6 +173,14 @@ std::string Mistake(const CommandLine& line) {
       (flags.out || flags.save || flags.png || flags.html)) {
     return "--validate-only runs nothing: without --out, --save, --png and "
            "--html";
+  }
+  const EvaluateFlags& evaluate = line.evaluate;
+  if (line.command == Command::kEvaluate && evaluate.protocol != "grounding" &&
+      evaluate.data.empty()) {
+    return absl::StrCat("--data is required for ", evaluate.protocol);
+  }
+  if (evaluate.protocol == "lexicon" && evaluate.words.empty()) {
+    return "--words is required for lexicon";
   }
   if (line.client.target.find(':') == std::string::npos) {
     return absl::StrCat("--server: \"", line.client.target,

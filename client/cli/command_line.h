@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "client/cli/evaluate_flags.h"
 #include "client/client.h"
 
 namespace limpid::cli {
@@ -26,7 +27,8 @@ enum class Command {
   kUnload,
   kHealth,
   kMethods,
-  kExplain
+  kExplain,
+  kEvaluate
 };
 
 // Flags of explain, as they were written.
@@ -50,6 +52,7 @@ struct CommandLine {
   std::string name;  // of a model, where the command takes one
   bool json = false;
   ExplainFlags explain;
+  EvaluateFlags evaluate;
 };
 
 // Instead of a command: text to print and the exit status.

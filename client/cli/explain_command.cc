@@ -6,11 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/explain_view.h"
-#include "client/cli/files.h"
 #include "client/cli/json_output.h"
 #include "client/cli/pictures.h"
 #include "client/cli/request_builder.h"
 #include "client/cli/save_file.h"
+#include "client/files.h"
 
 namespace limpid::cli {
 namespace {

@@ -6,8 +6,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "client/cli/files.h"
 #include "client/cli/flag_values.h"
+#include "client/files.h"
 #include "client/tensor_codec.h"
 #include "server/checkpoint/safetensors.h"
 

@@ -4,7 +4,8 @@
 Source: the rated sentences of Hutto & Gilbert (ICWSM 2014), which the source
 package of `vaderSentiment` 3.3.2 carries under the MIT licence. They are
 fetched by package name and compared with a known sha256. The package's word
-list is never read here: it is kept as independent truth for evaluation.
+list is never read for training: it is independent truth for evaluation
+(`held_out`).
 
 The split is a function of the sentence alone, so that a sentence which occurs
 twice cannot be in two parts, and so that every model family trained on this
@@ -75,6 +76,12 @@ def fetch_archive(cache: pathlib.Path) -> bytes:
     return content
 
 
+def digest_of(text: str) -> int:
+    folded = unicodedata.normalize("NFC", text).casefold()
+    words = re.sub(r"\W+", "", folded)
+    return int.from_bytes(hashlib.sha256(words.encode()).digest(), "big")
+
+
 def split_of(text: str) -> str:
     """The part a text belongs to; case, spacing and punctuation don't count.
 
@@ -82,18 +89,22 @@ def split_of(text: str) -> str:
     integer; h mod 10 == 0 is held out, of the rest (h div 10) mod 10 == 0 is
     the dev part.
     """
-    folded = unicodedata.normalize("NFC", text).casefold()
-    words = re.sub(r"\W+", "", folded)
-    number = int.from_bytes(hashlib.sha256(words.encode()).digest(), "big")
+    number = digest_of(text)
     if number % 10 == 0:
         return "held-out"
     return "dev" if number // 10 % 10 == 0 else "train"
 
 
+def read_member(cache: pathlib.Path, name: str) -> bytes:
+    """A file of the source package."""
+    archive = tarfile.open(fileobj=io.BytesIO(fetch_archive(cache)))
+    return archive.extractfile(name).read()
+
+
 def load_rated(cache: pathlib.Path) -> list[Rated]:
     """All rated texts in the order of the files."""
-    outer = tarfile.open(fileobj=io.BytesIO(fetch_archive(cache)))
-    inner = tarfile.open(fileobj=outer.extractfile(INNER_ARCHIVE))
+    inner = tarfile.open(
+        fileobj=io.BytesIO(read_member(cache, INNER_ARCHIVE)))
     rows = []
     for domain, (name, expected) in DOMAINS.items():
         content = inner.extractfile(f"hutto_ICWSM_2014/{name}").read()

@@ -104,22 +104,34 @@ void Canvas::DrawColorBar(int x, int y, int width, const ValueRange& range) {
   }
 }
 
-absl::StatusOr<std::string> Canvas::EncodePng() const {
+absl::StatusOr<std::string> EncodeRgbPng(int width, int height,
+                                         std::span<const uint8_t> pixels) {
+  if (width <= 0 || height <= 0 ||
+      pixels.size() != size_t{3} * static_cast<size_t>(width) *
+                           static_cast<size_t>(height)) {
+    return absl::InvalidArgumentError("the picture's sizes do not fit");
+  }
   png_image image = {};
   image.version = PNG_IMAGE_VERSION;
-  image.width = static_cast<png_uint_32>(width_);
-  image.height = static_cast<png_uint_32>(height_);
+  image.width = static_cast<png_uint_32>(width);
+  image.height = static_cast<png_uint_32>(height);
   image.format = PNG_FORMAT_RGB;
   // An upper bound of the size, so that one pass is enough.
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
   std::string bytes(size, '\0');
-  if (!png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels_.data(),
+  if (!png_image_write_to_memory(&image, bytes.data(), &size, 0, pixels.data(),
                                  0, nullptr)) {
     return absl::InternalError(
         absl::StrCat("libpng could not encode the picture: ", image.message));
   }
   bytes.resize(size);
   return bytes;
+}
+
+absl::StatusOr<std::string> Canvas::EncodePng() const {
+  static_assert(sizeof(Rgb) == 3);
+  return EncodeRgbPng(width_, height_,
+                      {&pixels_.front().r, 3 * pixels_.size()});
 }
 
 }  // namespace limpid::render

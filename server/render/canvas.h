@@ -3,6 +3,8 @@
 // A picture in memory with the few ways of drawing that heatmaps need.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,11 @@ int TextHeight(int dot);
 // The text cut to at most `max_width` pixels, with ".." in place of what is
 // missing.
 std::string FitText(absl::string_view text, int dot, int max_width);
+
+// A picture [height, width, 3], RGB, as a PNG file. INVALID_ARGUMENT if the
+// sizes do not fit, INTERNAL if libpng fails. Pure and thread-safe.
+absl::StatusOr<std::string> EncodeRgbPng(int width, int height,
+                                         std::span<const uint8_t> pixels);
 
 // Everything that is drawn beyond the border is left out. Not thread-safe.
 class Canvas {

@@ -98,7 +98,9 @@ const std::map<std::string, std::vector<std::string>>& Allowed() {
             "grpc/"}},
           {"client",
            {"limpid/", "grpc/", "google/", "server/render/",
-            "server/checkpoint/safetensors.h", "server/base/"}},
+            "server/checkpoint/safetensors.h", "server/base/",
+            // Plain pictures, for evaluations on them.
+            "server/input/image_decode.h", "server/input/image_resize.h"}},
       };
   return *table;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "client/cli/files.h"
+#include "client/files.h"
 
 #include <unistd.h>
 
@@ -12,7 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace limpid::cli {
+namespace limpid {
 namespace {
 
 struct Closer {
@@ -77,4 +77,4 @@ absl::Status MakeFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
-}  // namespace limpid::cli
+}  // namespace limpid

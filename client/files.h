@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace limpid::cli {
+namespace limpid {
 
 // The bytes of a file, or of standard input for "-".
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
@@ -21,4 +21,4 @@ absl::Status WriteWholeFile(const std::string& path, absl::string_view bytes);
 // Makes a folder and those above it.
 absl::Status MakeFolder(const std::string& path);
 
-}  // namespace limpid::cli
+}  // namespace limpid
