@@ -55,7 +55,8 @@ void AddModel(CLI::App& command, EvaluateFlags& flags) {
                   "the embedded sentiment models (default the whole "
                   "vocabulary). Two classes: their difference is explained")
       ->type_name("IDS")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   group
       .add_option("--replacement", flags.replacement,
                   "Token that stands for a removed one (default 0, "

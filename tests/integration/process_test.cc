@@ -150,6 +150,28 @@ TEST_F(ProcessTest, RefusalsNameCodeAndFields) {
   EXPECT_EQ(Client({"health"}).exit_status, 0);
 }
 
+TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {
+  StartServer();
+  const std::string out = (folder_ / "grounding").string();
+  // Few items: nobody reads the server's log meanwhile.
+  const std::vector<std::string> command = {
+      "evaluate", "grounding", "--model", "recall-mamba", "--items",
+      "5",        "--option",  "steps=16", "--out",       out};
+  const ProcessResult result = Client(command);
+  EXPECT_EQ(result.exit_status, 0) << result.errors;
+  EXPECT_THAT(result.output, HasSubstr("| raw-attention, form full | "));
+  EXPECT_THAT(result.output, HasSubstr("| shuffled: "));
+  for (const char* name : {"results.json", "table.md", "intervals.svg"}) {
+    EXPECT_TRUE(fs::exists(fs::path(out) / name)) << name;
+  }
+  EXPECT_EQ(Client(command).output, result.output);
+  const ProcessResult refused =
+      Client({"evaluate", "segmentation", "--model", "recall-mamba", "--data",
+              folder_.string()});
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_THAT(refused.errors, HasSubstr("segmentation"));
+}
+
 TEST_F(ProcessTest, APassedDeadlineIsSaidSo) {
   StartServer();
   std::vector<std::string> command = LongRequest();

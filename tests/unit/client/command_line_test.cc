@@ -184,8 +184,36 @@ TEST(CommandLineTest, HelpAndVersionExitWithZero) {
   const ParseExit help = Exits({"--help"});
   EXPECT_EQ(help.code, kExitOk);
   EXPECT_THAT(help.text, HasSubstr("explain"));
-  EXPECT_THAT(help.text, Not(HasSubstr("evaluate")));
+  EXPECT_THAT(help.text, HasSubstr("evaluate"));
   EXPECT_THAT(Exits({"explain", "--help"}).text, HasSubstr("--include-skip"));
+}
+
+TEST(CommandLineTest, EvaluateReadsItsFlags) {
+  const auto parsed = Parse({"evaluate", "grounding", "--model", "m", "--pairs",
+                             "4-10", "--items", "7", "--parallel", "3"});
+  ASSERT_TRUE(std::holds_alternative<CommandLine>(parsed));
+  const EvaluateFlags& flags = std::get<CommandLine>(parsed).evaluate;
+  EXPECT_EQ(flags.protocol, "grounding");
+  EXPECT_EQ(flags.most_pairs, 10);
+  EXPECT_EQ(flags.items, 7);
+  EXPECT_EQ(flags.parallel, 3);
+}
+
+TEST(CommandLineTest, EvaluateRefusesWhatItCantParse) {
+  for (const std::vector<std::string>& wrong :
+       std::vector<std::vector<std::string>>{
+           {"evaluate", "grounding"},
+           {"evaluate", "magic", "--model", "m"},
+           {"evaluate", "grounding", "--model", "m", "--pairs", "4-11"},
+           {"evaluate", "grounding", "--model", "m", "--pairs", "5-4"},
+           {"evaluate", "grounding", "--model", "m", "--parallel", "0"},
+           {"evaluate", "grounding", "--model", "m", "--items", "0"},
+           {"evaluate", "activation", "--model", "m"},
+           {"evaluate", "lexicon", "--model", "m", "--data", "f"}}) {
+    const auto parsed = Parse(wrong);
+    ASSERT_TRUE(std::holds_alternative<ParseExit>(parsed)) << wrong.back();
+    EXPECT_EQ(std::get<ParseExit>(parsed).code, kExitUsage);
+  }
 }
 
 }  // namespace
