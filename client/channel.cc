@@ -75,7 +75,22 @@ absl::StatusOr<Connection> Connect(const ClientOptions& options) {
     if (!roots.ok()) return roots.status();
     grpc::SslCredentialsOptions ssl;
     ssl.pem_root_certs = *std::move(roots);
+    if (!options.certificate_file.empty()) {
+      absl::StatusOr<std::string> certificate =
+          ReadSmallFile(options.certificate_file);
+      if (!certificate.ok()) return certificate.status();
+      absl::StatusOr<std::string> key = ReadSmallFile(options.key_file);
+      if (!key.ok()) return key.status();
+      ssl.pem_cert_chain = *std::move(certificate);
+      ssl.pem_private_key = *std::move(key);
+    }
     credentials = grpc::SslCredentials(ssl);
+  }
+  if (options.certificate_file.empty() != options.key_file.empty() ||
+      (!options.certificate_file.empty() && options.ca_file.empty())) {
+    return absl::InvalidArgumentError(
+        "a client's certificate needs its key, and TLS: --cert, --key and --ca "
+        "go together");
   }
   grpc::ChannelArguments arguments;
   // Replies are as large as was asked for; Protobuf itself stops at 2 GiB.

@@ -33,7 +33,9 @@ namespace limpid {
 // How a server is reached.
 struct ClientOptions {
   std::string target = "127.0.0.1:50051";  // HOST:PORT
-  std::string ca_file;     // PEM; not empty: TLS, server verified against it
+  std::string ca_file;  // PEM; not empty: TLS, server verified against it
+  // PEM, both or none: what the client shows to a server that asks for it.
+  std::string certificate_file, key_file;
   std::string token_file;  // not empty: its first line is sent as bearer token
   // Of each call with all its tries; told to the server.
   // absl::InfiniteDuration() for none.

@@ -30,6 +30,29 @@ Overrides ApplyFlags(const Flags& flags, Config& config) {
   return overrides;
 }
 
+void SetTransport(const Settings& s, Config& config) {
+  if (s.tls) {
+    config::v1::Tls& tls = *config.mutable_tls();
+    tls.set_certificate_file(s.tls->certificate);
+    tls.set_key_file(s.tls->key);
+    if (!s.tls->client_ca.empty()) tls.set_client_ca_file(s.tls->client_ca);
+    tls.set_reload_seconds(absl::ToDoubleSeconds(s.tls->reload));
+  }
+  if (!s.token_file.empty()) config.set_token_file(s.token_file);
+  config.set_gzip(s.gzip);
+  config.set_serving_window_seconds(absl::ToDoubleSeconds(s.serving_window));
+  config::v1::Connections& connections = *config.mutable_connections();
+  connections.set_max_connections(static_cast<int32_t>(s.max_connections));
+  connections.set_max_idle_seconds(absl::ToDoubleSeconds(s.max_idle));
+  if (s.max_age != absl::InfiniteDuration()) {
+    connections.set_max_age_seconds(absl::ToDoubleSeconds(s.max_age));
+  }
+  connections.set_max_age_grace_seconds(absl::ToDoubleSeconds(s.max_age_grace));
+  connections.set_keepalive_seconds(absl::ToDoubleSeconds(s.keepalive));
+  connections.set_keepalive_timeout_seconds(
+      absl::ToDoubleSeconds(s.keepalive_timeout));
+}
+
 // Every setting spelled out, but for workers that depend on the device.
 Config ToConfig(const Settings& s) {
   Config config;
@@ -56,6 +79,9 @@ Config ToConfig(const Settings& s) {
   compute.set_threads_per_worker(static_cast<int32_t>(s.threads_per_worker));
   config.mutable_log()->set_format(s.log_format);
   config.mutable_log()->set_level(s.log_level);
+  config.mutable_log()->set_slow_request_seconds(
+      absl::ToDoubleSeconds(s.slow_request));
+  SetTransport(s, config);
   return config;
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/status.h"
+#include "server/rpc/tls.h"
 
 namespace limpid {
 
@@ -26,6 +27,17 @@ struct Settings {
   std::vector<std::string> startup_models;  // empty: all
   bool reflection = true;
   absl::Duration drain = absl::Seconds(10);
+  absl::Duration serving_window = absl::Milliseconds(500);
+
+  std::optional<TlsFiles> tls;
+  std::string token_file;  // empty: no tokens are asked for
+  bool gzip = false;
+  int64_t max_connections = 4096;
+  absl::Duration max_idle = absl::Minutes(5);
+  absl::Duration max_age = absl::InfiniteDuration();
+  absl::Duration max_age_grace = absl::Minutes(10);
+  absl::Duration keepalive = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
 
   int64_t max_tokens = 4096;
   int64_t max_request_bytes = int64_t{16} << 20;
@@ -39,6 +51,7 @@ struct Settings {
 
   std::string log_format = "json";
   std::string log_level = "info";
+  absl::Duration slow_request = absl::Seconds(10);
 };
 
 // Workers on a device, "cpu" or "cuda:N": as set, else one per core on the CPU

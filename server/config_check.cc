@@ -11,12 +11,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/rpc/address.h"
+#include "server/rpc/tokens.h"
 
 namespace limpid {
 namespace {
 
 using Config = config::v1::ServerConfig;
 
+constexpr double kMaxSeconds = 86400;
 constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
 
 // Checks values one by one; `name` says how a field is called in messages.
@@ -117,6 +119,66 @@ void CheckRepository(const Config& config, bool required, Checker& check,
   }
 }
 
+void CheckTls(const config::v1::Tls& tls, Checker& check, Settings& settings) {
+  TlsFiles files;
+  files.certificate = tls.certificate_file();
+  files.key = tls.key_file();
+  files.client_ca = tls.client_ca_file();
+  check.Range("tls.reload_seconds", tls.has_reload_seconds(),
+              tls.reload_seconds(), 1.0, kMaxSeconds,
+              [&](double v) { files.reload = absl::Seconds(v); });
+  const bool complete = !files.certificate.empty() && !files.key.empty();
+  if (files.certificate.empty()) {
+    check.Wrong("tls.certificate_file", "required: a PEM file");
+  }
+  if (files.key.empty()) check.Wrong("tls.key_file", "required: a PEM file");
+  if (complete) {
+    for (const FieldViolation& mistake : CheckTlsFiles(files)) {
+      check.Wrong("tls." + mistake.field, mistake.description);
+    }
+  }
+  settings.tls = files;
+}
+
+void CheckTokenFile(const std::string& path, Checker& check,
+                    Settings& settings) {
+  settings.token_file = path;
+  const auto tokens = TokenFile::Open(path, nullptr);
+  if (tokens.ok()) return;
+  const ErrorDetails details = GetErrorDetails(tokens.status());
+  if (details.violations.empty()) {
+    check.Wrong("token_file", tokens.status().message());
+  }
+  for (const FieldViolation& mistake : details.violations) {
+    check.Wrong("token_file", absl::StrCat("\"", path, "\" ", mistake.field,
+                                           ": ", mistake.description));
+  }
+}
+
+void CheckConnections(const config::v1::Connections& connections,
+                      Checker& check, Settings& s) {
+  check.Range<int64_t>("connections.max_connections",
+                       connections.has_max_connections(),
+                       connections.max_connections(), 1, 1000000,
+                       [&](int64_t v) { s.max_connections = v; });
+  const auto seconds = [&](const char* name, bool set, double value,
+                           absl::Duration& target) {
+    check.Range(absl::StrCat("connections.", name), set, value, 0.001,
+                kMaxSeconds, [&](double v) { target = absl::Seconds(v); });
+  };
+  seconds("max_idle_seconds", connections.has_max_idle_seconds(),
+          connections.max_idle_seconds(), s.max_idle);
+  seconds("max_age_seconds", connections.has_max_age_seconds(),
+          connections.max_age_seconds(), s.max_age);
+  seconds("max_age_grace_seconds", connections.has_max_age_grace_seconds(),
+          connections.max_age_grace_seconds(), s.max_age_grace);
+  seconds("keepalive_seconds", connections.has_keepalive_seconds(),
+          connections.keepalive_seconds(), s.keepalive);
+  seconds("keepalive_timeout_seconds",
+          connections.has_keepalive_timeout_seconds(),
+          connections.keepalive_timeout_seconds(), s.keepalive_timeout);
+}
+
 }  // namespace
 
 Settings CheckConfig(const Config& config, bool repository_required,
@@ -126,7 +188,8 @@ Settings CheckConfig(const Config& config, bool repository_required,
   CheckRepository(config, repository_required, check, s);
   s.allow_plaintext = config.allow_plaintext();
   if (config.has_listen()) {
-    s.listen = check.Listener("listen", config.listen(), s.allow_plaintext);
+    s.listen = check.Listener("listen", config.listen(),
+                              s.allow_plaintext || config.has_tls());
   }
   if (config.has_metrics() && config.metrics() == "off") {
     s.metrics.reset();
@@ -144,6 +207,18 @@ Settings CheckConfig(const Config& config, bool repository_required,
   check.Range("drain_seconds", config.has_drain_seconds(),
               config.drain_seconds(), 0.0, 14.0,
               [&](double v) { s.drain = absl::Seconds(v); });
+
+  s.serving_window = std::min(s.serving_window, s.drain);
+  check.Range("serving_window_seconds", config.has_serving_window_seconds(),
+              config.serving_window_seconds(), 0.0,
+              absl::ToDoubleSeconds(s.drain),
+              [&](double v) { s.serving_window = absl::Seconds(v); });
+  if (config.has_tls()) CheckTls(config.tls(), check, s);
+  if (config.has_token_file()) {
+    CheckTokenFile(config.token_file(), check, s);
+  }
+  s.gzip = config.gzip();
+  CheckConnections(config.connections(), check, s);
 
   const config::v1::Limits& limits = config.limits();
   check.Range<int64_t>("limits.max_tokens", limits.has_max_tokens(),
@@ -185,6 +260,10 @@ Settings CheckConfig(const Config& config, bool repository_required,
     check.OneOf("log.level", config.log().level(),
                 {"debug", "info", "warning", "error"}, s.log_level);
   }
+  check.Range("log.slow_request_seconds",
+              config.log().has_slow_request_seconds(),
+              config.log().slow_request_seconds(), 0.0, kMaxSeconds,
+              [&](double v) { s.slow_request = absl::Seconds(v); });
   return s;
 }
 

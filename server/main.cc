@@ -72,6 +72,13 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
   options.rpc.health = settings.health;
   options.rpc.reflection = settings.reflection;
   options.rpc.max_request_bytes = settings.max_request_bytes;
+  options.rpc.tls = settings.tls;
+  options.rpc.gzip = settings.gzip;
+  options.rpc.connections = {
+      settings.max_connections, settings.max_idle,  settings.max_age,
+      settings.max_age_grace,   settings.keepalive, settings.keepalive_timeout};
+  options.token_file = settings.token_file;
+  options.slow_request = settings.slow_request;
   options.metrics = settings.metrics;
   options.version = limpid::kVersion;
   options.num_workers = limpid::NumWorkers(settings, device);

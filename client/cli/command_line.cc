@@ -238,6 +238,11 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
   app.add_option("--ca", line.client.ca_file,
                  "Use TLS and verify the server against these certificates")
       ->type_name("FILE");
+  app.add_option("--cert", line.client.certificate_file,
+                 "Show this certificate to the server; with --key and --ca")
+      ->type_name("FILE");
+  app.add_option("--key", line.client.key_file, "Private key of --cert")
+      ->type_name("FILE");
   app.add_option("--token-file", line.client.token_file,
                  "Send the first line of this file as bearer token")
       ->type_name("FILE");

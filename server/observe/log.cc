@@ -136,14 +136,20 @@ void Log::Request(const RequestLine& line) {
       {"code", absl::StatusCodeToString(line.code)},
   };
   if (!line.reason.empty()) fields.emplace_back("reason", line.reason);
+  if (!line.caller.empty()) fields.emplace_back("caller", line.caller);
+  fields.emplace_back("trace_id", line.trace_id);
+  fields.emplace_back("span_id", line.span_id);
+  if (!line.parent_id.empty()) fields.emplace_back("parent_id", line.parent_id);
   fields.emplace_back("tokens", line.num_tokens);
   fields.emplace_back("total_ms", Milliseconds(line.total));
   fields.emplace_back("queue_ms", Milliseconds(line.queue));
+  fields.emplace_back("plan_ms", Milliseconds(line.plan));
   fields.emplace_back("compute_ms", Milliseconds(line.compute));
   fields.emplace_back("serialize_ms", Milliseconds(line.serialize));
+  fields.emplace_back("send_ms", Milliseconds(line.send));
   fields.emplace_back("reply_bytes", line.reply_bytes);
-  Write(OurFault(line.code) ? LogLevel::kWarning : LogLevel::kInfo, "request",
-        fields);
+  Write(line.slow || OurFault(line.code) ? LogLevel::kWarning : LogLevel::kInfo,
+        line.slow ? "slow request" : "request", fields);
 }
 
 void Log::Flush() { impl_->logger.flush(); }

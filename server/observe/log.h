@@ -53,8 +53,13 @@ struct RequestLine {
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string reason;  // of an error
   int64_t num_tokens = 0;
-  absl::Duration total, queue, compute, serialize;
+  std::string caller;  // name of the token; empty: none was needed
+  std::string trace_id, span_id, parent_id;  // W3C trace context
+  // Stages: waiting for a worker, planning, computing, packing, waiting for a
+  // stream's reader.
+  absl::Duration total, queue, plan, compute, serialize, send;
   int64_t reply_bytes = 0;
+  bool slow = false;  // longer than what is configured as slow
 };
 
 // Thread-safe.
@@ -70,8 +75,8 @@ class Log {
 
   void Write(LogLevel level, absl::string_view message,
              const LogFields& fields = {});
-  // One line per request: a warning if it failed by our fault (INTERNAL,
-  // UNKNOWN, DATA_LOSS), else information.
+  // One line per request: a warning if it was slow or failed by our fault
+  // (INTERNAL, UNKNOWN, DATA_LOSS), else information.
   void Request(const RequestLine& line);
   void Flush();
 

@@ -88,6 +88,13 @@ Metrics::Metrics(absl::string_view version)
                         "RPCs ended, by code.", r);
   rpc_seconds_ = Build(BuildHistogram(), "grpc_server_handling_seconds",
                        "From an RPC's start to its end.", r);
+  Counters connections = Build(
+      BuildCounter(), "limpid_connections_total",
+      "Connections to gRPC listeners; those beyond the limit are refused.", r);
+  connections_accepted_ = &connections->Add({{"result", "accepted"}});
+  connections_refused_ = &connections->Add({{"result", "refused"}});
+  token_reloads_ = Build(BuildCounter(), "limpid_token_reloads_total",
+                         "Changes of the token file, by how they ended.", r);
   in_flight_ = &Build(BuildGauge(), "limpid_requests_in_flight",
                       "Requests that have no reply yet.", r)
                     ->Add({});
@@ -160,6 +167,14 @@ void Metrics::SetResidentBytes(const std::string& model,
 void Metrics::WeightsCopied(const std::string& device, int64_t bytes) {
   weights_copied_->Add({{"device", device}})
       .Increment(static_cast<double>(bytes));
+}
+
+void Metrics::ConnectionCame(bool accepted) {
+  (accepted ? connections_accepted_ : connections_refused_)->Increment();
+}
+
+void Metrics::TokensRead(absl::StatusCode code) {
+  token_reloads_->Add({{"code", CodeName(code)}}).Increment();
 }
 
 void Metrics::RpcStarted(const char* type, const char* service,

@@ -31,8 +31,10 @@ struct ExplanationMetrics {
   absl::Duration request;
   // Zero durations and counts mean that it did not get that far.
   absl::Duration queue;
+  absl::Duration plan;  // for the log
   absl::Duration compute;
   absl::Duration serialize;
+  absl::Duration send;         // waiting for a stream's reader; for the log
   absl::Duration first_chunk;  // streams only
   int64_t num_tokens = 0;
   int64_t reply_bytes = 0;
@@ -70,6 +72,11 @@ class Metrics final : public PoolObserver {
   // device. Requests copy none, so it stays flat while nothing is loaded.
   void WeightsCopied(const std::string& device, int64_t bytes);
 
+  // limpid_connections_total{result="accepted"|"refused"}.
+  void ConnectionCame(bool accepted);
+  // limpid_token_reloads_total{code}.
+  void TokensRead(absl::StatusCode code);
+
   // grpc_server_started_total, grpc_server_handled_total and
   // grpc_server_handling_seconds, with go-grpc's labels. `type` is "unary" or
   // "server_stream".
@@ -104,6 +111,9 @@ class Metrics final : public PoolObserver {
   Counters rpcs_started_;
   Counters rpcs_handled_;
   Histograms rpc_seconds_;
+  prometheus::Counter* connections_accepted_;
+  prometheus::Counter* connections_refused_;
+  Counters token_reloads_;
   prometheus::Gauge* in_flight_;
   prometheus::Gauge* queue_size_;
   prometheus::Counter* wasted_seconds_;

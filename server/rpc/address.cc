@@ -2,13 +2,7 @@
 #include "server/rpc/address.h"
 
 #include <arpa/inet.h>
-#include <netdb.h>
 #include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -64,33 +58,6 @@ bool IsLoopback(const HostPort& address) {
   in6_addr v6;
   return inet_pton(AF_INET6, address.host.c_str(), &v6) == 1 &&
          IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
-std::string WhyNotListen(const HostPort& address) {
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  const int failure = getaddrinfo(
-      address.host.c_str(), absl::StrCat(address.port).c_str(), &hints, &found);
-  if (failure != 0) return gai_strerror(failure);
-  std::string why;
-  for (const addrinfo* a = found; a != nullptr && why.empty(); a = a->ai_next) {
-    const int fd =
-        socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-    const int yes = 1;
-    if (fd < 0) {
-      why = std::strerror(errno);
-      continue;
-    }
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0) {
-      why = std::strerror(errno);
-    }
-    close(fd);
-  }
-  freeaddrinfo(found);
-  return why;
 }
 
 }  // namespace limpid

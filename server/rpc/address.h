@@ -25,8 +25,4 @@ absl::StatusOr<HostPort> ParseHostPort(absl::string_view text);
 // names are taken for reachable from outside.
 bool IsLoopback(const HostPort& address);
 
-// Why nothing can listen there, for example "Address already in use"; found by
-// trying. Empty if it can.
-std::string WhyNotListen(const HostPort& address);
-
 }  // namespace limpid

@@ -2,13 +2,16 @@
 #include "server/rpc/call.h"
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/rpc/parse.h"
 #include "server/rpc/status_map.h"
 #include "server/schedule/admission_policy.h"
 
@@ -16,15 +19,31 @@ namespace limpid {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kTraceKey[] = "traceparent";
+constexpr char kAuthorizationKey[] = "authorization";
+constexpr char kTimingKey[] = "server-timing";
 constexpr size_t kMaxRequestIdBytes = 128;
 // gRPC's timer and our clock need not agree to the millisecond.
 constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(5);
 
-absl::string_view FindRequestId(const grpc::CallbackServerContext& context) {
-  const auto& metadata = context.client_metadata();
-  const auto it = metadata.find(kRequestIdKey);
-  if (it == metadata.end()) return {};
-  return {it->second.data(), it->second.size()};
+// The value of a key that comes at most once, or nothing.
+absl::string_view Find(const grpc::CallbackServerContext& context,
+                       const char* key) {
+  const auto [first, last] = context.client_metadata().equal_range(key);
+  if (first == last || std::next(first) != last) return {};
+  return {first->second.data(), first->second.size()};
+}
+
+// As the HTTP header of that name.
+std::string ServerTiming(absl::Duration total, const ExplanationMetrics& e) {
+  const auto stage = [](const char* name, absl::Duration took) {
+    return absl::StrFormat("%s;dur=%.3f", name,
+                           absl::ToDoubleMilliseconds(took));
+  };
+  return absl::StrJoin({stage("total", total), stage("queue", e.queue),
+                        stage("plan", e.plan), stage("compute", e.compute),
+                        stage("serialize", e.serialize), stage("send", e.send)},
+                       ", ");
 }
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context,
@@ -72,15 +91,32 @@ Call::Call(const CallServices& services, const RpcName& rpc,
            grpc::CallbackServerContext& context)
     : services_(services),
       rpc_(rpc),
-      request_id_(MakeRequestId(FindRequestId(context))),
+      context_(context),
+      request_id_(MakeRequestId(Find(context, kRequestIdKey))),
+      trace_(ContinueTrace(Find(context, kTraceKey))),
       start_(absl::Now()),
       cancel_(DeadlineOf(context, start_ + services.max_request_time)) {
   context.AddInitialMetadata(kRequestIdKey, request_id_);
+  context.AddInitialMetadata(kTraceKey, trace_.ToHeader());
   services_.metrics.RpcStarted(rpc_.type, rpc_.service, rpc_.method);
   services_.tracker.Add();
 }
 
 Call::~Call() { services_.tracker.Remove(); }
+
+absl::Status Call::Authorize() {
+  if (services_.tokens == nullptr) return absl::OkStatus();
+  LIMPID_ASSIGN_OR_RETURN(Caller caller, services_.tokens->Authenticate(Find(
+                                             context_, kAuthorizationKey)));
+  caller_ = caller.name;
+  return RequireRole(caller, rpc_.role);
+}
+
+absl::Status Call::Receive(const grpc::ByteBuffer& bytes,
+                           google::protobuf::Message& message) {
+  LIMPID_RETURN_IF_ERROR(Authorize());
+  return ParseMessage(bytes, message);
+}
 
 void Call::NoteClientGone() {
   client_gone_ = true;
@@ -137,12 +173,20 @@ grpc::Status Call::End(absl::Status status) {
   line.code = status.code();
   if (!status.ok()) line.reason = ReasonOf(status);
   line.num_tokens = explained.num_tokens;
+  line.caller = caller_;
+  line.trace_id = trace_.trace_id;
+  line.span_id = trace_.span_id;
+  line.parent_id = trace_.parent_id;
   line.total = took;
   line.queue = explained.queue;
+  line.plan = explained.plan;
   line.compute = explained.compute;
   line.serialize = explained.serialize;
+  line.send = explained.send;
   line.reply_bytes = explained.reply_bytes;
+  line.slow = took >= services_.slow_request;
   services_.log.Request(line);
+  context_.AddTrailingMetadata(kTimingKey, ServerTiming(took, explained));
   return ToGrpcStatus(status, request_id_);
 }
 

@@ -4,7 +4,9 @@
 // be told to stop, and one log line and one set of metrics at its end.
 #pragma once
 
+#include <google/protobuf/message.h>
 #include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/status.h>
 
 #include <atomic>
@@ -18,6 +20,8 @@
 #include "server/base/status.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/rpc/tokens.h"
+#include "server/rpc/trace_context.h"
 #include "server/schedule/worker_pool.h"
 
 namespace limpid {
@@ -46,13 +50,17 @@ struct CallServices {
   CallTracker& tracker;
   // Limit of a call's time, whatever its caller says.
   absl::Duration max_request_time = absl::InfiniteDuration();
+  // From which time on a request is called slow in the log.
+  absl::Duration slow_request = absl::InfiniteDuration();
+  TokenFile* tokens = nullptr;  // none: everybody may do everything
 };
 
 struct RpcName {
-  const char* type;     // "unary" or "server_stream"
-  const char* service;  // "limpid.v1.ExplanationService"
-  const char* method;   // "Explain"
-  bool explains;        // counted as an explanation, too
+  const char* type;            // "unary" or "server_stream"
+  const char* service;         // "limpid.v1.ExplanationService"
+  const char* method;          // "Explain"
+  bool explains;               // counted as an explanation, too
+  Role role = Role::kExplain;  // that a caller needs
 };
 
 // The fields that describe the explanation are written by whoever works on the
@@ -61,7 +69,8 @@ struct RpcName {
 class Call {
  public:
   // Takes x-request-id from the call's metadata if it is 1 to 128 printable
-  // ASCII characters, else makes one, and sends it back.
+  // ASCII characters, else makes one, and continues the trace of a traceparent;
+  // sends both back.
   Call(const CallServices& services, const RpcName& rpc,
        grpc::CallbackServerContext& context);
   ~Call();
@@ -71,6 +80,13 @@ class Call {
   const std::string& request_id() const { return request_id_; }
   CancelToken& cancel() { return cancel_; }
   absl::Time start() const { return start_; }
+
+  // The request's message, if its sender may make the call: UNAUTHENTICATED,
+  // PERMISSION_DENIED, or as ParseMessage. Once, before anything else.
+  absl::Status Receive(const grpc::ByteBuffer& bytes,
+                       google::protobuf::Message& message);
+  // The name of the token; empty where none is needed.
+  const std::string& caller() const { return caller_; }
 
   // The job that works on the call; set before the handler returns, so that
   // gRPC can't have told that the caller is gone before.
@@ -87,7 +103,8 @@ class Call {
   void NoteClientGone();
   bool client_gone() const { return client_gone_; }
 
-  // The final status with its details, logged and counted. Work that was
+  // The final status with its details, logged and counted, with the time of
+  // every stage in the trailing metadata "server-timing". Work that was
   // cancelled without its caller's doing gets UNAVAILABLE: the server is
   // shutting down. Once only.
   grpc::Status End(absl::Status status);
@@ -97,12 +114,16 @@ class Call {
 
  private:
   absl::Status Explain(absl::Status status) const;
+  absl::Status Authorize();
 
   const CallServices& services_;
   const RpcName rpc_;
+  grpc::CallbackServerContext& context_;
   const std::string request_id_;
+  const TraceContext trace_;
   const absl::Time start_;
   CancelToken cancel_;
+  std::string caller_;
   std::atomic<bool> client_gone_{false};
   WorkerPool* pool_ = nullptr;
   JobId job_ = 0;

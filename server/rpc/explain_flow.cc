@@ -139,8 +139,10 @@ absl::Status RunExplanation(const FlowOptions& options,
                             const ValidatedRequest& request,
                             std::shared_ptr<const Model> model, Call& call,
                             ReplyWriter& writer) {
+  const absl::Time planning = absl::Now();
   const absl::StatusOr<std::shared_ptr<const Plan>> planned =
       options.engine->MakePlan(request.request, std::move(model));
+  call.explained.plan = absl::Now() - planning;
   LIMPID_RETURN_IF_ERROR(MergeStatus(request, planned.status()));
   const Plan& plan = **planned;
   call.explained.num_tokens = plan.num_tokens();

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "server/rpc/parse.h"
 #include "server/rpc/reply_writers.h"
 
 namespace limpid {
@@ -93,7 +92,7 @@ grpc::ServerUnaryReactor* ExplanationService::Explain(
       new UnaryCall(deps_.calls, kExplain, *context, *response);
   reactor->Guard([&] {
     v1::ExplainRequest message;
-    absl::Status parsed = ParseMessage(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(message, reactor->call());
     if (!accepted.ok()) return reactor->Fail(accepted.status());
@@ -120,7 +119,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
       StreamCall::Create(deps_.calls, kStreamExplain, deps_.stream, *context);
   reactor->Guard([&] {
     v1::ExplainRequest message;
-    absl::Status parsed = ParseMessage(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->End(parsed);
     auto accepted = Accept(message, reactor->call());
     if (!accepted.ok()) return reactor->End(accepted.status());
@@ -147,7 +146,7 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
       new UnaryCall(deps_.calls, kRenderHeatmap, *context, *response);
   reactor->Guard([&] {
     v1::RenderHeatmapRequest message;
-    absl::Status parsed = ParseMessage(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(ToExplainRequest(message), reactor->call());
     if (!accepted.ok()) return reactor->Fail(accepted.status());

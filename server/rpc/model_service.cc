@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "server/rpc/encode_reply.h"
-#include "server/rpc/parse.h"
 
 namespace limpid {
 namespace {
@@ -12,15 +11,18 @@ namespace {
 constexpr char kService[] = "limpid.v1.ModelService";
 constexpr RpcName kListModels = {"unary", kService, "ListModels", false};
 constexpr RpcName kGetModel = {"unary", kService, "GetModel", false};
-constexpr RpcName kLoadModel = {"unary", kService, "LoadModel", false};
-constexpr RpcName kUnloadModel = {"unary", kService, "UnloadModel", false};
+constexpr RpcName kLoadModel = {"unary", kService, "LoadModel", false,
+                                Role::kAdmin};
+constexpr RpcName kUnloadModel = {"unary", kService, "UnloadModel", false,
+                                  Role::kAdmin};
 constexpr RpcName kListMethods = {"unary", kService, "ListMethods", false};
 
 // Reads a message that names a model.
 template <typename Message>
-absl::StatusOr<std::string> ReadName(const grpc::ByteBuffer& bytes) {
+absl::StatusOr<std::string> ReadName(Call& call,
+                                     const grpc::ByteBuffer& bytes) {
   Message message;
-  LIMPID_RETURN_IF_ERROR(ParseMessage(bytes, message));
+  LIMPID_RETURN_IF_ERROR(call.Receive(bytes, message));
   if (message.model().empty()) {
     Violations violations;
     violations.Add("model", "required");
@@ -55,7 +57,7 @@ grpc::ServerUnaryReactor* ModelService::ListModels(
       new UnaryCall(deps_.calls, kListModels, *context, *response);
   reactor->Guard([&] {
     v1::ListModelsRequest message;
-    absl::Status parsed = ParseMessage(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
     v1::ListModelsResponse reply;
     for (const ModelStatus& status : deps_.registry.List()) {
@@ -72,7 +74,7 @@ grpc::ServerUnaryReactor* ModelService::GetModel(
   auto* const reactor =
       new UnaryCall(deps_.calls, kGetModel, *context, *response);
   reactor->Guard([&] {
-    const auto name = ReadName<v1::GetModelRequest>(*request);
+    const auto name = ReadName<v1::GetModelRequest>(reactor->call(), *request);
     if (!name.ok()) return reactor->Fail(name.status());
     Answer<v1::GetModelResponse>(reactor)(deps_.registry.Get(*name));
   });
@@ -85,7 +87,7 @@ grpc::ServerUnaryReactor* ModelService::LoadModel(
   auto* const reactor =
       new UnaryCall(deps_.calls, kLoadModel, *context, *response);
   reactor->Guard([&] {
-    const auto name = ReadName<v1::LoadModelRequest>(*request);
+    const auto name = ReadName<v1::LoadModelRequest>(reactor->call(), *request);
     if (!name.ok()) return reactor->Fail(name.status());
     const auto job = deps_.pool.Submit(
         {reactor->call().cancel(),
@@ -105,7 +107,8 @@ grpc::ServerUnaryReactor* ModelService::UnloadModel(
   auto* const reactor =
       new UnaryCall(deps_.calls, kUnloadModel, *context, *response);
   reactor->Guard([&] {
-    const auto name = ReadName<v1::UnloadModelRequest>(*request);
+    const auto name =
+        ReadName<v1::UnloadModelRequest>(reactor->call(), *request);
     if (!name.ok()) return reactor->Fail(name.status());
     const auto job = deps_.pool.Submit(
         {reactor->call().cancel(),
@@ -127,7 +130,7 @@ grpc::ServerUnaryReactor* ModelService::ListMethods(
       new UnaryCall(deps_.calls, kListMethods, *context, *response);
   reactor->Guard([&] {
     v1::ListMethodsRequest message;
-    absl::Status parsed = ParseMessage(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
     v1::ListMethodsResponse reply;
     for (const MethodSpec& method : deps_.methods) {

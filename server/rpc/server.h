@@ -5,6 +5,7 @@
 
 #include <grpcpp/impl/service_type.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,15 +13,33 @@
 
 #include "absl/time/time.h"
 #include "server/base/status.h"
+#include "server/rpc/tls.h"
 
 namespace limpid {
 
+// Of connections, as in limpid.config.v1.Connections.
+struct ConnectionOptions {
+  int64_t max_connections = 4096;
+  absl::Duration max_idle = absl::Minutes(5);
+  absl::Duration max_age = absl::InfiniteDuration();
+  // What calls get beyond that to end.
+  absl::Duration max_age_grace = absl::Minutes(10);
+  absl::Duration keepalive = absl::Seconds(30);
+  absl::Duration keepalive_timeout = absl::Seconds(10);
+};
+
 struct RpcServerOptions {
   std::string listen = "127.0.0.1:0";
-  // A second listener that serves nothing but health.
+  std::optional<TlsFiles> tls;  // of `listen`
+  // A second listener, always plain, that serves nothing but health.
   std::optional<std::string> health;
   bool reflection = true;
   int64_t max_request_bytes = int64_t{16} << 20;
+  // Takes compressed requests, compresses replies for those who accept it.
+  bool gzip = false;
+  ConnectionOptions connections;
+  // A connection has come; false: it was one too many. From any thread.
+  std::function<void(bool accepted)> on_connection;
 };
 
 // Serves from Start until Shutdown. Health says NOT_SERVING until it is told

@@ -30,7 +30,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
         log_(log),
         metrics_(options_.version),
         tracker_(metrics_),
-        calls_{metrics_, log, tracker_, options_.max_request_time},
+        calls_{metrics_, log, tracker_, options_.max_request_time,
+               options_.slow_request},
         registry_(
             {options_.model_repository,
              [&engine](const std::string& name, const std::string& folder) {
@@ -54,6 +55,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
   absl::Status Open() {
+    LIMPID_RETURN_IF_ERROR(ReadTokens());
     LIMPID_RETURN_IF_ERROR(registry_.Scan());
     LIMPID_RETURN_IF_ERROR(CheckStartupModels());
     if (options_.metrics) {
@@ -62,9 +64,12 @@ class ServingImpl final : public Serving, private RegistryObserver {
           MetricsExposer::Open(*options_.metrics, metrics_.registry()));
       metrics_address_ = exposer_->address();
     }
-    LIMPID_ASSIGN_OR_RETURN(
-        auto server,
-        RpcServer::Start(options_.rpc, {&explanations_, &models_}));
+    RpcServerOptions rpc = options_.rpc;
+    rpc.on_connection = [this](bool accepted) {
+      metrics_.ConnectionCame(accepted);
+    };
+    LIMPID_ASSIGN_OR_RETURN(auto server,
+                            RpcServer::Start(rpc, {&explanations_, &models_}));
     address_ = server->address();
     health_address_ = server->health_address();
     {
@@ -131,6 +136,24 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
  private:
+  absl::Status ReadTokens() {
+    if (options_.token_file.empty()) return absl::OkStatus();
+    LIMPID_ASSIGN_OR_RETURN(tokens_,
+                            TokenFile::Open(options_.token_file,
+                                            [this](const absl::Status& status) {
+                                              OnTokensRead(status);
+                                            }));
+    calls_.tokens = tokens_.get();
+    return absl::OkStatus();
+  }
+
+  void OnTokensRead(const absl::Status& status) {
+    metrics_.TokensRead(status.code());
+    if (status.ok()) return log_.Write(LogLevel::kInfo, "tokens replaced");
+    log_.Write(LogLevel::kError, "tokens not replaced",
+               {{"error", std::string(status.message())}});
+  }
+
   absl::Status CheckStartupModels() const {
     const std::vector<std::string> known = registry_.Names();
     Violations violations;
@@ -183,7 +206,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
   Log& log_;
   Metrics metrics_;
   CallTracker tracker_;
-  const CallServices calls_;
+  std::unique_ptr<TokenFile> tokens_;
+  CallServices calls_;
   std::string address_, metrics_address_, health_address_;
   std::unique_ptr<MetricsExposer> exposer_;
   Mutex mutex_;

@@ -33,6 +33,8 @@ struct ServingOptions {
   int64_t max_tokens = 4096;
   int64_t max_unary_reply_bytes = int64_t{64} << 20;
   absl::Duration max_request_time = absl::Seconds(600);
+  absl::Duration slow_request = absl::InfiniteDuration();
+  std::string token_file;  // empty: no tokens are asked for
   StreamLimits stream;
   std::vector<MethodSpec> methods;
   std::vector<std::string> architectures;

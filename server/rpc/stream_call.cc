@@ -33,6 +33,7 @@ absl::Status StreamCall::Write(const google::protobuf::Message& message) {
   call_.explained.serialize += absl::Now() - begin;
   const auto size = static_cast<int64_t>(bytes.Length());
   Step step = Step::kNothing;
+  const absl::Time packed = absl::Now();
   {
     MutexLock lock(mutex_);
     while (!broken_ && buffered_bytes_ > 0 &&
@@ -40,6 +41,7 @@ absl::Status StreamCall::Write(const google::protobuf::Message& message) {
       LIMPID_RETURN_IF_ERROR(call_.cancel().Check());
       lock.WaitUntil(changed_, absl::ToChronoTime(absl::Now() + kLookAtToken));
     }
+    call_.explained.send += absl::Now() - packed;
     if (broken_) return Broken();
     buffered_bytes_ += size;
     call_.explained.reply_bytes += size;

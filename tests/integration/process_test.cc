@@ -10,6 +10,7 @@
 #include <fstream>
 #include <memory>
 
+#include "tests/support/certificates.h"
 #include "tests/support/process.h"
 
 namespace limpid {
@@ -220,6 +221,47 @@ TEST_F(ProcessTest, ASecondSignalEndsTheServerAtOnce) {
   server_->Signal(SIGTERM);
   EXPECT_NE(server_->Wait(seconds(15)).exit_status, 0);
   EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(5));
+}
+
+TEST_F(ProcessTest, MutualTlsAndTokensFromEndToEnd) {
+  const auto write = [&](const std::string& name, const std::string& text) {
+    const std::string path = (folder_ / name).string();
+    std::ofstream(path) << text;
+    return path;
+  };
+  const testing::Identity authority = testing::MakeAuthority("authority");
+  const testing::Identity server = testing::Issue(authority, "server");
+  const testing::Identity client = testing::Issue(authority, "client");
+  const std::string ca = write("ca.crt", authority.certificate);
+  const std::string config =
+      R"({"tls": {"certificate_file": ")" +
+      write("server.crt", server.certificate) + R"(", "key_file": ")" +
+      write("server.key", server.key) + R"(", "client_ca_file": ")" + ca +
+      R"("}, "token_file": ")" +
+      write("tokens", "alice explain alice-0123456789abcdef\n") + R"("})";
+  StartServer({"--config", write("config.json", config)});
+  const std::string token = write("token", "alice-0123456789abcdef\n");
+  const std::vector<std::string> tls = {
+      "--ca",   ca,
+      "--cert", write("client.crt", client.certificate),
+      "--key",  write("client.key", client.key)};
+  const auto run = [&](std::vector<std::string> flags,
+                       const std::vector<std::string>& command) {
+    flags.insert(flags.end(), command.begin(), command.end());
+    return Client(flags);
+  };
+  std::vector<std::string> both = tls;
+  both.insert(both.end(), {"--token-file", token});
+  EXPECT_EQ(run(both, {"models"}).exit_status, 0);
+  const ProcessResult anonymous = run(tls, {"models"});
+  EXPECT_EQ(anonymous.exit_status, 1);
+  EXPECT_THAT(anonymous.errors, HasSubstr("UNAUTHENTICATED"));
+  const ProcessResult load = run(both, {"load", "mamba-tied"});
+  EXPECT_EQ(load.exit_status, 1);
+  EXPECT_THAT(load.errors, HasSubstr("PERMISSION_DENIED"));
+  EXPECT_THAT(run({"--ca", ca, "--deadline", "5s"}, {"models"}).errors,
+              HasSubstr("UNAVAILABLE"));
+  EXPECT_EQ(run({"--cert", tls[3]}, {"models"}).exit_status, 2);
 }
 
 TEST_F(ProcessTest, WrongSettingsAreAllNamed) {

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
+#include "limpid/config/v1/server_config.pb.h"
+#include "server/config_file.h"
+#include "tests/support/certificates.h"
 #include "tests/support/temporary_repository.h"
 
 namespace limpid {
@@ -127,6 +131,84 @@ TEST_F(ConfigTest, PrintedConfigurationCanBeReadAgain) {
   const auto again = ParseFile(printed->text);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->settings.listen, "127.0.0.1:7");
+}
+
+TEST_F(ConfigTest, TlsListenersMayBePublic) {
+  const auto authority = testing::MakeAuthority("authority");
+  const auto server = testing::Issue(authority, "server");
+  folder_.AddFile("server.crt", server.certificate);
+  folder_.AddFile("server.key", server.key);
+  const std::string tls = absl::StrCat(
+      R"({"tls": {"certificate_file": ")", folder_.path(),
+      R"(/server.crt", "key_file": ")", folder_.path(), R"(/server.key"}})");
+  const auto line = ParseFile(tls, {"--listen", "0.0.0.0:0"});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->settings.tls->key, folder_.path() + "/server.key");
+  // Metrics stay plain.
+  EXPECT_EQ(Fields(ParseFile(tls, {"--metrics", "0.0.0.0:0"}).status()),
+            std::vector<std::string>{"--metrics"});
+}
+
+TEST_F(ConfigTest, FilesOfCredentialsAreJudged) {
+  folder_.AddFile("tokens", "alice explain short\nbob king\n");
+  const auto line = ParseFile(absl::StrCat(
+      R"({"tls": {"key_file": "/nowhere", "reload_seconds": 0},
+          "token_file": ")",
+      folder_.path(), R"(/tokens"})"));
+  EXPECT_THAT(Fields(line.status()),
+              UnorderedElementsAre("tls.certificate_file", "tls.reload_seconds",
+                                   "token_file", "token_file"));
+  const auto missing = ParseFile(
+      R"({"tls": {"certificate_file": "/nowhere", "key_file": "/nowhere",
+                  "client_ca_file": "/nowhere"}, "token_file": "/nowhere"})");
+  EXPECT_THAT(Fields(missing.status()),
+              UnorderedElementsAre("tls.certificate_file", "tls.key_file",
+                                   "tls.client_ca_file", "token_file"));
+}
+
+TEST_F(ConfigTest, TheServingWindowIsPartOfTheDrain) {
+  EXPECT_EQ(ParseFile(R"({"drain_seconds": 0.2})")->settings.serving_window,
+            absl::Seconds(0.2));
+  EXPECT_EQ(
+      Fields(ParseFile(R"({"drain_seconds": 2, "serving_window_seconds": 3})")
+                 .status()),
+      std::vector<std::string>{"serving_window_seconds"});
+}
+
+// Fields of a message and of those in it that are not set.
+void FindUnset(const google::protobuf::Message& message,
+               const std::string& prefix, std::vector<std::string>& unset) {
+  const auto& descriptor = *message.GetDescriptor();
+  const auto& reflection = *message.GetReflection();
+  for (int i = 0; i < descriptor.field_count(); ++i) {
+    const auto* const field = descriptor.field(i);
+    const std::string name = prefix + field->name();
+    if (field->is_repeated()
+            ? reflection.FieldSize(message, field) == 0
+            : field->has_presence() && !reflection.HasField(message, field)) {
+      unset.push_back(name);
+    } else if (field->message_type() != nullptr) {
+      FindUnset(reflection.GetMessage(message, field), name + ".", unset);
+    }
+  }
+}
+
+TEST_F(ConfigTest, TheExampleSetsEverything) {
+  config::v1::ServerConfig config;
+  Violations mistakes;
+  ReadConfigFile(LIMPID_SOURCE_DIR "/deploy/example.config.json", config,
+                 mistakes);
+  EXPECT_TRUE(mistakes.empty()) << mistakes.ToStatus();
+  std::vector<std::string> unset;
+  FindUnset(config, "", unset);
+  EXPECT_THAT(unset, ::testing::IsEmpty());
+  // Nothing is wrong with it but that its files are not here.
+  const auto line = ParseCommandLine(
+      {"--config", LIMPID_SOURCE_DIR "/deploy/example.config.json"});
+  EXPECT_THAT(Fields(line.status()),
+              ::testing::IsSubsetOf({"model_repository", "token_file",
+                                     "tls.certificate_file", "tls.key_file",
+                                     "tls.client_ca_file"}));
 }
 
 TEST_F(ConfigTest, HelpAndVersionPrint) {

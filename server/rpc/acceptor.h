@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A listening socket with an accept loop of our own. gRPC's stops for ever when
+// descriptors run out, shares a taken port in silence, and has no limit of
+// connections. No gRPC.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "server/base/status.h"
+#include "server/rpc/address.h"
+
+namespace limpid {
+
+// Listens from Open until Stop. Open, Start and Stop are called by one thread
+// at a time.
+class Acceptor {
+ public:
+  // Takes a connected socket over.
+  using OnConnection = std::function<void(int descriptor)>;
+  // A connection was closed unread: too many of them.
+  using OnRefusal = std::function<void()>;
+
+  // FAILED_PRECONDITION, reason LISTEN_FAILED, says which address and why.
+  // A connection whose descriptor is `max_descriptor` or higher is closed: the
+  // kernel gives the lowest that is free, so this bounds their number.
+  static absl::StatusOr<std::unique_ptr<Acceptor>> Open(const HostPort& where,
+                                                        int max_descriptor);
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
+
+  // HOST:PORT with the port in use.
+  const std::string& address() const { return address_; }
+
+  // Accepts on a thread of its own, which both functions are called on.
+  void Start(OnConnection on_connection, OnRefusal on_refusal);
+  // Closes the listening sockets; connections live on.
+  void Stop();
+
+ private:
+  explicit Acceptor(int max_descriptor) : max_descriptor_(max_descriptor) {}
+
+  void Run();
+  void AcceptAll(int socket);
+
+  const int max_descriptor_;
+  std::string address_;
+  std::vector<int> sockets_;
+  int wake_ = -1;  // an event that ends the thread
+  OnConnection on_connection_;
+  OnRefusal on_refusal_;
+  std::thread thread_;
+};
+
+// Of all listeners together, so that files can still be opened and probes
+// answered when connections have taken the rest: the first for ordinary
+// listeners, the second for those of probes. `max_connections` may lower both.
+struct DescriptorCaps {
+  int ordinary = 0;
+  int probes = 0;
+};
+DescriptorCaps MakeDescriptorCaps(int64_t max_connections);
+
+}  // namespace limpid
