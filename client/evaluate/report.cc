@@ -31,6 +31,31 @@ const char* FormName(v1::AttentionForm form) {
   return form == v1::ATTENTION_FORM_STATE ? "state" : "full";
 }
 
+Json FiguresJson(const std::vector<Figure>& figures,
+                 const std::vector<Interval>& intervals) {
+  Json json;
+  for (size_t f = 0; f < figures.size(); ++f) {
+    json[figures[f].key] = {{"value", intervals[f].value},
+                            {"low", intervals[f].low},
+                            {"high", intervals[f].high}};
+  }
+  return json;
+}
+
+// The cells of a row; the first value between `mark`s.
+std::string Cells(const std::vector<Figure>& figures,
+                  const std::vector<Interval>& intervals, const char* mark) {
+  std::string text;
+  for (size_t f = 0; f < figures.size(); ++f) {
+    const char* around = f == 0 ? mark : "";
+    const int decimals = figures[f].decimals;
+    absl::StrAppendFormat(&text, " %s%.*f%s [%.*f, %.*f] |", around, decimals,
+                          intervals[f].value, around, decimals,
+                          intervals[f].low, decimals, intervals[f].high);
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string ResultsJson(const Protocol& protocol, const Results& results,
@@ -46,6 +71,7 @@ std::string ResultsJson(const Protocol& protocol, const Results& results,
                {"seed", context.seed},
                {"resamples", context.resamples},
                {"rows", Json::array()},
+               {"full_minus_state", Json::array()},
                {"skipped", Json::array()}};
   for (const RowResult& row : results.rows) {
     Json entry = {{"row", row.row.key}};
@@ -53,17 +79,18 @@ std::string ResultsJson(const Protocol& protocol, const Results& results,
     if (row.row.form != v1::ATTENTION_FORM_UNSPECIFIED) {
       entry["form"] = FormName(row.row.form);
     }
-    for (size_t f = 0; f < figures.size(); ++f) {
-      entry["figures"][figures[f].key] = {{"value", row.figures[f].value},
-                                          {"low", row.figures[f].low},
-                                          {"high", row.figures[f].high}};
-    }
+    entry["figures"] = FiguresJson(figures, row.figures);
     for (size_t c = 0; c < curves.size(); ++c) {
       entry["curves"].push_back({{"title", curves[c].title},
                                  {"x", curves[c].x},
                                  {"y", row.curves[c]}});
     }
     json["rows"].push_back(std::move(entry));
+  }
+  for (const FormDifference& difference : results.differences) {
+    json["full_minus_state"].push_back(
+        {{"method", difference.method},
+         {"figures", FiguresJson(figures, difference.figures)}});
   }
   for (const SkippedRow& row : results.skipped) {
     json["skipped"].push_back({{"row", row.title}, {"reason", row.reason}});
@@ -89,17 +116,13 @@ std::string ResultsMarkdown(const Protocol& protocol, const Results& results,
   absl::StrAppend(&text, "\n", rule, "\n");
   for (size_t r = 0; r < results.rows.size(); ++r) {
     const RowResult& row = results.rows[r];
-    absl::StrAppend(&text, "| ", row.row.title, " |");
-    for (size_t f = 0; f < figures.size(); ++f) {
-      const Interval& interval = row.figures[f];
-      const int decimals = figures[f].decimals;
-      const char* mark = f == 0 && r == results.best ? "**" : "";
-      absl::StrAppend(&text, " ", mark,
-                      absl::StrFormat("%.*f", decimals, interval.value), mark,
-                      absl::StrFormat(" [%.*f, %.*f] |", decimals, interval.low,
-                                      decimals, interval.high));
-    }
-    text += "\n";
+    absl::StrAppend(&text, "| ", row.row.title, " |",
+                    Cells(figures, row.figures, r == results.best ? "**" : ""),
+                    "\n");
+  }
+  for (const FormDifference& difference : results.differences) {
+    absl::StrAppend(&text, "| ", difference.method, ", full minus state |",
+                    Cells(figures, difference.figures, ""), "\n");
   }
   text += "\n";
   for (const SkippedRow& row : results.skipped) {

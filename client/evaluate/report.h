@@ -18,12 +18,13 @@ struct ReportContext {
 };
 
 // {"protocol", "model", ..., "rows": [{"row", "method", "form", "figures":
-// {KEY: {"value", "low", "high"}}, "curves": [...]}], "skipped": [...],
-// "best", "control_like_random"}
+// {KEY: {"value", "low", "high"}}, "curves": [...]}], "full_minus_state":
+// [{"method", "figures"}], "skipped": [...], "best", "control_like_random"}
 std::string ResultsJson(const Protocol& protocol, const Results& results,
                         const ReportContext& context);
 
-// The table, then what is missing from it and how the control came out.
+// The table, the differences between the forms, what is missing and how the
+// control came out.
 std::string ResultsMarkdown(const Protocol& protocol, const Results& results,
                             const ReportContext& context);
 

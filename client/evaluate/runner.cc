@@ -56,6 +56,12 @@ v1::MethodOptions FitOptions(const v1::MethodOptions& all,
   return fit;
 }
 
+std::vector<std::vector<double>> ListOf(const ItemScores& scores) {
+  std::vector<std::vector<double>> list;
+  for (const auto& [item, values] : scores) list.push_back(values);
+  return list;
+}
+
 // One run of RunProtocol.
 class Run {
  public:
@@ -91,6 +97,9 @@ class Run {
   absl::Status Fill(const std::vector<Row>& rows, size_t first,
                     std::vector<ItemScores>& scores);
   RowResult Summarize(const Row& row, const ItemScores& scores) const;
+  std::vector<FormDifference> CompareForms(
+      const std::vector<Row>& rows,
+      const std::vector<ItemScores>& scores) const;
 
   const Protocol& protocol_;
   const v1::Model& model_;
@@ -242,8 +251,7 @@ absl::Status Run::Fill(const std::vector<Row>& rows, size_t first,
 }
 
 RowResult Run::Summarize(const Row& row, const ItemScores& scores) const {
-  std::vector<std::vector<double>> list;
-  for (const auto& [item, values] : scores) list.push_back(values);
+  const std::vector<std::vector<double>> list = ListOf(scores);
   const std::vector<Figure> figures = protocol_.figures();
   RowResult result{row,
                    Bootstrap(list, figures, options_.resamples,
@@ -259,6 +267,26 @@ RowResult Run::Summarize(const Row& row, const ItemScores& scores) const {
     result.curves.push_back(std::move(y));
   }
   return result;
+}
+
+std::vector<FormDifference> Run::CompareForms(
+    const std::vector<Row>& rows, const std::vector<ItemScores>& scores) const {
+  std::vector<FormDifference> differences;
+  for (size_t state = 0; state < rows.size(); ++state) {
+    for (size_t full = 0; full < rows.size(); ++full) {
+      if (rows[state].method != rows[full].method ||
+          rows[state].form != v1::ATTENTION_FORM_STATE ||
+          rows[full].form != v1::ATTENTION_FORM_FULL) {
+        continue;
+      }
+      differences.push_back(
+          {rows[full].method,
+           BootstrapDifference(ListOf(scores[full]), ListOf(scores[state]),
+                               protocol_.figures(), options_.resamples,
+                               MixSeed(options_.seed, {"bootstrap"}))});
+    }
+  }
+  return differences;
 }
 
 absl::StatusOr<Results> Run::Do() {
@@ -285,6 +313,7 @@ absl::StatusOr<Results> Run::Do() {
   for (size_t r = 0; r < plan.rows.size(); ++r) {
     results.rows.push_back(Summarize(plan.rows[r], scores[r]));
   }
+  results.differences = CompareForms(plan.rows, scores);
   const bool higher = protocol_.figures()[0].higher_is_better;
   results.best = 1;
   for (size_t r = 2; r < results.rows.size(); ++r) {

@@ -40,8 +40,15 @@ struct RowResult {
   std::vector<std::vector<double>> curves;  // in the order of the protocol's
 };
 
+// What form full adds to form state.
+struct FormDifference {
+  std::string method;
+  std::vector<Interval> figures;  // full minus state, on the same items
+};
+
 struct Results {
   std::vector<RowResult> rows;  // the control is the last one
+  std::vector<FormDifference> differences;
   std::vector<SkippedRow> skipped;
   size_t best = 0;  // index of the best row by the first figure, random aside
 };

@@ -73,4 +73,23 @@ std::vector<Interval> Bootstrap(const std::vector<std::vector<double>>& scores,
   return intervals;
 }
 
+std::vector<Interval> BootstrapDifference(
+    const std::vector<std::vector<double>>& a,
+    const std::vector<std::vector<double>>& b, std::span<const Figure> figures,
+    int resamples, uint64_t seed) {
+  std::vector<std::vector<double>> both = a;
+  for (size_t i = 0; i < both.size(); ++i) {
+    both[i].insert(both[i].end(), b[i].begin(), b[i].end());
+  }
+  std::vector<Figure> differences(figures.begin(), figures.end());
+  for (Figure& figure : differences) {
+    figure.value = [value = figure.value](std::span<const double> sums,
+                                          double items) {
+      const size_t half = sums.size() / 2;
+      return value(sums.first(half), items) - value(sums.last(half), items);
+    };
+  }
+  return Bootstrap(both, differences, resamples, seed);
+}
+
 }  // namespace limpid::evaluate

@@ -43,6 +43,14 @@ std::vector<Interval> Bootstrap(const std::vector<std::vector<double>>& scores,
                                 std::span<const Figure> figures, int resamples,
                                 uint64_t seed);
 
+// Figures of `a` minus those of `b` on the same items, each item drawn for both
+// at once: what is common to the items cancels out. Both hold one list per
+// item.
+std::vector<Interval> BootstrapDifference(
+    const std::vector<std::vector<double>>& a,
+    const std::vector<std::vector<double>>& b, std::span<const Figure> figures,
+    int resamples, uint64_t seed);
+
 // Scores added up over items.
 std::vector<double> SumScores(const std::vector<std::vector<double>>& scores);
 

@@ -117,6 +117,9 @@ TEST(RunnerTest, JudgesEveryRowAndShufflesTheBest) {
   EXPECT_EQ(results->rows[1].figures[0].value, 1);
   EXPECT_EQ(results->rows[2].figures[0].value, 0);
   EXPECT_EQ(results->rows[3].figures[0].value, 1);
+  ASSERT_EQ(results->differences.size(), 1u);
+  EXPECT_EQ(results->differences[0].method, "raw-attention");
+  EXPECT_EQ(results->differences[0].figures[0].low, 1);
   // The control is like random, and both are far from the best.
   EXPECT_LT(results->rows[0].figures[0].value, 0.5);
   EXPECT_LT(results->rows[4].figures[0].value, 0.5);
@@ -214,6 +217,8 @@ TEST(ReportTest, SaysWhatWasMeasuredAndWhatIsMissing) {
       nlohmann::json::parse(ResultsJson(*protocol, *results, context));
   EXPECT_EQ(json["best"], "integrated-gradients");
   EXPECT_EQ(json["control_like_random"], true);
+  EXPECT_EQ(json["full_minus_state"][0]["figures"]["precision_at_1"]["value"],
+            1);
   EXPECT_EQ(json["rows"][3]["form"], "full");
   EXPECT_EQ(json["rows"][3]["figures"]["precision_at_1"]["value"], 1);
   const std::string svg = IntervalsSvg(*protocol, *results, context);

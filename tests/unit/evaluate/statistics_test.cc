@@ -61,6 +61,17 @@ TEST(BootstrapTest, FiguresOfSumsAreNotMeansOfFigures) {
   EXPECT_DOUBLE_EQ(found.high, 1);
 }
 
+TEST(BootstrapTest, DifferencesOnTheSameItemsCancelWhatIsCommon) {
+  auto a = Coins(100), b = a;
+  for (auto& scores : a) scores[0] += 0.25;
+  const Figure figures[] = {MeanFigure("a", "a", true, 0)};
+  const Interval found = BootstrapDifference(a, b, figures, 500, 1)[0];
+  EXPECT_NEAR(found.value, 0.25, 1e-12);
+  EXPECT_NEAR(found.low, 0.25, 1e-12);
+  EXPECT_NEAR(found.high, 0.25, 1e-12);
+  EXPECT_LT(Bootstrap(a, figures, 500, 1)[0].low, 0.5);
+}
+
 TEST(IntervalTest, TouchingIntervalsAreNotApart) {
   EXPECT_FALSE((Interval{1, 0, 2}.Apart({3, 2, 4})));
   EXPECT_TRUE((Interval{1, 0, 2}.Apart({3, 2.1, 4})));
