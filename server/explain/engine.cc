@@ -8,6 +8,8 @@
 
 #ifdef LIMPID_WITH_CUDA
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <cuda_runtime_api.h>
 #endif
 
 #include <atomic>
@@ -65,6 +67,19 @@ absl::StatusOr<at::Device> ChooseDevice(const std::string& name) {
 #endif
 }
 
+std::optional<DeviceMemory> MemoryOf(at::Device device) {
+#ifdef LIMPID_WITH_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+    return DeviceMemory{static_cast<int64_t>(total - free),
+                        static_cast<int64_t>(total)};
+  }
+#endif
+  return std::nullopt;
+}
+
 class TorchEngine final : public Engine {
  public:
   TorchEngine(const EngineOptions& options, at::Device device)
@@ -75,6 +90,9 @@ class TorchEngine final : public Engine {
   }
 
   const std::string& device() const override { return name_; }
+  std::optional<DeviceMemory> memory() const override {
+    return MemoryOf(build_.device);
+  }
 
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder) const override {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "server/base/clock.h"
@@ -21,6 +22,12 @@ struct EngineOptions {
   int64_t threads_per_worker = 1;
   int64_t max_tokens = 4096;
   int64_t max_request_memory_bytes = int64_t{8} << 30;
+};
+
+// Of a GPU, whoever holds it.
+struct DeviceMemory {
+  int64_t used_bytes = 0;
+  int64_t total_bytes = 0;
 };
 
 // A request that was found valid for a model, with what it costs. Holds a lease
@@ -45,6 +52,8 @@ class Engine {
 
   // Device in use, for example "cpu" or "cuda:0".
   virtual const std::string& device() const = 0;
+  // None on the CPU, or where the device does not say.
+  virtual std::optional<DeviceMemory> memory() const = 0;
 
   // Reads a model folder and runs the model once on a few tokens. Errors name
   // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,

@@ -24,21 +24,18 @@ namespace {
 constexpr unsigned kMaxConnections = 128;
 constexpr unsigned kIdleSeconds = 5;
 
-absl::Status ListenFailed(const std::string& host_port,
-                          absl::string_view why) {
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   "METRICS_LISTEN_FAILED",
-                   absl::StrCat("can't serve metrics on ", host_port, ": ",
-                                why));
+absl::Status ListenFailed(const std::string& host_port, absl::string_view why) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition, "METRICS_LISTEN_FAILED",
+      absl::StrCat("can't serve metrics on ", host_port, ": ", why));
 }
 
-MHD_Result Answer(MHD_Connection* connection, unsigned status,
-                  std::string body, const char* content_type) {
+MHD_Result Answer(MHD_Connection* connection, unsigned status, std::string body,
+                  const char* content_type) {
   MHD_Response* const response = MHD_create_response_from_buffer(
       body.size(), body.data(), MHD_RESPMEM_MUST_COPY);
   if (response == nullptr) return MHD_NO;
-  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE,
-                          content_type);
+  MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
   const MHD_Result result = MHD_queue_response(connection, status, response);
   MHD_destroy_response(response);
   return result;
@@ -46,8 +43,10 @@ MHD_Result Answer(MHD_Connection* connection, unsigned status,
 
 class HttpExposer final : public MetricsExposer {
  public:
-  explicit HttpExposer(std::shared_ptr<prometheus::Registry> registry)
-      : registry_(std::move(registry)) {}
+  HttpExposer(std::shared_ptr<prometheus::Registry> registry,
+              std::function<void()> before_scrape)
+      : registry_(std::move(registry)),
+        before_scrape_(std::move(before_scrape)) {}
   ~HttpExposer() override {
     if (daemon_ != nullptr) MHD_stop_daemon(daemon_);
   }
@@ -61,6 +60,7 @@ class HttpExposer final : public MetricsExposer {
                            const char*, size_t*, void**);
 
   const std::shared_ptr<prometheus::Registry> registry_;
+  const std::function<void()> before_scrape_;
   MHD_Daemon* daemon_ = nullptr;
   std::string address_;
 };
@@ -74,20 +74,20 @@ absl::Status HttpExposer::Open(const std::string& host_port) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(std::string(bare).c_str(),
-                                host_port.substr(colon + 1).c_str(), &hints,
-                                &found);
+  const int error =
+      getaddrinfo(std::string(bare).c_str(),
+                  host_port.substr(colon + 1).c_str(), &hints, &found);
   if (error != 0) return ListenFailed(host_port, gai_strerror(error));
   // One thread for all connections: silent ones cost a descriptor each until
   // they time out, and hold up nobody.
   unsigned flags = MHD_USE_AUTO_INTERNAL_THREAD;
   if (found->ai_family == AF_INET6) flags |= MHD_USE_IPv6;
   errno = 0;
-  daemon_ = MHD_start_daemon(
-      flags, 0, nullptr, nullptr, &HttpExposer::Handle, this,
-      MHD_OPTION_SOCK_ADDR, found->ai_addr, MHD_OPTION_CONNECTION_LIMIT,
-      kMaxConnections, MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
-      MHD_OPTION_END);
+  daemon_ = MHD_start_daemon(flags, 0, nullptr, nullptr, &HttpExposer::Handle,
+                             this, MHD_OPTION_SOCK_ADDR, found->ai_addr,
+                             MHD_OPTION_CONNECTION_LIMIT, kMaxConnections,
+                             MHD_OPTION_CONNECTION_TIMEOUT, kIdleSeconds,
+                             MHD_OPTION_END);
   const int cause = errno;
   freeaddrinfo(found);
   if (daemon_ == nullptr) return ListenFailed(host_port, std::strerror(cause));
@@ -98,8 +98,8 @@ absl::Status HttpExposer::Open(const std::string& host_port) {
 }
 
 MHD_Result HttpExposer::Handle(void* self, MHD_Connection* connection,
-                               const char* url, const char* method,
-                               const char*, const char*, size_t*, void**) {
+                               const char* url, const char* method, const char*,
+                               const char*, size_t*, void**) {
   if (std::strcmp(url, "/metrics") != 0) {
     return Answer(connection, MHD_HTTP_NOT_FOUND, "only /metrics is here\n",
                   "text/plain");
@@ -109,20 +109,22 @@ MHD_Result HttpExposer::Handle(void* self, MHD_Connection* connection,
     return Answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n",
                   "text/plain");
   }
+  const auto& exposer = *static_cast<HttpExposer*>(self);
+  exposer.before_scrape_();
   const prometheus::TextSerializer serializer;
-  return Answer(
-      connection, MHD_HTTP_OK,
-      serializer.Serialize(
-          static_cast<HttpExposer*>(self)->registry_->Collect()),
-      "text/plain; version=0.0.4; charset=utf-8");
+  return Answer(connection, MHD_HTTP_OK,
+                serializer.Serialize(exposer.registry_->Collect()),
+                "text/plain; version=0.0.4; charset=utf-8");
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsExposer>> MetricsExposer::Open(
     const std::string& host_port,
-    std::shared_ptr<prometheus::Registry> registry) {
-  auto exposer = std::make_unique<HttpExposer>(std::move(registry));
+    std::shared_ptr<prometheus::Registry> registry,
+    std::function<void()> before_scrape) {
+  auto exposer = std::make_unique<HttpExposer>(std::move(registry),
+                                               std::move(before_scrape));
   LIMPID_RETURN_IF_ERROR(exposer->Open(host_port));
   return exposer;
 }

@@ -3,6 +3,7 @@
 // GET /metrics over HTTP.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,9 +19,11 @@ class MetricsExposer {
  public:
   // `host_port` as "127.0.0.1:0" or "[::1]:9090"; port 0 takes a free one.
   // FAILED_PRECONDITION, reason METRICS_LISTEN_FAILED, if it can't be opened.
+  // `before_scrape` brings up to date what is only worth knowing then.
   static absl::StatusOr<std::unique_ptr<MetricsExposer>> Open(
       const std::string& host_port,
-      std::shared_ptr<prometheus::Registry> registry);
+      std::shared_ptr<prometheus::Registry> registry,
+      std::function<void()> before_scrape);
   virtual ~MetricsExposer() = default;
 
   // HOST:PORT with the port in use.

@@ -80,6 +80,10 @@ Metrics::Metrics(absl::string_view version)
                         "Loading and warming a model.", r);
   resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
                           "Bytes held for a model's weights.", r);
+  gpu_memory_used_ = Build(BuildGauge(), "limpid_gpu_memory_used_bytes",
+                           "Bytes of the GPU that anybody holds.", r);
+  gpu_memory_total_ = Build(BuildGauge(), "limpid_gpu_memory_total_bytes",
+                            "Bytes that the GPU has.", r);
   weights_copied_ = Build(BuildCounter(), "limpid_weights_copied_bytes_total",
                           "Bytes of weights brought to a device.", r);
   rpcs_started_ =
@@ -162,6 +166,13 @@ void Metrics::SetResidentBytes(const std::string& model,
                                const std::string& device, int64_t bytes) {
   resident_bytes_->Add({{"model", model}, {"device", device}})
       .Set(static_cast<double>(bytes));
+}
+
+void Metrics::SetGpuMemory(const std::string& device, int64_t used_bytes,
+                           int64_t total_bytes) {
+  const prometheus::Labels labels = {{"device", device}};
+  gpu_memory_used_->Add(labels).Set(static_cast<double>(used_bytes));
+  gpu_memory_total_->Add(labels).Set(static_cast<double>(total_bytes));
 }
 
 void Metrics::WeightsCopied(const std::string& device, int64_t bytes) {

@@ -68,6 +68,9 @@ class Metrics final : public PoolObserver {
   // limpid_model_resident_bytes{model,device}; 0 when it is not resident.
   void SetResidentBytes(const std::string& model, const std::string& device,
                         int64_t bytes);
+  // limpid_gpu_memory_{used,total}_bytes{device}: of the whole device.
+  void SetGpuMemory(const std::string& device, int64_t used_bytes,
+                    int64_t total_bytes);
   // limpid_weights_copied_bytes_total{device}: weights that were brought to a
   // device. Requests copy none, so it stays flat while nothing is loaded.
   void WeightsCopied(const std::string& device, int64_t bytes);
@@ -107,6 +110,7 @@ class Metrics final : public PoolObserver {
   Histograms reconstruction_error_;
   Histograms load_seconds_;
   Gauges resident_bytes_;
+  Gauges gpu_memory_used_, gpu_memory_total_;
   Counters weights_copied_;
   Counters rpcs_started_;
   Counters rpcs_handled_;

@@ -26,6 +26,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
  public:
   ServingImpl(ServingOptions options, const Engine& engine, Log& log)
       : options_(std::move(options)),
+        engine_(engine),
         device_(engine.device()),
         log_(log),
         metrics_(options_.version),
@@ -60,8 +61,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
     LIMPID_RETURN_IF_ERROR(CheckStartupModels());
     if (options_.metrics) {
       LIMPID_ASSIGN_OR_RETURN(
-          exposer_,
-          MetricsExposer::Open(*options_.metrics, metrics_.registry()));
+          exposer_, MetricsExposer::Open(*options_.metrics, metrics_.registry(),
+                                         [this] { MeasureDevice(); }));
       metrics_address_ = exposer_->address();
     }
     RpcServerOptions rpc = options_.rpc;
@@ -147,6 +148,12 @@ class ServingImpl final : public Serving, private RegistryObserver {
     return absl::OkStatus();
   }
 
+  void MeasureDevice() {
+    const auto memory = engine_.memory();
+    if (!memory) return;
+    metrics_.SetGpuMemory(device_, memory->used_bytes, memory->total_bytes);
+  }
+
   void OnTokensRead(const absl::Status& status) {
     metrics_.TokensRead(status.code());
     if (status.ok()) return log_.Write(LogLevel::kInfo, "tokens replaced");
@@ -202,6 +209,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
   const ServingOptions options_;
+  const Engine& engine_;
   const std::string device_;
   Log& log_;
   Metrics metrics_;

@@ -22,7 +22,9 @@ namespace limpid {
 
 struct StreamLimits {
   // Messages that wait to be sent; one that is larger by itself passes alone.
-  int64_t max_buffered_bytes = 4 << 20;
+  // With the one that is being packed and gRPC's own buffer it stays below
+  // 4 MiB.
+  int64_t max_buffered_bytes = 3 << 20;
   // How long a reader may take no byte before it is cut.
   absl::Duration max_stall = absl::Seconds(30);
 };

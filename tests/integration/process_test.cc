@@ -173,6 +173,27 @@ TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {
   EXPECT_THAT(refused.errors, HasSubstr("segmentation"));
 }
 
+TEST_F(ProcessTest, RequestsBeyondTheLimitsAreRefusedBeforeComputing) {
+  std::ofstream(folder_ / "config.json")
+      << R"({"limits": {"max_tokens": 20,
+                        "max_request_memory_bytes": 1048576}})";
+  StartServer({"--config", (folder_ / "config.json").string()});
+  const ProcessResult large =
+      Client({"explain", "--model", "sentiment-mamba", "--text",
+              "a film that is far too long and has no end in sight"});
+  EXPECT_EQ(large.exit_status, 1);
+  EXPECT_THAT(large.errors, HasSubstr("FAILED_PRECONDITION"));
+  EXPECT_THAT(large.errors, HasSubstr("REQUEST_TOO_LARGE"));
+  std::string ids = "1";
+  for (int i = 0; i < 20; ++i) ids += ",1";
+  const ProcessResult long_input =
+      Client({"explain", "--model", "sentiment-mamba", "--tokens", ids});
+  EXPECT_EQ(long_input.exit_status, 1);
+  EXPECT_THAT(long_input.errors, HasSubstr("INVALID_ARGUMENT"));
+  EXPECT_THAT(long_input.errors, HasSubstr("input.tokens"));
+  EXPECT_THAT(long_input.errors, HasSubstr("20"));
+}
+
 TEST_F(ProcessTest, APassedDeadlineIsSaidSo) {
   StartServer();
   std::vector<std::string> command = LongRequest();

@@ -122,6 +122,28 @@ TEST_F(StreamRpcTest, ReadersThatStallAreCut) {
   EXPECT_FALSE(reader->Finish().ok());
 }
 
+TEST_F(StreamRpcTest, UnreadStreamsBufferFewBytes) {
+  // What was taken of the engine and not read by the client waits in the
+  // stream's buffer, in gRPC, or in the sockets.
+  constexpr int kTensorBytes = 256 << 10;
+  constexpr int kBuffer = 4 << 20;
+  constexpr int kSockets = 4 << 20;
+  server_.options.stream.max_stall = absl::Milliseconds(200);
+  server_.engine.num_extra_floats = kTensorBytes / sizeof(float);
+  server_.engine.num_extra_tensors = 1000;
+  server_.Start();
+  grpc::ClientContext context;
+  auto reader =
+      server_.explanations().StreamExplain(&context, TextRequest("abc"));
+  while (!absl::StrContains(server_.LogText(), "READER_STALLED")) {
+    std::this_thread::yield();
+  }
+  EXPECT_LE(server_.engine.num_tensors_taken() * kTensorBytes,
+            kBuffer + kSockets);
+  context.TryCancel();
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
 TEST_F(StreamRpcTest, ShutdownEndsStreamsThatNobodyReads) {
   server_.engine.num_extra_floats = 16 << 20;
   server_.Start();

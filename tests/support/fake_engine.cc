@@ -86,6 +86,11 @@ void FakeEngine::WaitForRuns(int n) const {
   changed_.wait(lock, [&] { return num_runs_ >= n; });
 }
 
+int FakeEngine::num_tensors_taken() const {
+  std::lock_guard lock(mutex_);
+  return num_tensors_taken_;
+}
+
 int FakeEngine::num_loads() const {
   std::lock_guard lock(mutex_);
   return num_loads_;
@@ -179,12 +184,14 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
     LIMPID_RETURN_IF_ERROR(sink.OnTensor(MakeMatrix(length)));
     ++num_tensors;
   }
-  if (num_extra_floats > 0) {
+  for (int i = 0; num_extra_floats > 0 && i < num_extra_tensors; ++i) {
     std::vector<float> extra(num_extra_floats);
     std::iota(extra.begin(), extra.end(), 0.0f);
-    LIMPID_RETURN_IF_ERROR(
-        sink.OnTensor(MakeFloats("layers.0.value", {num_extra_floats}, extra)));
+    LIMPID_RETURN_IF_ERROR(sink.OnTensor(MakeFloats(
+        absl::StrCat("layers.", i, ".value"), {num_extra_floats}, extra)));
     ++num_tensors;
+    std::lock_guard lock(mutex_);
+    ++num_tensors_taken_;
   }
   ResultSummary summary;
   PointSummary& point = summary.points.emplace_back();

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,9 @@ class FakeEngine final : public Engine {
   bool run_throws = false;
   // Elements of an extra tensor "layers.0.value" [n].
   int64_t num_extra_floats = 0;
+  // How many such tensors.
+  int num_extra_tensors = 1;
+  std::optional<DeviceMemory> device_memory;
   double compute_seconds = 0;
 
   // Runs stop after their header until Release, or until they are cancelled.
@@ -48,8 +52,11 @@ class FakeEngine final : public Engine {
   // Waits until `n` runs have begun in all.
   void WaitForRuns(int n) const;
   int num_loads() const;
+  // Tensors that sinks have taken in all.
+  int num_tensors_taken() const;
 
   const std::string& device() const override { return device_; }
+  std::optional<DeviceMemory> memory() const override { return device_memory; }
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder) const override;
   absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
@@ -66,6 +73,7 @@ class FakeEngine final : public Engine {
   mutable std::condition_variable changed_;
   mutable int num_runs_ = 0;
   mutable int num_loads_ = 0;
+  mutable int num_tensors_taken_ = 0;
   bool held_ = false;
 };
 
