@@ -175,23 +175,24 @@ TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {
 
 TEST_F(ProcessTest, RequestsBeyondTheLimitsAreRefusedBeforeComputing) {
   std::ofstream(folder_ / "config.json")
-      << R"({"limits": {"max_tokens": 20,
+      << R"({"limits": {"max_tokens": 100,
                         "max_request_memory_bytes": 1048576}})";
   StartServer({"--config", (folder_ / "config.json").string()});
+  std::string ids = "1";
+  for (int i = 1; i < 100; ++i) ids += ",1";
   const ProcessResult large =
-      Client({"explain", "--model", "sentiment-mamba", "--text",
-              "a film that is far too long and has no end in sight"});
+      Client({"explain", "--model", "sentiment-mamba", "--tokens", ids,
+              "--attention", "matrix", "--channels", "all"});
   EXPECT_EQ(large.exit_status, 1);
   EXPECT_THAT(large.errors, HasSubstr("FAILED_PRECONDITION"));
   EXPECT_THAT(large.errors, HasSubstr("REQUEST_TOO_LARGE"));
-  std::string ids = "1";
-  for (int i = 0; i < 20; ++i) ids += ",1";
+  ids += ",1";
   const ProcessResult long_input =
       Client({"explain", "--model", "sentiment-mamba", "--tokens", ids});
   EXPECT_EQ(long_input.exit_status, 1);
   EXPECT_THAT(long_input.errors, HasSubstr("INVALID_ARGUMENT"));
   EXPECT_THAT(long_input.errors, HasSubstr("input.tokens"));
-  EXPECT_THAT(long_input.errors, HasSubstr("20"));
+  EXPECT_THAT(long_input.errors, HasSubstr("100"));
 }
 
 TEST_F(ProcessTest, APassedDeadlineIsSaidSo) {
