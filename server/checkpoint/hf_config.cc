@@ -117,6 +117,11 @@ bool HfConfig::Has(absl::string_view name) const {
   return impl_->Find(name) != nullptr;
 }
 
+bool HfConfig::IsNull(absl::string_view name) const {
+  const auto found = impl_->json->find(std::string(name));
+  return found != impl_->json->end() && found->is_null();
+}
+
 bool HfConfig::IsString(absl::string_view name) const {
   const Json* value = impl_->Find(name);
   return value != nullptr && value->is_string();

@@ -31,6 +31,8 @@ class HfConfig {
   ~HfConfig();
 
   bool Has(absl::string_view name) const;
+  // For the few fields whose null means something else than leaving them out.
+  bool IsNull(absl::string_view name) const;
   // For fields that are a number or a word, as time_step_rank is.
   bool IsString(absl::string_view name) const;
   int64_t Int(absl::string_view name, int64_t fallback, int64_t min,

@@ -42,23 +42,12 @@ struct LayerWeights {
   at::Tensor mlp_down;          // [E, F]
 };
 
-// Into how many heads of the kernels a head is split, whose values are too many
-// for one: they share their matrix.
-int64_t SplitOf(const LinearAttentionConfig& config) {
-  int64_t split = 1;
-  while (config.value_size % split != 0 ||
-         config.value_size / split > kernels::kMaxStateSize) {
-    ++split;
-  }
-  return split;
-}
-
 class LinearAttentionLayer final : public Layer {
  public:
   LinearAttentionLayer(const LinearAttentionConfig& config,
                        LayerWeights weights)
       : config_(config),
-        split_(SplitOf(config)),
+        split_(SplitOfHead(config.value_size)),
         weights_(std::move(weights)) {}
 
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override {
@@ -411,6 +400,15 @@ absl::StatusOr<std::unique_ptr<const Network>> BuildLinearAttention(
     return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
   };
   return MakeResidualNetwork(std::move(parts));
+}
+
+int64_t SplitOfHead(int64_t value_size) {
+  int64_t split = 1;
+  while (value_size % split != 0 ||
+         value_size / split > kernels::kMaxStateSize) {
+    ++split;
+  }
+  return split;
 }
 
 at::Tensor NormalizeL2(const at::Tensor& x) {

@@ -81,6 +81,10 @@ absl::StatusOr<std::unique_ptr<const Network>> BuildLinearAttention(
     const char* architecture, const LinearAttentionConfig& config,
     WeightReader& reader, const TakeRecurrence& take);
 
+// Into how many heads of the kernels a head is split, whose values are too many
+// for one: they share their matrix.
+int64_t SplitOfHead(int64_t value_size);
+
 // x / sqrt(sum(x^2) + 1e-6) over the last dimension.
 at::Tensor NormalizeL2(const at::Tensor& x);
 

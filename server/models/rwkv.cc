@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/models/factored_attention.h"
+#include "server/kernels/ops.h"
 
 namespace limpid {
 namespace {
@@ -118,63 +118,6 @@ absl::StatusOr<RwkvHeads> ReadRwkvHeads(HfConfig& file,
   heads.epsilon = 1e-5 * divisor * divisor;
   LIMPID_RETURN_IF_ERROR(file.status());
   return heads;
-}
-
-std::vector<AttentionForm> RwkvHeadForms() {
-  return {AttentionForm::kFull, AttentionForm::kState, AttentionForm::kNoGate,
-          AttentionForm::kNoNorm};
-}
-
-at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
-                        const at::Tensor& value, const at::Tensor& direct,
-                        const at::Tensor& gate, const RwkvHeadNorm& norm,
-                        const at::Tensor& stream,
-                        const at::Tensor& output_weight, Pass& pass) {
-  const int64_t batch = value.size(0), length = value.size(1);
-  const int64_t heads = recurrence.key.size(2);
-  const auto by_head = [&](const at::Tensor& tensor) {
-    return tensor.view({batch, length, heads, -1});
-  };
-  const at::Tensor raw = StateScan(recurrence, by_head(value));
-  const at::Tensor centred = raw - raw.mean(-1, /*keepdim=*/true);
-  const at::Tensor inverse =
-      at::rsqrt(centred.square().mean(-1, /*keepdim=*/true) + norm.epsilon);
-  const at::Tensor scale = pass.Factor(
-      inverse.expand(raw.sizes()).reshape(value.sizes()) * norm.affine.weight);
-  at::Tensor normed = centred.reshape(value.sizes()) * scale + norm.affine.bias;
-  if (direct.defined()) normed = normed + direct;
-  const at::Tensor output = normed * gate;
-  for (int64_t i = 0; pass.visits() && i < batch; ++i) {
-    DirectionTrace direction;
-    direction.recurrence = MakeRecurrenceOperator(
-        recurrence.Sequence(i), value.size(2) / heads, at::Tensor());
-    const at::Tensor values = value[i].view({length, heads, -1});
-    BlockTrace trace;
-    trace.directions.push_back(std::move(direction));
-    trace.x = (values - values.mean(-1, /*keepdim=*/true)).view({length, -1});
-    trace.uncentred = value[i];
-    trace.norm = scale[i];
-    trace.norm_bias = norm.affine.bias;
-    if (direct.defined()) trace.direct = direct[i];
-    trace.gate = gate[i];
-    trace.output = output[i];
-    trace.projection.weight = output_weight;
-    trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
-  }
-  return output;
-}
-
-void AddRwkvHeadsCost(int64_t length, int64_t inner, int64_t head_size,
-                      LayerCost& cost) {
-  cost.forward += length * 16 * inner;
-  cost.gradient += length * 16 * inner;
-  // Gradients of six operands, and the states that the backward pass keeps of
-  // every so many positions.
-  cost.backward += length * 24 * inner + 160 * head_size * inner;
-  cost.map += 10 * inner * length;
-  cost.flops += length * inner * (8.0 * head_size + 60);
-  cost.entry_flops += 4;
 }
 
 RwkvChannelMix TakeRwkvChannelMix(WeightReader& reader, int64_t index,

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "server/checkpoint/hf_config.h"
-#include "server/models/kernel_ops.h"
 #include "server/models/layers.h"
 #include "server/models/residual_network.h"
 #include "server/models/weights.h"
@@ -87,29 +86,5 @@ struct RwkvHeads {
   double epsilon = 64e-5;
 };
 absl::StatusOr<RwkvHeads> ReadRwkvHeads(HfConfig& file, const RwkvSizes& sizes);
-
-// The forms of RWKV-5 to 7.
-std::vector<AttentionForm> RwkvHeadForms();
-
-// The normaliser of RWKV-5 to 7: a group norm whose groups are the heads.
-struct RwkvHeadNorm {
-  Affine affine;  // [D]
-  double epsilon = 0;
-};
-
-// Time mixing of RWKV-5 to 7 from its recurrence on: values [B, L, D] go
-// through the recurrence, the normaliser and the gate. `direct` [B, L, D] goes
-// past the normaliser, undefined: nothing. Shows the attention to the pass,
-// with the residual stream [B, L, E] and the output projection [E, D] that are
-// around it; returns what enters the latter. Centring commutes with the
-// recurrence, so the matrix acts on values centred per head.
-at::Tensor RunRwkvHeads(const FrozenRecurrence& recurrence,
-                        const at::Tensor& value, const at::Tensor& direct,
-                        const at::Tensor& gate, const RwkvHeadNorm& norm,
-                        const at::Tensor& stream,
-                        const at::Tensor& output_weight, Pass& pass);
-// What it costs, for H heads of D channels in all.
-void AddRwkvHeadsCost(int64_t length, int64_t inner, int64_t head_size,
-                      LayerCost& cost);
 
 }  // namespace limpid

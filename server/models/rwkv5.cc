@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "server/models/normed_heads.h"
 #include "server/models/rwkv.h"
 
 namespace limpid::architectures::rwkv5 {
@@ -12,7 +13,7 @@ namespace {
 
 struct LayerWeights {
   Affine norm;
-  RwkvHeadNorm head_norm;
+  HeadNorm head_norm;
   at::Tensor decay;  // [H, S]: from 0 to 1
   at::Tensor bonus;  // [H, S]
   at::Tensor mix_key, mix_value, mix_receptance, mix_gate;  // [1, 1, E]
@@ -36,7 +37,7 @@ class Rwkv5Layer final : public Layer {
     cost.gradient = length * (16 * hidden + 10 * inner);
     cost.backward = length * (8 * hidden + 8 * inner);
     cost.flops = length * (10.0 * hidden * inner + 60.0 * inner);
-    AddRwkvHeadsCost(length, inner, channels_per_head(), cost);
+    AddNormedHeadsCost(length, inner, channels_per_head(), cost);
     weights_.channel_mix.AddCost(length, cost);
     return cost;
   }
@@ -64,8 +65,9 @@ at::Tensor Rwkv5Layer::Run(const at::Tensor& stream, Pass& pass) const {
   recurrence.key = by_head(mixed(w.mix_key, w.key));
   recurrence.decay = w.decay.expand(recurrence.key.sizes());
   recurrence.diagonal = (recurrence.query * w.bonus * recurrence.key).sum(-1);
-  const at::Tensor output = RunRwkvHeads(recurrence, value, at::Tensor(), gate,
-                                         w.head_norm, stream, w.out, pass);
+  const at::Tensor output =
+      RunNormedHeads(recurrence, value, at::Tensor(), gate, w.head_norm, stream,
+                     {w.out, at::Tensor()}, pass);
   return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
                            epsilon_, pass);
 }
@@ -116,7 +118,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv5", reader);
   parts.info.state_size = heads.size;
-  parts.info.forms = RwkvHeadForms();
+  parts.info.forms = NormedHeadForms();
   for (LayerWeights& w : layers) {
     parts.layers.push_back(
         std::make_unique<Rwkv5Layer>(sizes.epsilon, std::move(w)));

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "server/models/normed_heads.h"
 #include "server/models/rwkv.h"
 
 namespace limpid::architectures::rwkv6 {
@@ -16,7 +17,7 @@ enum Mixture { kDecay, kKey, kValue, kReceptance, kGate, kMixtures };
 
 struct LayerWeights {
   Affine norm;
-  RwkvHeadNorm head_norm;
+  HeadNorm head_norm;
   at::Tensor mix_first;                     // [1, 1, E]
   at::Tensor mix[kMixtures];                // [1, 1, E]
   at::Tensor mix_down, mix_up;              // [E, 5 r], [5, r, E]
@@ -46,7 +47,7 @@ class Rwkv6Layer final : public Layer {
     cost.backward = length * (12 * hidden + 12 * inner + 4 * ranks);
     cost.flops =
         length * (10.0 * hidden * inner + 4.0 * hidden * ranks + 100.0 * inner);
-    AddRwkvHeadsCost(length, inner, channels_per_head(), cost);
+    AddNormedHeadsCost(length, inner, channels_per_head(), cost);
     weights_.channel_mix.AddCost(length, cost);
     return cost;
   }
@@ -84,8 +85,9 @@ at::Tensor Rwkv6Layer::Run(const at::Tensor& stream, Pass& pass) const {
   recurrence.key = by_head(Project(mixed(kKey), w.key));
   recurrence.decay = by_head(at::exp(-at::exp(log_log_decay)));
   recurrence.diagonal = (recurrence.query * w.bonus * recurrence.key).sum(-1);
-  const at::Tensor output = RunRwkvHeads(recurrence, value, at::Tensor(), gate,
-                                         w.head_norm, stream, w.out, pass);
+  const at::Tensor output =
+      RunNormedHeads(recurrence, value, at::Tensor(), gate, w.head_norm, stream,
+                     {w.out, at::Tensor()}, pass);
   return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
                            epsilon_, pass);
 }
@@ -146,7 +148,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv6", reader);
   parts.info.state_size = heads.size;
-  parts.info.forms = RwkvHeadForms();
+  parts.info.forms = NormedHeadForms();
   for (LayerWeights& w : layers) {
     parts.layers.push_back(
         std::make_unique<Rwkv6Layer>(sizes.epsilon, std::move(w)));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/models/normed_heads.h"
 #include "server/models/rwkv.h"
 
 namespace limpid::architectures::rwkv7 {
@@ -27,7 +28,7 @@ struct LowRank {
 
 struct LayerWeights {
   Affine norm;
-  RwkvHeadNorm head_norm;
+  HeadNorm head_norm;
   at::Tensor mix_receptance, mix_decay, mix_key, mix_value, mix_rate,
       mix_gate;                            // [1, 1, E]
   at::Tensor receptance, key, value;       // [D, E]
@@ -64,7 +65,7 @@ class Rwkv7Layer final : public Layer {
     cost.backward = length * (12 * hidden + 24 * inner + 4 * ranks + 4 * mlp);
     cost.flops = length * (8.0 * hidden * inner + 4.0 * hidden * ranks +
                            4.0 * hidden * mlp + 200.0 * inner);
-    AddRwkvHeadsCost(length, inner, channels_per_head(), cost);
+    AddNormedHeadsCost(length, inner, channels_per_head(), cost);
     return cost;
   }
 
@@ -114,8 +115,9 @@ at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor direct = (bonus * by_head(value)).reshape(value.sizes());
   const at::Tensor gate =
       pass.Factor(w.gate.Run(mixed(w.mix_gate), at::sigmoid));
-  const at::Tensor output = RunRwkvHeads(recurrence, value, direct, gate,
-                                         w.head_norm, stream, w.out, pass);
+  const at::Tensor output =
+      RunNormedHeads(recurrence, value, direct, gate, w.head_norm, stream,
+                     {w.out, at::Tensor()}, pass);
   const at::Tensor after = stream + pass.BlockOutput(Project(output, w.out));
   const at::Tensor m = LayerNorm(after, w.mlp_norm, epsilon_, pass);
   return after +
@@ -283,7 +285,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   LIMPID_RETURN_IF_ERROR(reader.status());
   ResidualParts parts = RwkvParts(frame, config.sizes, "rwkv7", reader);
   parts.info.state_size = config.head_size;
-  parts.info.forms = RwkvHeadForms();
+  parts.info.forms = NormedHeadForms();
   for (LayerWeights& w : layers) {
     parts.layers.push_back(
         std::make_unique<Rwkv7Layer>(config.sizes.epsilon, std::move(w)));
