@@ -82,7 +82,8 @@ void AddWhat(CLI::App& app, ExplainFlags& flags) {
            "Keep the N largest entries of every returned row");
   AddValue(group, "--dtype", "float32|float16|uint8", flags.dtype,
            "Type in which attention is sent (default float32)");
-  group.add_flag("--head-form", flags.head_form, "One matrix per head");
+  group.add_flag("--head-form", flags.head_form,
+                 "One matrix per head, of the form state");
   AddValue(group, "--include-skip", "true|false", flags.include_skip,
            "Whether the recurrence's skip is part of the matrix");
   group.add_flag("--faithfulness", flags.faithfulness,

@@ -55,6 +55,43 @@ std::string FormNames(const std::vector<AttentionForm>& forms) {
   return absl::StrJoin(names, ", ");
 }
 
+// The matrix of a head is the recurrence's alone, and nothing else can be asked
+// of it.
+void CheckHeadForm(const AttentionRequest& attention, Violations& violations) {
+  if (!attention.head_form) return;
+  const auto wrong = [&](const char* field, const char* what) {
+    violations.Add(field,
+                   absl::StrCat("must be ", what, " with attention.head_form"));
+  };
+  if (attention.form != AttentionForm::kState) {
+    wrong("attention.form", "state or unset");
+  }
+  if (attention.include_skip.value_or(false)) {
+    wrong("attention.include_skip", "false or unset");
+  }
+  if (attention.reduction.value_or(ChannelReduction::kAll) !=
+      ChannelReduction::kAll) {
+    wrong("attention.channel_reduction", "all or unset");
+  }
+  if (!attention.channels.empty() &&
+      attention.reduction == ChannelReduction::kAll) {
+    wrong("attention.channels", "empty");
+  }
+}
+
+absl::Status CheckHeads(const std::vector<int64_t>& layers,
+                        const ModelInfo& info) {
+  std::vector<int64_t> without;
+  for (const int64_t layer : layers) {
+    if (info.layer_heads[layer] == 0) without.push_back(layer);
+  }
+  if (without.empty()) return absl::OkStatus();
+  return Precondition(
+      "FORM_NOT_SUPPORTED_BY_ARCHITECTURE",
+      absl::StrCat("attention.head_form: these layers of ", info.architecture,
+                   " have no heads: ", absl::StrJoin(without, ", ")));
+}
+
 // What the model as such does not offer, however well the request is written.
 absl::Status CheckOffered(const MethodEntry& entry, AttentionForm form,
                           const ModelInfo& info) {
@@ -121,6 +158,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
     violations.Add("attention.channels",
                    "needs attention.channel_reduction all");
   }
+  CheckHeadForm(attention, violations);
   plan->form_ = {attention.form, attention.include_skip.value_or(
                                      DefaultIncludeSkip(attention.form))};
   if (attention.form == AttentionForm::kUpstream && plan->form_.include_skip) {
@@ -149,6 +187,9 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
     std::iota(plan->layers_.begin(), plan->layers_.end(), 0);
   }
   std::sort(plan->layers_.begin(), plan->layers_.end());
+  if (attention.head_form) {
+    LIMPID_RETURN_IF_ERROR(CheckHeads(plan->layers_, info));
+  }
   plan->method_memory_bytes_ =
       std::min(limits.max_request_memory_bytes / 2, int64_t{2} << 30);
   plan->Price(flops_per_second);
@@ -164,7 +205,19 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
 }
 
 ChannelReduction ExplanationPlan::returned_reduction() const {
+  if (request_.attention.head_form) return ChannelReduction::kAll;
   return request_.attention.reduction.value_or(ChannelReduction::kMeanAbs);
+}
+
+std::vector<int64_t> ExplanationPlan::ReturnedChannels(int64_t layer) const {
+  if (!request_.attention.head_form) return request_.attention.channels;
+  const ModelInfo& info = model_->info();
+  const int64_t size = info.layer_channels[layer] / info.layer_heads[layer];
+  std::vector<int64_t> first;
+  for (int64_t head = 0; head < info.layer_heads[layer]; ++head) {
+    first.push_back(head * size);
+  }
+  return first;
 }
 
 ChannelReduction ExplanationPlan::method_reduction() const {
@@ -216,10 +269,9 @@ RowRange ExplanationPlan::RowsOf(bool returned) const {
 int64_t ExplanationPlan::LayerBytes() const {
   const ModelInfo& info = model_->info();
   const AttentionRequest& attention = request_.attention;
-  const bool per_channel = returned_reduction() == ChannelReduction::kAll;
+  // Of values and outputs.
   const int64_t channels =
-      !per_channel ? 1
-      : attention.channels.empty()
+      attention.channels.empty()
           ? info.num_channels
           : static_cast<int64_t>(attention.channels.size());
   int64_t rows = 0;
@@ -227,11 +279,11 @@ int64_t ExplanationPlan::LayerBytes() const {
   if (attention.kind == AttentionKind::kRow) {
     rows = static_cast<int64_t>(points_.size());
   }
-  int64_t numbers = channels * rows * length();
-  if (per_channel) numbers += channels * rows;
-  if (request_.debug_tensors) {
-    numbers += 2 * (per_channel ? channels : info.num_channels) * length();
+  int64_t numbers = NumMatrices(attention, info) * rows * length();
+  if (returned_reduction() == ChannelReduction::kAll) {
+    numbers += channels * rows;
   }
+  if (request_.debug_tensors) numbers += 2 * channels * length();
   return numbers * static_cast<int64_t>(sizeof(float));
 }
 

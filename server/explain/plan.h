@@ -54,6 +54,9 @@ class ExplanationPlan final : public Plan {
   // What is returned of channels, and what the method looks at.
   ChannelReduction returned_reduction() const;
   ChannelReduction method_reduction() const;
+  // Channels of a returned layer whose matrices are returned; empty: all. By
+  // heads the first channel of each, whose matrix is the head's.
+  std::vector<int64_t> ReturnedChannels(int64_t layer) const;
   AttentionNeed need() const { return entry_->need(method_reduction()); }
   // Rows of a layer that are made, for a returned layer or another one; empty
   // if none.

@@ -4,6 +4,7 @@
 // message and the engine understands. No Torch, no Protobuf.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "server/attribution/curves.h"
 #include "server/attribution/options.h"
 #include "server/models/form.h"
+#include "server/models/model.h"
 #include "server/reduce/channel_reduction.h"
 
 namespace limpid {
@@ -68,7 +70,21 @@ struct AttentionRequest {
   std::vector<int64_t> channels;  // kAll only; empty: all
   int64_t downsample = 1;         // entries per side of an averaged block
   std::optional<int64_t> top_k;   // largest entries of a row that are kept
+  // One matrix per head: that of the form state, without reduction.
+  bool head_form = false;
 };
+
+// How many matrices of a layer are returned at most.
+inline int64_t NumMatrices(const AttentionRequest& attention,
+                           const ModelInfo& info) {
+  if (attention.head_form && !info.layer_heads.empty()) {
+    return *std::max_element(info.layer_heads.begin(), info.layer_heads.end());
+  }
+  if (attention.reduction != ChannelReduction::kAll) return 1;
+  return attention.channels.empty()
+             ? info.num_channels
+             : static_cast<int64_t>(attention.channels.size());
+}
 
 // Tokens [begin, end) of a text.
 struct TokenRange {

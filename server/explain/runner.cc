@@ -191,7 +191,7 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
                                        network_.info().causal, plan_.length());
   std::optional<ChannelCollector> collector;
   if (per_channel) {
-    collector.emplace(request_.attention.channels, attention, asked);
+    collector.emplace(plan_.ReturnedChannels(layer), attention, asked);
     sinks.Add(&*collector);
   }
   const int64_t step = looks ? looked_at->rows_at_once() : rows.size();

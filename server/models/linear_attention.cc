@@ -61,6 +61,7 @@ class LinearAttentionLayer final : public Layer {
   int64_t channels_per_head() const override {
     return config_.value_size / split_;
   }
+  int64_t num_heads() const override { return config_.num_heads; }
   LayerCost Cost(int64_t length) const override;
 
  private:

@@ -97,6 +97,7 @@ class Mamba2Layer final : public Layer {
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
   int64_t num_channels() const override { return config_.inner(); }
   int64_t channels_per_head() const override { return config_.head_size; }
+  int64_t num_heads() const override { return config_.num_heads; }
   LayerCost Cost(int64_t length) const override;
 
  private:

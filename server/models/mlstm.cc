@@ -106,6 +106,7 @@ class MlstmLayer final : public Layer {
   int64_t channels_per_head() const override {
     return config_.inner / config_.num_heads / weights_.head_norm.split;
   }
+  int64_t num_heads() const override { return config_.num_heads; }
   LayerCost Cost(int64_t length) const override;
 
  private:

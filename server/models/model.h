@@ -30,6 +30,7 @@ struct ModelInfo {
   int64_t hidden_size = 0;
   int64_t num_channels = 0;           // the most that a layer has
   std::vector<int64_t> layer_channels;  // of each layer
+  std::vector<int64_t> layer_heads;     // of each layer; 0: none
   int64_t state_size = 0;
   int64_t vocabulary_size = 0;  // or number of classes
   int64_t resident_bytes = 0;

@@ -262,6 +262,7 @@ class AttentionLayer final : public GemmaLayer {
     return config_.num_heads * config_.head_size;
   }
   int64_t channels_per_head() const override { return config_.head_size; }
+  int64_t num_heads() const override { return config_.num_heads; }
   LayerCost Cost(int64_t length) const override {
     const int64_t inner = num_channels();
     const int64_t matrices = config_.num_heads * length * length;

@@ -22,6 +22,7 @@ class ResidualNetwork final : public Network {
     info.num_layers = static_cast<int64_t>(parts_.layers.size());
     for (const auto& layer : parts_.layers) {
       info.layer_channels.push_back(layer->num_channels());
+      info.layer_heads.push_back(layer->num_heads());
       info.num_channels = std::max(info.num_channels, layer->num_channels());
     }
   }

@@ -40,6 +40,9 @@ class Layer {
   // Channels of its mixer, and how many of them share a head's matrix.
   virtual int64_t num_channels() const = 0;
   virtual int64_t channels_per_head() const { return 1; }
+  // Heads of the published network, the channels of each of which share the
+  // matrix of the form state; 0: no heads.
+  virtual int64_t num_heads() const { return 0; }
   virtual LayerCost Cost(int64_t length) const = 0;
 };
 

@@ -30,6 +30,7 @@ class Rwkv5Layer final : public Layer {
   at::Tensor Run(const at::Tensor& stream, Pass& pass) const override;
   int64_t num_channels() const override { return weights_.key.size(0); }
   int64_t channels_per_head() const override { return weights_.decay.size(1); }
+  int64_t num_heads() const override { return weights_.decay.size(0); }
   LayerCost Cost(int64_t length) const override {
     const int64_t inner = weights_.key.size(0), hidden = weights_.key.size(1);
     LayerCost cost;

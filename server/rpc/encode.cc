@@ -173,17 +173,11 @@ int64_t EncodedReplyBytes(int64_t reply_bytes, int64_t num_tokens,
   const int64_t num_layers =
       attention.layers.empty() ? model.num_layers
                                : static_cast<int64_t>(attention.layers.size());
-  const int64_t num_channels =
-      attention.reduction.value_or(ChannelReduction::kMeanAbs) !=
-              ChannelReduction::kAll
-          ? 1
-      : attention.channels.empty()
-          ? model.num_channels
-          : static_cast<int64_t>(attention.channels.size());
   const bool matrix = attention.kind == AttentionKind::kMatrix;
   const int64_t attention_bytes = std::min(
-      reply_bytes, SaturatingProduct({num_layers, num_channels, num_tokens,
-                                      matrix ? num_tokens : 1, kFloatBytes}));
+      reply_bytes,
+      SaturatingProduct({num_layers, NumMatrices(attention, model), num_tokens,
+                         matrix ? num_tokens : 1, kFloatBytes}));
   double share = 1;
   if (!options.floats) {
     if (options.attention_type == v1::DATA_TYPE_FLOAT16) share = 0.5;

@@ -59,12 +59,6 @@ std::vector<int64_t> ReadIndices(
   return {values.begin(), values.end()};
 }
 
-void ReadUnserved(const v1::AttentionOptions& message, Fields& fields) {
-  if (message.head_form()) {
-    fields.NotServed("attention.head_form", "the form by heads");
-  }
-}
-
 }  // namespace
 
 std::optional<Baseline> ReadBaseline(const std::string& path,
@@ -183,6 +177,10 @@ AttentionRequest ReadAttention(const v1::AttentionOptions& message,
                                          *v1::AttentionForm_descriptor())) {
     attention.form = FromProto<AttentionForm>(message.form());
   }
+  attention.head_form = message.head_form();
+  if (attention.head_form && !message.has_form()) {
+    attention.form = AttentionForm::kState;
+  }
   if (message.has_include_skip()) {
     attention.include_skip = message.include_skip();
   }
@@ -195,7 +193,6 @@ AttentionRequest ReadAttention(const v1::AttentionOptions& message,
     fields.Wrong("attention.channels",
                  "channels are chosen with CHANNEL_REDUCTION_ALL only");
   }
-  ReadUnserved(message, fields);
   if (message.has_downsample() &&
       fields.InRange("attention.downsample", message.downsample(), 1, 64)) {
     attention.downsample = message.downsample();

@@ -104,18 +104,57 @@ TEST_P(IdentityTest, EveryFormReproducesWhatItMaps) {
 }
 
 TEST_P(IdentityTest, LongSequences) {
-  double largest = 0;
-  for (const int64_t length : Lengths({1024})) {
-    VisitLayers(at::kFloat, length,
-                [&](const Network&, const BlockAttention& attention) {
-                  largest = std::max(
-                      largest,
-                      IdentityError(Entries(attention, {}, {0, length}),
-                                    attention.Map({})));
-                });
+  for (const auto& [dtype, tolerance] : std::map<at::ScalarType, double>{
+           {at::kDouble, 1e-12}, {at::kFloat, 1e-5}}) {
+    double largest = 0;
+    for (const int64_t length : Lengths({1024})) {
+      VisitLayers(dtype, length,
+                  [&](const Network& network, const BlockAttention& attention) {
+                    for (const AttentionForm name : network.info().forms) {
+                      const MatrixForm form{name, DefaultIncludeSkip(name)};
+                      largest = std::max(
+                          largest,
+                          IdentityError(Entries(attention, form, {0, length}),
+                                        attention.Map(form)));
+                    }
+                  });
+    }
+    EXPECT_LE(largest, tolerance);
+    std::printf("figure: %s, %s, L = 1024: largest identity error %.1e\n",
+                GetParam().name.c_str(),
+                dtype == at::kDouble ? "float64" : "float32", largest);
   }
-  EXPECT_LE(largest, 1e-5);
-  std::printf("figure: %s, float32, L = 1024: largest identity error %.1e\n",
+}
+
+// The head form: of a head's first channel the form state, on raw values.
+TEST_P(IdentityTest, AHeadsMatrixMapsAllItsChannels) {
+  const MatrixForm state{AttentionForm::kState, false};
+  double largest = 0;
+  bool heads_seen = false;
+  for (const int64_t length : Lengths({1, 17, 65})) {
+    int64_t layer = 0;
+    VisitLayers(
+        at::kDouble, length,
+        [&](const Network& network, const BlockAttention& attention) {
+          const int64_t heads = network.info().layer_heads[layer++];
+          if (heads == 0) return;
+          heads_seen = true;
+          const int64_t size = attention.num_channels() / heads;
+          std::vector<int64_t> first;
+          for (int64_t h = 0; h < heads; ++h) first.push_back(h * size);
+          ChannelCollector collector(first, attention, {0, length});
+          ASSERT_TRUE(
+              attention.Visit(state, {0, length}, collector, CancelToken())
+                  .ok());
+          const BlockMap map = attention.Map(state);
+          const at::Tensor of_channels =
+              collector.Finish().repeat_interleave(size, 0);
+          largest = std::max(largest, IdentityError(of_channels, map));
+        });
+  }
+  if (!heads_seen) GTEST_SKIP() << "has no heads";
+  EXPECT_LE(largest, 1e-12);
+  std::printf("figure: %s, float64: largest identity error by heads %.1e\n",
               GetParam().name.c_str(), largest);
 }
 
@@ -195,6 +234,40 @@ TEST_P(IdentityTest, VisitStopsWhenCancelled) {
         EXPECT_EQ(attention.Visit({}, rows, reducer, cancel).code(),
                   absl::StatusCode::kCancelled);
       });
+}
+
+// Cancels when it sees its first slab.
+class Canceller final : public AttentionSink {
+ public:
+  explicit Canceller(CancelToken* cancel) : cancel_(cancel) {}
+  absl::Status OnSlab(const AttentionSlab&) override {
+    if (cancel_ != nullptr) cancel_->Cancel();
+    ++slabs;
+    return absl::OkStatus();
+  }
+  int slabs = 0;
+
+ private:
+  CancelToken* const cancel_;
+};
+
+TEST_P(IdentityTest, CancellationIsSeenWithinOneSlab) {
+  const int64_t length = Lengths({1024}).front();
+  const RowRange rows{0, length};
+  int most = 0;
+  VisitLayers(
+      at::kFloat, length, [&](const Network&, const BlockAttention& attention) {
+        Canceller counter(nullptr);
+        ASSERT_TRUE(attention.Visit({}, rows, counter, CancelToken()).ok());
+        most = std::max(most, counter.slabs);
+        if (counter.slabs == 1) return;
+        CancelToken cancel;
+        Canceller canceller(&cancel);
+        EXPECT_EQ(attention.Visit({}, rows, canceller, cancel).code(),
+                  absl::StatusCode::kCancelled);
+        EXPECT_EQ(canceller.slabs, 1);
+      });
+  if (most == 1) GTEST_SKIP() << "its pictures are too small for two slabs";
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, IdentityTest,

@@ -164,6 +164,70 @@ TEST_F(EngineTest, PerChannelTensorsSatisfyTheIdentity) {
   }
 }
 
+TEST_F(EngineTest, HeadsHaveOneMatrixEach) {
+  const auto loaded = engine_->Load("heads", Folder("mamba2-g2"));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  model_ = *loaded;
+  const int64_t heads = model_->info().layer_heads[0];
+  const int64_t channels = model_->info().num_channels;
+  request_.input = TokenInput{{1, 2, 3, 4, 5}};
+  request_.attention.head_form = true;
+  request_.attention.form = AttentionForm::kState;
+  const CollectingSink row = Explain(request_);
+  EXPECT_EQ(row.tensors.at("layers.0.attention").shape,
+            (std::vector<int64_t>{heads, 5}));
+  EXPECT_EQ(row.tensors.at("layers.0.bias").shape,
+            (std::vector<int64_t>{channels}));
+  request_.attention.kind = AttentionKind::kMatrix;
+  request_.debug_tensors = true;
+  const CollectingSink reply = Explain(request_);
+  EXPECT_EQ(reply.tensors.at("layers.0.attention").shape,
+            (std::vector<int64_t>{heads, 5, 5}));
+  EXPECT_EQ(reply.tensors.at("layers.0.bias").shape,
+            (std::vector<int64_t>{5, channels}));
+  const auto matrix = reply.Floats("layers.0.attention");
+  const auto value = reply.Floats("layers.0.value");
+  const auto output = reply.Floats("layers.0.output");
+  for (int64_t c = 0; c < channels; ++c) {
+    const int64_t head = c / (channels / heads);
+    for (int64_t i = 0; i < 5; ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < 5; ++j) {
+        sum += matrix[(head * 5 + i) * 5 + j] * value[j * channels + c];
+      }
+      EXPECT_NEAR(sum, output[i * channels + c], 1e-5) << c << " " << i;
+    }
+  }
+
+  request_.attention.form = AttentionForm::kFull;
+  request_.attention.include_skip = true;
+  request_.attention.reduction = ChannelReduction::kMean;
+  EXPECT_EQ(ViolatedFields(request_),
+            (std::set<std::string>{"attention.form", "attention.include_skip",
+                                   "attention.channel_reduction"}));
+}
+
+// Griffin's attention layers have heads, its recurrent ones have not.
+TEST_F(EngineTest, HeadFormIsRefusedWhereThereAreNoHeads) {
+  const auto code = absl::StatusCode::kFailedPrecondition;
+  request_.attention.head_form = true;
+  request_.attention.form = AttentionForm::kState;
+  EXPECT_EQ(Reason(request_, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
+  const auto loaded = engine_->Load("mixed", Folder("recurrent-gemma"));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  model_ = *loaded;
+  request_.input = TokenInput{{1, 2, 3}};
+  EXPECT_EQ(Reason(request_, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
+  const std::vector<int64_t>& heads = model_->info().layer_heads;
+  for (size_t layer = 0; layer < heads.size(); ++layer) {
+    if (heads[layer] > 0) {
+      request_.attention.layers.push_back(static_cast<int64_t>(layer));
+    }
+  }
+  ASSERT_FALSE(request_.attention.layers.empty());
+  EXPECT_TRUE(Explain(request_).summary.has_value());
+}
+
 TEST_F(EngineTest, RolloutIsTheProductOfNormalisedMatrices) {
   request_.method = "attention-rollout";
   request_.attention.kind = AttentionKind::kMatrix;

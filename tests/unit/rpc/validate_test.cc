@@ -171,9 +171,20 @@ TEST(ValidateTest, WhatIsNotServedYetIsNamed) {
   using R = v1::ExplainRequest;
   EXPECT_THAT(NotServed([](R& r) { r.set_precision(v1::PRECISION_FAST); }),
               ElementsAre("precision"));
-  EXPECT_THAT(
-      NotServed([](R& r) { r.mutable_attention()->set_head_form(true); }),
-      ElementsAre("attention.head_form"));
+}
+
+TEST(ValidateTest, HeadsMeanTheFormStateUnlessAnotherIsGiven) {
+  v1::ExplainRequest request = TextRequest("abc");
+  v1::AttentionOptions& attention = *request.mutable_attention();
+  attention.set_head_form(true);
+  ValidatedRequest v = Validate(request, FakeMethods());
+  EXPECT_TRUE(v.ToStatus().ok()) << v.ToStatus();
+  EXPECT_TRUE(v.request.attention.head_form);
+  EXPECT_EQ(v.request.attention.form, AttentionForm::kState);
+  // The engine refuses what does not go together.
+  attention.set_form(v1::ATTENTION_FORM_FULL);
+  v = Validate(request, FakeMethods());
+  EXPECT_EQ(v.request.attention.form, AttentionForm::kFull);
 }
 
 TEST(ValidateTest, PixelsAreChecked) {
