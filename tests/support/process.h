@@ -33,6 +33,7 @@ class Process {
   // end.
   bool WaitForError(const std::string& text, std::chrono::seconds limit);
   void Signal(int signal);
+  pid_t pid() const { return pid_; }
   // Reads what is left and waits for the end; kills the program after `limit`.
   ProcessResult Wait(std::chrono::seconds limit);
 

@@ -11,10 +11,11 @@ namespace {
 
 class RandomWeights final : public WeightReader {
  public:
-  RandomWeights(const BuildOptions& options, uint64_t seed)
-      : WeightReader(options), random_(seed) {}
+  RandomWeights(const BuildOptions& options, uint64_t seed,
+                const WeightScale& scale)
+      : WeightReader(options), random_(seed), scale_(scale) {}
 
-  at::Tensor Take(const std::vector<std::string>&,
+  at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override {
     at::Tensor tensor = at::empty(shape, at::kDouble);
     std::uniform_real_distribution<double> uniform(-0.8, 0.8);
@@ -22,6 +23,7 @@ class RandomWeights final : public WeightReader {
     for (int64_t i = 0; i < tensor.numel(); ++i) data[i] = uniform(random_);
     // Norms and skips near one, so that no layer is nearly dead.
     if (shape.size() == 1) tensor.add_(0.7);
+    if (scale_) tensor.mul_(scale_(names.front()));
     return Keep(tensor.to(options().dtype).to(options().device));
   }
   bool Has(const std::string&) const override { return true; }
@@ -32,6 +34,7 @@ class RandomWeights final : public WeightReader {
 
  private:
   std::mt19937_64 random_;
+  const WeightScale& scale_;
 };
 
 }  // namespace
@@ -49,11 +52,12 @@ std::vector<TinyCase> TinyCases() {
 
 std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
-                                                 uint64_t seed) {
+                                                 uint64_t seed,
+                                                 const WeightScale& scale) {
   auto parsed = HfConfig::Parse(tiny.config, "config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   if (!parsed.ok()) return nullptr;
-  RandomWeights weights({at::kCPU, dtype}, seed);
+  RandomWeights weights({at::kCPU, dtype}, seed, scale);
   auto network = tiny.spec->build(*parsed, weights);
   EXPECT_TRUE(network.ok()) << network.status();
   return network.ok() ? *std::move(network) : nullptr;
@@ -66,8 +70,8 @@ NetworkInput RandomInput(const Network& network, int64_t batch, int64_t length,
   NetworkInput input;
   if (info.modality == Modality::kImage) {
     std::normal_distribution<double> normal;
-    input.pixels = at::empty({batch, 3, info.image_height, info.image_width},
-                             at::kDouble);
+    input.pixels =
+        at::empty({batch, 3, info.image_height, info.image_width}, at::kDouble);
     double* const values = input.pixels.mutable_data_ptr<double>();
     for (int64_t i = 0; i < input.pixels.numel(); ++i) {
       values[i] = normal(random);

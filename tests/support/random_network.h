@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -28,11 +29,14 @@ inline void PrintTo(const TinyCase& tiny, std::ostream* out) {
 std::vector<TinyCase> TinyCases();
 
 // The network of a configuration with seeded random weights; the same seed
-// gives the same values in float32 and float64 up to rounding. Fails the test
-// if it can't be built.
+// gives the same values in float32 and float64 up to rounding. `scale` gives
+// every tensor a factor by its name; empty: 1. Fails the test if it can't be
+// built.
+using WeightScale = std::function<double(const std::string& name)>;
 std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
-                                                 uint64_t seed);
+                                                 uint64_t seed,
+                                                 const WeightScale& scale = {});
 
 // Seeded token ids [batch, length], or pixels for networks that look at
 // pictures.
