@@ -24,6 +24,10 @@ struct LayerWeights {
   RwkvChannelMix channel_mix;
 };
 
+// Nothing is left after a step of it, and multiples by positions keep the
+// digits of keys in double precision.
+constexpr double kStrongestDecay = -1e5;
+
 // The recurrence of WKV at keys [B, L, D]: values are averaged with weights
 //   exp(key_j + (i - 1 - j) decay), j < i,   and   exp(key_i + bonus).
 // Keys can be large, so everything is relative to the largest weight so far:
@@ -157,7 +161,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   }
   LIMPID_RETURN_IF_ERROR(reader.status());
   for (LayerWeights& w : layers) {
-    w.decay = -w.decay.exp();
+    w.decay = at::clamp_min(-w.decay.exp(), kStrongestDecay);
   }
   ResidualParts parts = RwkvParts(frame, sizes, "rwkv4", reader);
   parts.info.state_size = 1;
