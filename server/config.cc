@@ -73,6 +73,10 @@ Config ToConfig(const Settings& s) {
   limits.set_max_unary_reply_bytes(s.max_unary_reply_bytes);
   limits.set_max_request_memory_bytes(s.max_request_memory_bytes);
   limits.set_max_queue_size(static_cast<int32_t>(s.max_queue_size));
+  limits.set_max_client_queue_size(
+      static_cast<int32_t>(s.max_client_queue_size));
+  limits.set_max_queue_seconds(absl::ToDoubleSeconds(s.max_queue_time));
+  limits.set_max_running_memory_bytes(s.max_running_memory_bytes);
   limits.set_max_request_seconds(absl::ToDoubleSeconds(s.max_request_time));
   auto& compute = *config.mutable_compute();
   if (s.workers) compute.set_workers(static_cast<int32_t>(*s.workers));

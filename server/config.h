@@ -44,6 +44,9 @@ struct Settings {
   int64_t max_unary_reply_bytes = int64_t{64} << 20;
   int64_t max_request_memory_bytes = int64_t{8} << 30;
   int64_t max_queue_size = 256;
+  int64_t max_client_queue_size = 128;
+  absl::Duration max_queue_time = absl::Seconds(600);
+  int64_t max_running_memory_bytes = int64_t{16} << 30;
   absl::Duration max_request_time = absl::Seconds(600);
 
   std::optional<int64_t> workers;  // none: see NumWorkers

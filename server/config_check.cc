@@ -239,6 +239,21 @@ Settings CheckConfig(const Config& config, bool repository_required,
   check.Range<int64_t>("limits.max_queue_size", limits.has_max_queue_size(),
                        limits.max_queue_size(), 1, 100000,
                        [&](int64_t v) { s.max_queue_size = v; });
+  s.max_client_queue_size = std::max<int64_t>(1, s.max_queue_size / 2);
+  check.Range<int64_t>("limits.max_client_queue_size",
+                       limits.has_max_client_queue_size(),
+                       limits.max_client_queue_size(), 1, s.max_queue_size,
+                       [&](int64_t v) { s.max_client_queue_size = v; });
+  check.Range("limits.max_queue_seconds", limits.has_max_queue_seconds(),
+              limits.max_queue_seconds(), 0.001, 1e9,
+              [&](double v) { s.max_queue_time = absl::Seconds(v); });
+  s.max_running_memory_bytes = s.max_request_memory_bytes > kMaxInt64 / 2
+                                   ? kMaxInt64
+                                   : 2 * s.max_request_memory_bytes;
+  check.Range<int64_t>(
+      "limits.max_running_memory_bytes", limits.has_max_running_memory_bytes(),
+      limits.max_running_memory_bytes(), s.max_request_memory_bytes, kMaxInt64,
+      [&](int64_t v) { s.max_running_memory_bytes = v; });
   check.Range("limits.max_request_seconds", limits.has_max_request_seconds(),
               limits.max_request_seconds(), 0.001, 86400.0,
               [&](double v) { s.max_request_time = absl::Seconds(v); });

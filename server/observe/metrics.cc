@@ -148,8 +148,8 @@ void Metrics::AddInFlight(int64_t delta) {
   in_flight_->Increment(static_cast<double>(delta));
 }
 
-void Metrics::OnQueueSize(int64_t num_queued) {
-  queue_size_->Set(static_cast<double>(num_queued));
+void Metrics::OnQueueSize(int64_t num_waiting) {
+  queue_size_->Set(static_cast<double>(num_waiting));
 }
 
 void Metrics::ComputeWasted(absl::Duration compute) {

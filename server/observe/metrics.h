@@ -58,7 +58,7 @@ class Metrics final : public PoolObserver {
   // limpid_requests_in_flight.
   void AddInFlight(int64_t delta);
   // limpid_queue_size.
-  void OnQueueSize(int64_t num_queued) override;
+  void OnQueueSize(int64_t num_waiting) override;
   // limpid_cancelled_compute_seconds_total: spent on what nobody got.
   void ComputeWasted(absl::Duration compute);
 

@@ -22,6 +22,24 @@ constexpr int64_t kMaxLoadsWaiting = 1024;
 // What clients get to take the last bytes of their replies.
 constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
 
+QueueLimits LoaderLimits() {
+  QueueLimits limits;
+  limits.max_running = kNumLoaders;
+  limits.max_waiting = limits.max_waiting_of_client = kMaxLoadsWaiting;
+  return limits;
+}
+
+QueueLimits ComputeLimits(const ServingOptions& options) {
+  QueueLimits limits;
+  limits.max_running = options.num_workers;
+  limits.max_waiting = options.max_queue_size;
+  limits.max_waiting_of_client = options.max_client_queue_size;
+  limits.max_waiting_seconds = absl::ToDoubleSeconds(options.max_queue_time) *
+                               static_cast<double>(options.num_workers);
+  limits.max_running_bytes = options.max_running_memory_bytes;
+  return limits;
+}
+
 class ServingImpl final : public Serving, private RegistryObserver {
  public:
   ServingImpl(ServingOptions options, const Engine& engine, Log& log)
@@ -39,9 +57,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
                return engine.Load(name, folder);
              },
              this, &Clock::Real()}),
-        loaders_({kNumLoaders, kMaxLoadsWaiting, &Clock::Real(), nullptr}),
-        pool_({options_.num_workers, options_.max_queue_size, &Clock::Real(),
-               &metrics_}),
+        loaders_({LoaderLimits(), &Clock::Real(), nullptr}),
+        pool_({ComputeLimits(options_), &Clock::Real(), &metrics_}),
         explanations_({engine, registry_, pool_, calls_, options_.methods,
                        options_.version, options_.max_unary_reply_bytes,
                        options_.stream}),

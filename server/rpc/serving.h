@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +31,9 @@ struct ServingOptions {
   std::string version;
   int64_t num_workers = 1;
   int64_t max_queue_size = 256;
+  int64_t max_client_queue_size = 256;
+  absl::Duration max_queue_time = absl::InfiniteDuration();  // per worker
+  int64_t max_running_memory_bytes = std::numeric_limits<int64_t>::max();
   int64_t max_tokens = 4096;
   int64_t max_unary_reply_bytes = int64_t{64} << 20;
   absl::Duration max_request_time = absl::Seconds(600);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/schedule/worker_pool.h"
 
-#include <utility>
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 
 #include "absl/time/clock.h"
 
@@ -10,6 +12,8 @@ namespace {
 
 // Share of the newest job in the running mean of run times.
 constexpr double kNewest = 0.2;
+// The clock may be set while a deadline is waited for.
+constexpr absl::Duration kLongestSleep = absl::Seconds(10);
 
 // A job must not take the pool down with it; what it threw was its own affair.
 void RunGuarded(const Job& job, const absl::Status& admission) {
@@ -19,13 +23,24 @@ void RunGuarded(const Job& job, const absl::Status& admission) {
   }
 }
 
+absl::Time LatestStartOf(const Job& job) {
+  return LatestStart(job.cancel.deadline(), job.ticket.seconds);
+}
+
 }  // namespace
 
-WorkerPool::WorkerPool(const WorkerPoolOptions& options) : options_(options) {
-  threads_.reserve(options_.num_workers);
-  for (int64_t i = 0; i < options_.num_workers; ++i) {
+JobId NewJobId() {
+  static std::atomic<JobId> last{0};
+  return ++last;
+}
+
+WorkerPool::WorkerPool(const WorkerPoolOptions& options)
+    : options_(options), queue_(options.limits) {
+  threads_.reserve(options_.limits.max_running + 1);
+  for (int64_t i = 0; i < options_.limits.max_running; ++i) {
     threads_.emplace_back([this] { Work(); });
   }
+  threads_.emplace_back([this] { WatchDeadlines(); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -35,86 +50,156 @@ WorkerPool::~WorkerPool() {
     stopping_ = true;
   }
   work_available_.notify_all();
+  deadline_changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
 absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
-  JobId id = 0;
-  int64_t num_queued = 0;
+  const JobId id = job.ticket.id;
+  const absl::Time latest_start = LatestStartOf(job);
+  int64_t num_waiting = 0;
+  bool is_earliest = false;
   {
     MutexLock lock(mutex_);
-    const PoolLoad load = LoadLocked();
-    const Admission admission = Decide(load);
-    if (admission != Admission::kAccept) return RefusalStatus(admission, load);
-    id = next_id_++;
-    queue_.emplace(id, std::move(job));
-    num_queued = static_cast<int64_t>(queue_.size());
+    if (draining_) return DrainingStatus();
+    // Under the lock, so that none slips between this and Cancel.
+    LIMPID_RETURN_IF_ERROR(job.cancel.Check());
+    LIMPID_RETURN_IF_ERROR(CheckStart(job.cancel.deadline(), job.ticket.seconds,
+                                      options_.clock->Now()));
+    const Admission admission = queue_.Decide(job.ticket);
+    if (admission != Admission::kAccept) {
+      return RefusalStatus(admission, job.ticket, LoadLocked());
+    }
+    queue_.Push(job.ticket);
+    waiting_.emplace(id, std::move(job));
+    if (latest_start != absl::InfiniteFuture()) {
+      starts_.emplace(latest_start, id);
+      is_earliest = starts_.begin()->second == id;
+    }
+    num_waiting = queue_.num_waiting();
   }
   work_available_.notify_one();
-  ReportQueue(num_queued);
+  if (is_earliest) deadline_changed_.notify_one();
+  ReportQueue(num_waiting);
   return id;
 }
 
+Job WorkerPool::TakeOut(JobId id) {
+  const auto it = waiting_.find(id);
+  Job job = std::move(it->second);
+  waiting_.erase(it);
+  starts_.erase({LatestStartOf(job), id});
+  return job;
+}
+
+void WorkerPool::FinishEnding(std::vector<std::pair<Job, absl::Status>> jobs) {
+  if (jobs.empty()) return;
+  for (auto& [job, why] : jobs) {
+    RunGuarded(job, why);
+    // What the job holds goes before it counts as ended.
+    job.run = nullptr;
+  }
+  int64_t num_waiting = 0;
+  {
+    MutexLock lock(mutex_);
+    num_ending_ -= static_cast<int64_t>(jobs.size());
+    num_waiting = queue_.num_waiting();
+  }
+  // One that waited for memory may have kept others from starting.
+  work_available_.notify_all();
+  maybe_idle_.notify_all();
+  ReportQueue(num_waiting);
+}
+
 void WorkerPool::Cancel(JobId id) {
-  Job job;
-  int64_t num_queued = 0;
+  std::vector<std::pair<Job, absl::Status>> ending;
   {
     MutexLock lock(mutex_);
     if (auto running = running_.find(id); running != running_.end()) {
       running->second.Cancel();
       return;
     }
-    auto waiting = queue_.find(id);
-    if (waiting == queue_.end()) return;
-    job = std::move(waiting->second);
-    queue_.erase(waiting);
+    if (!queue_.Remove(id)) return;
+    Job job = TakeOut(id);
+    job.cancel.Cancel();
     ++num_ending_;
-    num_queued = static_cast<int64_t>(queue_.size());
+    const absl::Status why = job.cancel.Check();
+    ending.emplace_back(std::move(job), why);
   }
-  ReportQueue(num_queued);
-  job.cancel.Cancel();
-  RunGuarded(job, job.cancel.Check());
-  job.run = nullptr;
-  {
-    MutexLock lock(mutex_);
-    --num_ending_;
-  }
-  maybe_idle_.notify_all();
+  FinishEnding(std::move(ending));
 }
 
 void WorkerPool::Work() {
   while (true) {
-    JobId id = 0;
+    std::optional<JobId> id;
     Job job;
-    int64_t num_queued = 0;
+    int64_t num_waiting = 0;
     {
       MutexLock lock(mutex_);
-      while (queue_.empty() && !stopping_) lock.Wait(work_available_);
-      if (queue_.empty()) return;
-      auto first = queue_.begin();
-      id = first->first;
-      job = std::move(first->second);
-      queue_.erase(first);
-      running_.emplace(id, job.cancel);
-      num_queued = static_cast<int64_t>(queue_.size());
+      while (!(id = queue_.Pick()) && !stopping_) lock.Wait(work_available_);
+      if (!id) return;
+      job = TakeOut(*id);
+      running_.emplace(*id, job.cancel);
+      num_waiting = queue_.num_waiting();
     }
-    ReportQueue(num_queued);
-    const absl::Status admission = job.cancel.Check();
+    ReportQueue(num_waiting);
     const absl::Time start = options_.clock->Now();
+    absl::Status admission = job.cancel.Check();
+    if (admission.ok()) {
+      admission = CheckStart(job.cancel.deadline(), job.ticket.seconds, start);
+    }
     RunGuarded(job, admission);
     const absl::Duration took = options_.clock->Now() - start;
     // What the job holds goes before it counts as ended.
     job.run = nullptr;
     {
       MutexLock lock(mutex_);
-      running_.erase(id);
+      queue_.End(*id);
+      running_.erase(*id);
       if (admission.ok()) {
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
                              ? took
                              : mean_run_time_ * (1 - kNewest) + took * kNewest;
       }
     }
+    // Memory for more than one job may have become free.
+    work_available_.notify_all();
     maybe_idle_.notify_all();
+  }
+}
+
+std::vector<std::pair<Job, absl::Status>> WorkerPool::TakeLate(absl::Time now) {
+  std::vector<std::pair<Job, absl::Status>> late;
+  while (!starts_.empty() && starts_.begin()->first <= now) {
+    const JobId id = starts_.begin()->second;
+    queue_.Remove(id);
+    Job job = TakeOut(id);
+    ++num_ending_;
+    const absl::Status why =
+        CheckStart(job.cancel.deadline(), job.ticket.seconds, now);
+    late.emplace_back(std::move(job), why);
+  }
+  return late;
+}
+
+void WorkerPool::WatchDeadlines() {
+  while (true) {
+    std::vector<std::pair<Job, absl::Status>> late;
+    {
+      MutexLock lock(mutex_);
+      if (stopping_) return;
+      const absl::Time now = options_.clock->Now();
+      late = TakeLate(now);
+      if (late.empty() && starts_.empty()) {
+        lock.Wait(deadline_changed_);
+      } else if (late.empty()) {
+        const absl::Duration sleep =
+            std::min(starts_.begin()->first - now, kLongestSleep);
+        lock.WaitUntil(deadline_changed_, std::chrono::steady_clock::now() +
+                                              absl::ToChronoNanoseconds(sleep));
+      }
+    }
+    FinishEnding(std::move(late));
   }
 }
 
@@ -131,23 +216,18 @@ bool WorkerPool::Drain(absl::Time finish_by, absl::Time give_up_at) {
 }
 
 void WorkerPool::CancelAll() {
-  std::map<JobId, Job> waiting;
+  std::vector<std::pair<Job, absl::Status>> ending;
   {
     MutexLock lock(mutex_);
-    waiting.swap(queue_);
-    num_ending_ += static_cast<int64_t>(waiting.size());
+    while (!waiting_.empty()) {
+      const JobId id = waiting_.begin()->first;
+      queue_.Remove(id);
+      ending.emplace_back(TakeOut(id), DrainingStatus());
+    }
+    num_ending_ += static_cast<int64_t>(ending.size());
     for (auto& [id, token] : running_) token.Cancel();
   }
-  ReportQueue(0);
-  for (auto& [id, job] : waiting) {
-    RunGuarded(job, DrainingStatus());
-    job.run = nullptr;
-  }
-  {
-    MutexLock lock(mutex_);
-    num_ending_ -= static_cast<int64_t>(waiting.size());
-  }
-  maybe_idle_.notify_all();
+  FinishEnding(std::move(ending));
 }
 
 bool WorkerPool::WaitIdle(absl::Time limit) {
@@ -163,7 +243,7 @@ bool WorkerPool::WaitIdle(absl::Time limit) {
 }
 
 bool WorkerPool::IdleLocked() const {
-  return queue_.empty() && running_.empty() && num_ending_ == 0;
+  return waiting_.empty() && running_.empty() && num_ending_ == 0;
 }
 
 PoolLoad WorkerPool::load() const {
@@ -173,17 +253,17 @@ PoolLoad WorkerPool::load() const {
 
 PoolLoad WorkerPool::LoadLocked() const {
   PoolLoad load;
-  load.num_workers = options_.num_workers;
-  load.max_queue_size = options_.max_queue_size;
-  load.num_queued = static_cast<int64_t>(queue_.size());
-  load.num_running = static_cast<int64_t>(running_.size());
+  load.limits = queue_.limits();
+  load.num_waiting = queue_.num_waiting();
+  load.num_running = queue_.num_running();
+  load.waiting_seconds = queue_.waiting_seconds();
   load.draining = draining_;
   load.mean_run_time = mean_run_time_;
   return load;
 }
 
-void WorkerPool::ReportQueue(int64_t num_queued) const {
-  if (options_.observer != nullptr) options_.observer->OnQueueSize(num_queued);
+void WorkerPool::ReportQueue(int64_t num_waiting) const {
+  if (options_.observer != nullptr) options_.observer->OnQueueSize(num_waiting);
 }
 
 }  // namespace limpid

@@ -1,34 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A bounded queue and the threads that work it off, first come, first served.
+// A FairQueue and the threads that work it off.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/schedule/admission_policy.h"
+#include "server/schedule/fair_queue.h"
 
 namespace limpid {
 
-using JobId = uint64_t;
+// A new id, for every call another one.
+JobId NewJobId();
 
 // Work of one request.
 struct Job {
-  // Looked at when the job's turn comes; work that runs longer looks at it by
-  // itself.
+  // Looked at while the job waits and when its turn comes; work that runs
+  // longer looks at it by itself.
   CancelToken cancel;
   // Called exactly once for a job that was accepted: with ok on a worker when
   // its turn has come, else with the reason why it will never run (CANCELLED,
   // DEADLINE_EXCEEDED, UNAVAILABLE), on whichever thread found that out. What
   // it throws is swallowed.
   std::function<void(const absl::Status& admission)> run;
+  // Who wants it, what it costs; only for pools of which that is known.
+  Ticket ticket = {NewJobId()};
 };
 
 // Told how long the queue is after each change, without a lock held; must be
@@ -36,12 +43,11 @@ struct Job {
 class PoolObserver {
  public:
   virtual ~PoolObserver() = default;
-  virtual void OnQueueSize(int64_t num_queued) = 0;
+  virtual void OnQueueSize(int64_t num_waiting) = 0;
 };
 
 struct WorkerPoolOptions {
-  int64_t num_workers = 1;
-  int64_t max_queue_size = 256;
+  QueueLimits limits;  // max_running: number of workers
   const Clock* clock = &Clock::Real();
   PoolObserver* observer = nullptr;  // null: nobody; outlives the pool
 };
@@ -55,12 +61,14 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // Takes a job, or refuses it without calling `run`: RESOURCE_EXHAUSTED or
-  // UNAVAILABLE, see RefusalStatus.
+  // Takes a job, or refuses it without calling `run`: see RefusalStatus,
+  // DrainingStatus and CheckStart; CANCELLED if its token says so. A job that
+  // waits is ended as soon as it can no longer meet its deadline.
   absl::StatusOr<JobId> Submit(Job job);
 
   // Cancels a job's token and, if it still waits, ends it before this returns.
-  // Does nothing for a job that has ended.
+  // Does nothing for a job that has ended. One whose token was cancelled before
+  // this call and that is submitted after it is refused.
   void Cancel(JobId id);
 
   // Refuses new jobs from now on.
@@ -75,22 +83,31 @@ class WorkerPool {
 
  private:
   void Work();
+  void WatchDeadlines();
+  // Takes waiting jobs out of the queue; FinishEnding must follow.
+  Job TakeOut(JobId id) LIMPID_REQUIRES(mutex_);
+  // Tells jobs that were taken out that they will never run.
+  void FinishEnding(std::vector<std::pair<Job, absl::Status>> jobs);
+  std::vector<std::pair<Job, absl::Status>> TakeLate(absl::Time now)
+      LIMPID_REQUIRES(mutex_);
   PoolLoad LoadLocked() const LIMPID_REQUIRES(mutex_);
   bool IdleLocked() const LIMPID_REQUIRES(mutex_);
   bool WaitIdle(absl::Time limit);
   void CancelAll();
-  void ReportQueue(int64_t num_queued) const;
+  void ReportQueue(int64_t num_waiting) const;
 
   const WorkerPoolOptions options_;
   mutable Mutex mutex_;
   std::condition_variable work_available_;
+  std::condition_variable deadline_changed_;
   std::condition_variable maybe_idle_;
-  // Ids grow, so that the map is in the order of arrival.
-  std::map<JobId, Job> queue_ LIMPID_GUARDED_BY(mutex_);
+  FairQueue queue_ LIMPID_GUARDED_BY(mutex_);
+  std::map<JobId, Job> waiting_ LIMPID_GUARDED_BY(mutex_);
+  // Latest starts of waiting jobs that have one.
+  std::set<std::pair<absl::Time, JobId>> starts_ LIMPID_GUARDED_BY(mutex_);
   std::map<JobId, CancelToken> running_ LIMPID_GUARDED_BY(mutex_);
   // Jobs that left the queue without running and are being told so.
   int64_t num_ending_ LIMPID_GUARDED_BY(mutex_) = 0;
-  JobId next_id_ LIMPID_GUARDED_BY(mutex_) = 1;
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);

@@ -88,7 +88,7 @@ TEST_F(LifecycleTest, FullQueuesRefuseAndSayWhenToRetry) {
   auto running = ExplainAsync(first);
   server_.engine.WaitForRuns(1);
   auto waiting = ExplainAsync(second);
-  while (server_.serving().pool().load().num_queued < 1) {
+  while (server_.serving().pool().load().num_waiting < 1) {
     std::this_thread::yield();
   }
   const grpc::Status refused = server_.Explain(TextRequest("abc"));
@@ -101,7 +101,7 @@ TEST_F(LifecycleTest, FullQueuesRefuseAndSayWhenToRetry) {
   // A caller that goes gives its place back.
   second.TryCancel();
   EXPECT_EQ(waiting.get().error_code(), grpc::StatusCode::CANCELLED);
-  while (server_.serving().pool().load().num_queued > 0) {
+  while (server_.serving().pool().load().num_waiting > 0) {
     std::this_thread::yield();
   }
   server_.engine.Release();

@@ -123,6 +123,29 @@ TEST_F(ConfigTest, DevicesAreNamesOfOne) {
   }
 }
 
+TEST_F(ConfigTest, LimitsOfTheQueueFollowEachOther) {
+  const auto small = ParseFile(
+      R"({"limits": {"max_queue_size": 10,
+                     "max_request_memory_bytes": "1048576"}})");
+  ASSERT_TRUE(small.ok()) << small.status();
+  EXPECT_EQ(small->settings.max_client_queue_size, 5);
+  EXPECT_EQ(small->settings.max_running_memory_bytes, 2 << 20);
+  const auto set = ParseFile(
+      R"({"limits": {"max_queue_size": 1, "max_client_queue_size": 1,
+                     "max_queue_seconds": 2.5}})");
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->settings.max_client_queue_size, 1);
+  EXPECT_EQ(set->settings.max_queue_time, absl::Seconds(2.5));
+  const auto wrong = ParseFile(
+      R"({"limits": {"max_queue_size": 10, "max_client_queue_size": 11,
+                     "max_queue_seconds": 0,
+                     "max_running_memory_bytes": 1048576}})");
+  EXPECT_THAT(Fields(wrong.status()),
+              UnorderedElementsAre("limits.max_client_queue_size",
+                                   "limits.max_queue_seconds",
+                                   "limits.max_running_memory_bytes"));
+}
+
 TEST_F(ConfigTest, PrintedConfigurationCanBeReadAgain) {
   const auto printed = Parse({"--print-config", "--listen", "127.0.0.1:7"});
   ASSERT_TRUE(printed.ok());

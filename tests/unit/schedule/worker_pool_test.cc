@@ -39,8 +39,8 @@ class WorkerPoolTest : public ::testing::Test {
  protected:
   WorkerPoolOptions Options(int64_t workers, int64_t queue) {
     WorkerPoolOptions options;
-    options.num_workers = workers;
-    options.max_queue_size = queue;
+    options.limits.max_running = workers;
+    options.limits.max_waiting = queue;
     options.clock = &clock_;
     return options;
   }
@@ -117,6 +117,66 @@ TEST_F(WorkerPoolTest, JobsPastTheirDeadlineDoNotRun) {
   running.go.set_value();
   EXPECT_EQ(late.ended.get_future().get().code(),
             absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(WorkerPoolTest, DeadlinesEndWaitingJobsAlthoughAllWorkersAreBusy) {
+  Waiter running, late, too_long;
+  WorkerPoolOptions options = Options(1, 2);
+  options.clock = &Clock::Real();
+  WorkerPool pool(options);
+  ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+  running.started.get_future().wait();
+  const absl::Time begin = absl::Now();
+  Job job = too_long.MakeJob();
+  job.cancel = CancelToken(begin + absl::Seconds(100));
+  job.ticket.seconds = 399.8;  // hopeless in 50 ms
+  ASSERT_TRUE(pool.Submit(std::move(job)).ok());
+  late.token = CancelToken(begin + absl::Milliseconds(20));
+  ASSERT_TRUE(pool.Submit(late.MakeJob()).ok());
+  EXPECT_EQ(GetErrorDetails(late.ended.get_future().get()).reason,
+            "DEADLINE_EXCEEDED");
+  EXPECT_EQ(GetErrorDetails(too_long.ended.get_future().get()).reason,
+            "DEADLINE_TOO_SHORT");
+  EXPECT_LT(absl::Now(), begin + absl::Seconds(50));
+  running.go.set_value();
+}
+
+TEST_F(WorkerPoolTest, JobsWithoutHopeOrCallerAreRefused) {
+  Waiter waiter;
+  WorkerPool pool(Options(1, 2));
+  Job hopeless = waiter.MakeJob();
+  hopeless.cancel = CancelToken(clock_.Now() + absl::Seconds(5), clock_);
+  hopeless.ticket.seconds = 21;
+  EXPECT_EQ(GetErrorDetails(pool.Submit(std::move(hopeless)).status()).reason,
+            "DEADLINE_TOO_SHORT");
+  waiter.token.Cancel();
+  EXPECT_EQ(pool.Submit(waiter.MakeJob()).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(waiter.num_ends, 0);
+}
+
+TEST_F(WorkerPoolTest, RunsWhatFitsInMemoryAtTheSameTime) {
+  Waiter first, second, large;
+  WorkerPoolOptions options = Options(3, 3);
+  options.limits.max_running_bytes = 10;
+  WorkerPool pool(options);
+  const auto submit = [&](Waiter& waiter, int64_t bytes) {
+    Job job = waiter.MakeJob();
+    job.ticket.bytes = bytes;
+    EXPECT_TRUE(pool.Submit(std::move(job)).ok());
+  };
+  submit(first, 5);
+  submit(second, 5);
+  first.started.get_future().wait();
+  second.started.get_future().wait();
+  submit(large, 6);
+  EXPECT_EQ(pool.load().num_waiting, 1);
+  first.go.set_value();
+  first.ended.get_future().wait();
+  EXPECT_EQ(pool.load().num_waiting, 1);
+  second.go.set_value();
+  large.started.get_future().wait();
+  large.go.set_value();
 }
 
 TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/schedule/fair_queue.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+namespace limpid {
+namespace {
+
+// Every job costs a little, whatever its estimate says.
+constexpr double kMinSeconds = 1e-3;
+// How often others may pass the first in line while memory is short.
+constexpr int kMaxOvertakes = 8;
+// Clients without a waiting job whose past use is remembered.
+constexpr size_t kMaxIdleFlows = 1024;
+
+// NaN counts as tiny, too.
+double CostOf(double seconds) {
+  return seconds > kMinSeconds ? seconds : kMinSeconds;
+}
+
+}  // namespace
+
+int64_t FairQueue::NumWaitingOf(const std::string& client) const {
+  size_t count = 0;
+  for (const Class& of : classes_) {
+    const auto flow = of.flows.find(client);
+    if (flow != of.flows.end()) count += flow->second.jobs.size();
+  }
+  return static_cast<int64_t>(count);
+}
+
+bool FairQueue::Fits(const Ticket& ticket) const {
+  return ticket.bytes <= limits_.max_running_bytes - running_bytes_;
+}
+
+Admission FairQueue::Decide(const Ticket& ticket) const {
+  if (ticket.bytes > limits_.max_running_bytes) return Admission::kTooLarge;
+  const int64_t num_free =
+      std::max<int64_t>(0, limits_.max_running - num_running());
+  if (num_waiting() >= limits_.max_waiting + num_free) {
+    return Admission::kQueueFull;
+  }
+  if (NumWaitingOf(ticket.client) >= limits_.max_waiting_of_client + num_free) {
+    return Admission::kClientQueueFull;
+  }
+  if (num_waiting() > 0 &&
+      waiting_seconds_ + CostOf(ticket.seconds) > limits_.max_waiting_seconds) {
+    return Admission::kQueueTooLong;
+  }
+  return Admission::kAccept;
+}
+
+void FairQueue::Push(Ticket ticket) {
+  ticket.seconds = CostOf(ticket.seconds);
+  ticket.bytes = std::max<int64_t>(0, ticket.bytes);
+  waiting_seconds_ += ticket.seconds;
+  waiting_.emplace(ticket.id, Place{ticket.priority, ticket.client});
+  Class& of = ClassOf(ticket.priority);
+  Flow& flow = of.flows[ticket.client];
+  if (flow.jobs.empty()) flow.tag = std::max(flow.tag, of.virtual_time);
+  flow.jobs.push_back({std::move(ticket)});
+}
+
+std::optional<JobId> FairQueue::Pick() {
+  if (num_running() >= limits_.max_running) return std::nullopt;
+  Class* class_of_best = nullptr;
+  Flow* first = nullptr;  // in line
+  Flow* best = nullptr;   // the first in line of those that fit
+  const auto before = [](const Flow& a, const Flow& b) {
+    return std::make_tuple(a.tag, a.jobs.front().ticket.id) <
+           std::make_tuple(b.tag, b.jobs.front().ticket.id);
+  };
+  for (Class& of : classes_) {
+    Flow* first_of = nullptr;
+    Flow* best_of = nullptr;
+    for (auto& [client, flow] : of.flows) {
+      if (flow.jobs.empty()) continue;
+      if (first_of == nullptr || before(flow, *first_of)) first_of = &flow;
+      if (!Fits(flow.jobs.front().ticket)) continue;
+      if (best_of == nullptr || before(flow, *best_of)) best_of = &flow;
+    }
+    if (first == nullptr) first = first_of;
+    if (best_of == nullptr) continue;
+    best = best_of;
+    class_of_best = &of;
+    break;
+  }
+  if (best == nullptr) return std::nullopt;
+  if (best != first && ++first->jobs.front().num_overtakes > kMaxOvertakes) {
+    return std::nullopt;
+  }
+  return Start(*class_of_best, *best);
+}
+
+JobId FairQueue::Start(Class& of, Flow& flow) {
+  const Ticket ticket = std::move(flow.jobs.front().ticket);
+  flow.jobs.pop_front();
+  of.virtual_time = std::max(of.virtual_time, flow.tag);
+  flow.tag += ticket.seconds;
+  waiting_.erase(ticket.id);
+  waiting_seconds_ = waiting_.empty() ? 0 : waiting_seconds_ - ticket.seconds;
+  running_.emplace(ticket.id, ticket.bytes);
+  running_bytes_ += ticket.bytes;
+  ForgetIdle(of);
+  return ticket.id;
+}
+
+// A client that has nothing waiting and has used no more than its share is like
+// one that never came.
+void FairQueue::ForgetIdle(Class& of) {
+  size_t num_idle = 0;
+  auto least = of.flows.end();
+  for (auto it = of.flows.begin(); it != of.flows.end();) {
+    if (!it->second.jobs.empty()) {
+      ++it;
+    } else if (it->second.tag <= of.virtual_time) {
+      it = of.flows.erase(it);
+    } else {
+      if (least == of.flows.end() || it->second.tag < least->second.tag) {
+        least = it;
+      }
+      ++num_idle;
+      ++it;
+    }
+  }
+  if (num_idle > kMaxIdleFlows) of.flows.erase(least);
+}
+
+bool FairQueue::Remove(JobId id) {
+  const auto place = waiting_.find(id);
+  if (place == waiting_.end()) return false;
+  Class& of = ClassOf(place->second.priority);
+  auto& jobs = of.flows.find(place->second.client)->second.jobs;
+  const auto job =
+      std::find_if(jobs.begin(), jobs.end(),
+                   [id](const Waiting& w) { return w.ticket.id == id; });
+  waiting_seconds_ -= job->ticket.seconds;
+  jobs.erase(job);
+  waiting_.erase(place);
+  if (waiting_.empty()) waiting_seconds_ = 0;
+  ForgetIdle(of);
+  return true;
+}
+
+void FairQueue::End(JobId id) {
+  const auto job = running_.find(id);
+  if (job == running_.end()) return;
+  running_bytes_ -= job->second;
+  running_.erase(job);
+  // Nobody competes any more: what was used before does not matter.
+  if (running_.empty() && waiting_.empty()) {
+    for (Class& of : classes_) of = Class();
+  }
+}
+
+}  // namespace limpid

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which of the waiting jobs starts next, and whether one more may wait.
+//
+// Jobs of a higher priority go first. Within a priority the clients share by
+// cost (start-time fair queueing): a client's next job carries the virtual time
+// at which its earlier ones would have ended had it had its share, and the
+// smallest goes first. So a flood of one client delays another's job by one job
+// of the flood, not by all of it. A client's own jobs keep their order.
+//
+// A job starts only if the running ones leave it enough memory. One that must
+// wait for that may be overtaken by smaller ones, but only a few times; then
+// nothing starts until it fits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace limpid {
+
+using JobId = uint64_t;
+
+enum class Priority { kHigh, kNormal, kLow };
+
+// What the queue knows of a job.
+struct Ticket {
+  JobId id = 0;             // unique
+  std::string client = {};  // who is to have a fair share
+  Priority priority = Priority::kNormal;
+  double seconds = 0;  // estimate of its run time; tiny ones count as 1 ms
+  int64_t bytes = 0;   // held while it runs
+};
+
+struct QueueLimits {
+  int64_t max_running = 1;
+  // Of jobs that wait. One that can start at once does not count.
+  int64_t max_waiting = 256;
+  int64_t max_waiting_of_client = 256;
+  // Sum of their estimates; a queue that is empty takes any job.
+  double max_waiting_seconds = std::numeric_limits<double>::infinity();
+  // Sum over the running ones.
+  int64_t max_running_bytes = std::numeric_limits<int64_t>::max();
+};
+
+enum class Admission {
+  kAccept,
+  kQueueFull,
+  kQueueTooLong,     // in seconds
+  kClientQueueFull,  // this client's part of the queue
+  kTooLarge,         // can never run
+};
+
+// A data structure without clock, threads or lock.
+class FairQueue {
+ public:
+  explicit FairQueue(const QueueLimits& limits) : limits_(limits) {}
+
+  Admission Decide(const Ticket& ticket) const;
+  // Takes what Decide accepts.
+  void Push(Ticket ticket);
+  // The job that starts now, which counts as running from here on; none if
+  // there is none, or none that may.
+  std::optional<JobId> Pick();
+  // Takes a waiting job out; false if it does not wait.
+  bool Remove(JobId id);
+  // A running job has ended.
+  void End(JobId id);
+
+  const QueueLimits& limits() const { return limits_; }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  double waiting_seconds() const { return waiting_seconds_; }
+  int64_t running_bytes() const { return running_bytes_; }
+
+ private:
+  struct Waiting {
+    Ticket ticket;
+    int num_overtakes = 0;  // while it was first in line
+  };
+  // A client's jobs of one priority.
+  struct Flow {
+    std::deque<Waiting> jobs;
+    double tag = 0;  // virtual time at which the first of them may start
+  };
+  struct Class {
+    std::map<std::string, Flow> flows;
+    double virtual_time = 0;  // largest tag of a job that has started
+  };
+  struct Place {
+    Priority priority;
+    std::string client;
+  };
+
+  Class& ClassOf(Priority priority) {
+    return classes_[static_cast<size_t>(priority)];
+  }
+  int64_t NumWaitingOf(const std::string& client) const;
+  bool Fits(const Ticket& ticket) const;
+  JobId Start(Class& of, Flow& flow);
+  static void ForgetIdle(Class& of);
+
+  const QueueLimits limits_;
+  std::array<Class, 3> classes_;  // by priority, highest first
+  std::map<JobId, Place> waiting_;
+  std::map<JobId, int64_t> running_;  // bytes
+  double waiting_seconds_ = 0;
+  int64_t running_bytes_ = 0;
+};
+
+}  // namespace limpid

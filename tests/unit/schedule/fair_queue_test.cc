@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/schedule/fair_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace limpid {
+namespace {
+
+class FairQueueTest : public ::testing::Test {
+ protected:
+  JobId Push(FairQueue& queue, const std::string& client, double seconds = 1,
+             Priority priority = Priority::kNormal, int64_t bytes = 0) {
+    const Ticket ticket{++last_id_, client, priority, seconds, bytes};
+    EXPECT_EQ(queue.Decide(ticket), Admission::kAccept);
+    queue.Push(ticket);
+    return last_id_;
+  }
+  // Runs jobs one after the other until none is left.
+  std::vector<JobId> Order(FairQueue& queue) {
+    std::vector<JobId> order;
+    while (const auto id = queue.Pick()) {
+      order.push_back(*id);
+      queue.End(*id);
+    }
+    return order;
+  }
+
+  JobId last_id_ = 0;
+};
+
+TEST_F(FairQueueTest, KeepsTheOrderOfAClientsJobs) {
+  FairQueue queue({});
+  for (int i = 0; i < 4; ++i) Push(queue, "a", 4 - i);
+  EXPECT_EQ(Order(queue), (std::vector<JobId>{1, 2, 3, 4}));
+}
+
+TEST_F(FairQueueTest, AFloodDelaysAnotherClientByOneJobAtMost) {
+  FairQueue queue({});
+  for (int i = 0; i < 50; ++i) Push(queue, "flood");
+  EXPECT_EQ(queue.Pick(), 1u);
+  const JobId other = Push(queue, "other");
+  queue.End(1);
+  EXPECT_EQ(queue.Pick(), other);
+}
+
+TEST_F(FairQueueTest, ClientsShareByCostNotByCount) {
+  FairQueue queue({});
+  std::vector<JobId> large, small;
+  for (int i = 0; i < 3; ++i) large.push_back(Push(queue, "large", 4));
+  for (int i = 0; i < 12; ++i) small.push_back(Push(queue, "small", 1));
+  // While one of the large runs, four of the small ones are due.
+  const std::vector<JobId> order = Order(queue);
+  EXPECT_EQ(order[0], large[0]);
+  EXPECT_EQ((std::vector<JobId>(order.begin() + 1, order.begin() + 5)),
+            (std::vector<JobId>(small.begin(), small.begin() + 4)));
+  EXPECT_EQ(order[5], large[1]);
+}
+
+TEST_F(FairQueueTest, WhatRunsCountsAgainstItsClientsNextJob) {
+  FairQueue queue({});
+  const JobId running = Push(queue, "a", 100);
+  EXPECT_EQ(queue.Pick(), running);
+  Push(queue, "a", 100);
+  const JobId other = Push(queue, "b", 1);
+  queue.End(running);
+  EXPECT_EQ(queue.Pick(), other);
+}
+
+TEST_F(FairQueueTest, HigherPrioritiesGoFirst) {
+  FairQueue queue({});
+  const JobId low = Push(queue, "a", 1, Priority::kLow);
+  const JobId normal = Push(queue, "a");
+  const JobId high = Push(queue, "b", 100, Priority::kHigh);
+  EXPECT_EQ(Order(queue), (std::vector<JobId>{high, normal, low}));
+}
+
+TEST_F(FairQueueTest, StartsOnlyAsManyAsMayRun) {
+  QueueLimits limits;
+  limits.max_running = 2;
+  FairQueue queue(limits);
+  for (int i = 0; i < 3; ++i) Push(queue, "a");
+  EXPECT_TRUE(queue.Pick());
+  EXPECT_TRUE(queue.Pick());
+  EXPECT_FALSE(queue.Pick());
+  queue.End(2);
+  EXPECT_EQ(queue.Pick(), 3u);
+}
+
+TEST_F(FairQueueTest, SmallJobsPassOneThatWaitsForMemoryButNotForEver) {
+  QueueLimits limits;
+  limits.max_running = 4;
+  limits.max_running_bytes = 10;
+  FairQueue queue(limits);
+  const JobId first = Push(queue, "a", 1, Priority::kNormal, 4);
+  EXPECT_EQ(queue.Pick(), first);
+  const JobId large = Push(queue, "b", 1, Priority::kHigh, 10);
+  for (int i = 0; i < 20; ++i) Push(queue, "c", 1, Priority::kNormal, 1);
+  int num_overtakes = 0;
+  while (const auto id = queue.Pick()) {
+    EXPECT_NE(*id, large);
+    queue.End(*id);
+    ++num_overtakes;
+  }
+  EXPECT_EQ(num_overtakes, 8);
+  queue.End(first);
+  EXPECT_EQ(queue.Pick(), large);
+  EXPECT_EQ(queue.running_bytes(), 10);
+  EXPECT_FALSE(queue.Pick());
+}
+
+TEST_F(FairQueueTest, RefusesBeyondItsLimits) {
+  QueueLimits limits;
+  limits.max_running = 1;
+  limits.max_waiting = 4;
+  limits.max_waiting_of_client = 2;
+  limits.max_waiting_seconds = 10.2;
+  limits.max_running_bytes = 100;
+  FairQueue queue(limits);
+  // An idle worker will take one at once.
+  for (int i = 0; i < 3; ++i) Push(queue, "a");
+  EXPECT_EQ(queue.Decide({99, "a"}), Admission::kClientQueueFull);
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.Decide({99, "a"}), Admission::kClientQueueFull);
+  EXPECT_EQ(queue.Decide({99, "b", Priority::kHigh, 8.5}),
+            Admission::kQueueTooLong);
+  EXPECT_EQ(queue.Decide({99, "b", Priority::kHigh, 1, 101}),
+            Admission::kTooLarge);
+  Push(queue, "b", 8);
+  Push(queue, "b", 0);
+  EXPECT_EQ(queue.Decide({99, "c"}), Admission::kQueueFull);
+}
+
+TEST_F(FairQueueTest, AnEmptyQueueTakesAJobOfAnyLength) {
+  QueueLimits limits;
+  limits.max_waiting_seconds = 10;
+  FairQueue queue(limits);
+  Push(queue, "a", 1e6);
+}
+
+TEST_F(FairQueueTest, RemovedJobsNeitherRunNorCount) {
+  FairQueue queue({});
+  const JobId first = Push(queue, "a", 5);
+  const JobId second = Push(queue, "a", 5);
+  const JobId other = Push(queue, "b", 1);
+  EXPECT_TRUE(queue.Remove(first));
+  EXPECT_FALSE(queue.Remove(first));
+  EXPECT_DOUBLE_EQ(queue.waiting_seconds(), 6);
+  EXPECT_EQ(Order(queue), (std::vector<JobId>{second, other}));
+  EXPECT_EQ(queue.num_waiting(), 0);
+  EXPECT_EQ(queue.waiting_seconds(), 0);
+}
+
+TEST_F(FairQueueTest, MeaninglessEstimatesCountAsTiny) {
+  FairQueue queue({});
+  const JobId nan = Push(queue, "a", std::numeric_limits<double>::quiet_NaN());
+  const JobId negative = Push(queue, "b", -1);
+  EXPECT_GT(queue.waiting_seconds(), 0);
+  EXPECT_LT(queue.waiting_seconds(), 0.01);
+  EXPECT_EQ(Order(queue), (std::vector<JobId>{nan, negative}));
+}
+
+}  // namespace
+}  // namespace limpid
