@@ -145,7 +145,7 @@ TEST_F(ErrorTableTest, FullQueue) {
   auto running = ExplainAsync(first);
   server_.engine.WaitForRuns(1);
   auto waiting = ExplainAsync(second);
-  while (server_.serving().pool().load().num_queued < 1) {
+  while (server_.serving().pool().load().num_waiting < 1) {
     std::this_thread::yield();
   }
   Expect(server_.Explain(TextRequest("abc")),
