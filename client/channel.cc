@@ -107,6 +107,8 @@ absl::StatusOr<Connection> Connect(const ClientOptions& options) {
   if (IsLoopback(options.target)) {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   }
+  // Clients of one program are to have connections of their own.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   connection.channel =
       grpc::CreateCustomChannel(options.target, credentials, arguments);
   return connection;

@@ -79,6 +79,7 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
       settings.max_age_grace,   settings.keepalive, settings.keepalive_timeout};
   options.token_file = settings.token_file;
   options.slow_request = settings.slow_request;
+  options.serving_window = settings.serving_window;
   options.metrics = settings.metrics;
   options.version = limpid::kVersion;
   options.num_workers = limpid::NumWorkers(settings, device);

@@ -160,6 +160,10 @@ void AddCommands(CLI::App& app, CommandLine& line) {
                  "Judge the attribution methods by a protocol of the field",
                  Command::kEvaluate, line),
       line.evaluate);
+  AddBenchFlags(
+      AddCommand(app, "bench", "Load the server and check every reply",
+                 Command::kBench, line),
+      line.bench);
 }
 
 // What CLI11 can't know: returns the mistake, or nothing.
@@ -182,6 +186,10 @@ std::string Mistake(const CommandLine& line) {
   }
   if (evaluate.protocol == "lexicon" && evaluate.words.empty()) {
     return "--words is required for lexicon";
+  }
+  if (line.command == Command::kBench) {
+    const std::string mistake = BenchMistake(line.bench);
+    if (!mistake.empty()) return mistake;
   }
   if (line.client.target.find(':') == std::string::npos) {
     return absl::StrCat("--server: \"", line.client.target,
@@ -276,6 +284,8 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
     }
     line.client.deadline = *parsed;
   }
+  // A refusal is a figure here, not a reason to try again.
+  if (line.command == Command::kBench) line.client.max_attempts = 1;
   if (const std::string mistake = Mistake(line); !mistake.empty()) {
     return Usage(mistake);
   }

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "client/cli/bench_flags.h"
 #include "client/cli/evaluate_flags.h"
 #include "client/client.h"
 
@@ -28,7 +29,8 @@ enum class Command {
   kHealth,
   kMethods,
   kExplain,
-  kEvaluate
+  kEvaluate,
+  kBench
 };
 
 // Flags of explain, as they were written.
@@ -53,6 +55,7 @@ struct CommandLine {
   bool json = false;
   ExplainFlags explain;
   EvaluateFlags evaluate;
+  BenchFlags bench;
 };
 
 // Instead of a command: text to print and the exit status.

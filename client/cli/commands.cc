@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/commands.h"
 
+#include "client/cli/bench_command.h"
 #include "client/cli/evaluate_command.h"
 #include "client/cli/explain_command.h"
 #include "client/cli/model_commands.h"
@@ -19,6 +20,8 @@ int RunCommand(Client& client, const CommandLine& line, Terminal& terminal) {
       return RunHealth(client, line, terminal);
     case Command::kMethods:
       return RunMethods(client, line, terminal);
+    case Command::kBench:
+      return RunBench(client, line, terminal);
     case Command::kEvaluate:
       return RunEvaluate(client, line, terminal);
     case Command::kExplain:

@@ -109,6 +109,10 @@ Metrics::Metrics(absl::string_view version)
       &Build(BuildCounter(), "limpid_cancelled_compute_seconds_total",
              "Compute time of explanations that were given up.", r)
            ->Add({});
+  shared_requests_ =
+      &Build(BuildCounter(), "limpid_shared_requests_total",
+             "Explanations that took the reply of an identical one.", r)
+           ->Add({});
   Build(BuildGauge(), "limpid_build_info", "1, labelled with the version.", r)
       ->Add({{"version", std::string(version)}})
       .Set(1);
@@ -151,6 +155,8 @@ void Metrics::AddInFlight(int64_t delta) {
 void Metrics::OnQueueSize(int64_t num_waiting) {
   queue_size_->Set(static_cast<double>(num_waiting));
 }
+
+void Metrics::RequestShared() { shared_requests_->Increment(); }
 
 void Metrics::ComputeWasted(absl::Duration compute) {
   wasted_seconds_->Increment(absl::ToDoubleSeconds(compute));

@@ -59,6 +59,8 @@ class Metrics final : public PoolObserver {
   void AddInFlight(int64_t delta);
   // limpid_queue_size.
   void OnQueueSize(int64_t num_waiting) override;
+  // limpid_shared_requests_total.
+  void RequestShared();
   // limpid_cancelled_compute_seconds_total: spent on what nobody got.
   void ComputeWasted(absl::Duration compute);
 
@@ -121,6 +123,7 @@ class Metrics final : public PoolObserver {
   prometheus::Gauge* in_flight_;
   prometheus::Gauge* queue_size_;
   prometheus::Counter* wasted_seconds_;
+  prometheus::Counter* shared_requests_;
 };
 
 // "INVALID_ARGUMENT", and as go-grpc's metrics spell it, "InvalidArgument".

@@ -121,14 +121,22 @@ absl::Status Call::Receive(const grpc::ByteBuffer& bytes,
 void Call::NoteClientGone() {
   client_gone_ = true;
   cancel_.Cancel();
-  if (pool_ != nullptr) pool_->Cancel(job_);
+  if (on_gone_) on_gone_();
 }
 
-void Call::NoteStarted() {
-  services_.log.Write(LogLevel::kDebug, "request started",
-                      {{"request_id", request_id_},
-                       {"rpc", std::string(rpc_.method)},
-                       {"model", explained.model}});
+std::string Call::client() const {
+  if (!caller_.empty()) return caller_;
+  // "ipv4:127.0.0.1:50000": each connection has another port.
+  const std::string peer = context_.peer();
+  return peer.substr(0, peer.rfind(':'));
+}
+
+void LogStarted(const CallServices& services, const RpcName& rpc,
+                const std::string& request_id, const std::string& model) {
+  services.log.Write(LogLevel::kDebug, "request started",
+                     {{"request_id", request_id},
+                      {"rpc", std::string(rpc.method)},
+                      {"model", model}});
 }
 
 absl::Status Call::Explain(absl::Status status) const {

@@ -12,7 +12,9 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "absl/time/time.h"
 #include "server/base/clock.h"
@@ -85,21 +87,21 @@ class Call {
   // PERMISSION_DENIED, or as ParseMessage. Once, before anything else.
   absl::Status Receive(const grpc::ByteBuffer& bytes,
                        google::protobuf::Message& message);
-  // The name of the token; empty where none is needed.
-  const std::string& caller() const { return caller_; }
+  // Who is to have a fair share of the workers: the name of the token, else
+  // the address of the caller's machine.
+  std::string client() const;
 
-  // The job that works on the call; set before the handler returns, so that
-  // gRPC can't have told that the caller is gone before.
+  // What to do when the caller is gone, beside cancelling the token; set before
+  // the handler returns, so that gRPC can't have told of it before.
+  void set_on_gone(std::function<void()> on_gone) {
+    on_gone_ = std::move(on_gone);
+  }
+  // The same for a call with a job of its own, which ends if it still waits.
   void set_job(WorkerPool& pool, JobId job) {
-    pool_ = &pool;
-    job_ = job;
+    set_on_gone([&pool, job] { pool.Cancel(job); });
   }
 
-  // A worker has begun; a log line at the level debug.
-  void NoteStarted();
-
-  // The caller has gone or its deadline has passed: cancels the token and, if
-  // it still waits, ends the job.
+  // The caller has gone or its deadline has passed.
   void NoteClientGone();
   bool client_gone() const { return client_gone_; }
 
@@ -125,9 +127,12 @@ class Call {
   CancelToken cancel_;
   std::string caller_;
   std::atomic<bool> client_gone_{false};
-  WorkerPool* pool_ = nullptr;
-  JobId job_ = 0;
+  std::function<void()> on_gone_;
 };
+
+// A log line at the level debug: a worker has begun.
+void LogStarted(const CallServices& services, const RpcName& rpc,
+                const std::string& request_id, const std::string& model);
 
 // `given` if it is a valid request id, else a new random one.
 std::string MakeRequestId(absl::string_view given);

@@ -11,26 +11,23 @@
 namespace limpid {
 namespace {
 
-// Estimates of time are rough. A request is refused by them only if it would
-// miss its deadline by far.
-constexpr double kHopeless = 4;
-
 // Turns the engine's parts into messages.
 class EncodingSink final : public ResultSink {
  public:
-  EncodingSink(const FlowOptions& options, const EncodeOptions& encode,
-               const Plan& plan, v1::Cost cost, Call& call, ReplyWriter& writer)
+  EncodingSink(const FlowOptions& options, const PlannedExplanation& planned,
+               const std::string& request_id, ExplanationMetrics& explained,
+               ReplyWriter& writer)
       : options_(options),
-        encode_(encode),
-        plan_(plan),
-        cost_(std::move(cost)),
-        call_(call),
+        planned_(planned),
+        plan_(*planned.plan),
+        request_id_(request_id),
+        explained_(explained),
         writer_(writer) {}
 
   absl::Status OnHeader(ResultHeader header) override {
     const Timer timer(busy_);
     header_ = EncodeHeader(header, plan_.model().info(),
-                           {call_.request_id(), options_.server_version});
+                           {request_id_, options_.server_version});
     return writer_.Header(header_);
   }
 
@@ -48,24 +45,24 @@ class EncodingSink final : public ResultSink {
     const Timer timer(busy_);
     const absl::Time begin = absl::Now();
     LIMPID_ASSIGN_OR_RETURN(v1::Tensor encoded,
-                            EncodeTensor(std::move(tensor), encode_));
-    call_.explained.serialize += absl::Now() - begin;
+                            EncodeTensor(std::move(tensor), planned_.encode));
+    explained_.serialize += absl::Now() - begin;
     ++num_tensors_;
     return writer_.Tensor(std::move(encoded));
   }
 
   absl::Status OnSummary(ResultSummary summary) override {
     const Timer timer(busy_);
-    call_.explained.compute = summary.compute_time;
+    explained_.compute = summary.compute_time;
     v1::ExplanationSummary out =
         EncodeSummary(summary, plan_.model().info(), header_);
-    call_.explained.reconstruction_error = out.max_reconstruction_error();
+    explained_.reconstruction_error = out.max_reconstruction_error();
     out.set_num_tensors(num_tensors_);
-    *out.mutable_cost() = cost_;
+    *out.mutable_cost() = EncodeCost(planned_.cost, planned_.fits_unary);
     v1::StageTimes& times = *out.mutable_times();
-    SetDuration(call_.explained.queue, *times.mutable_queue());
-    SetDuration(call_.explained.compute, *times.mutable_compute());
-    SetDuration(call_.explained.serialize, *times.mutable_serialize());
+    SetDuration(explained_.queue, *times.mutable_queue());
+    SetDuration(explained_.compute, *times.mutable_compute());
+    SetDuration(explained_.serialize, *times.mutable_serialize());
     done_ = true;
     return writer_.Summary(std::move(out));
   }
@@ -87,10 +84,10 @@ class EncodingSink final : public ResultSink {
   };
 
   const FlowOptions& options_;
-  const EncodeOptions encode_;
+  const PlannedExplanation& planned_;
   const Plan& plan_;
-  const v1::Cost cost_;
-  Call& call_;
+  const std::string& request_id_;
+  ExplanationMetrics& explained_;
   ReplyWriter& writer_;
   v1::ExplanationHeader header_;
   int32_t num_tensors_ = 0;
@@ -110,65 +107,58 @@ absl::Status TooLarge(int64_t need, int64_t limit) {
                    std::move(details));
 }
 
-absl::Status CheckDeadline(const Cost& cost, CancelToken& cancel) {
-  LIMPID_RETURN_IF_ERROR(cancel.Check());
-  const absl::Duration left = cancel.deadline() - absl::Now();
-  if (absl::Seconds(cost.compute_seconds) <= left * kHopeless) {
-    return absl::OkStatus();
-  }
-  return MakeError(
-      absl::StatusCode::kDeadlineExceeded, "DEADLINE_TOO_SHORT",
-      absl::StrCat("the explanation would take about ", cost.compute_seconds,
-                   " s, but ", absl::FormatDuration(left), " are left"));
-}
+}  // namespace
 
-absl::Status ReplyWithCost(const Plan& plan, v1::Cost cost,
-                           ReplyWriter& writer) {
+absl::Status WriteCost(const PlannedExplanation& planned, ReplyWriter& writer) {
   v1::ExplanationHeader header;
-  header.set_model(plan.model().info().name);
-  header.set_method(plan.method());
+  header.set_model(planned.plan->model().info().name);
+  header.set_method(planned.plan->method());
   LIMPID_RETURN_IF_ERROR(writer.Header(std::move(header)));
   v1::ExplanationSummary summary;
-  *summary.mutable_cost() = std::move(cost);
+  *summary.mutable_cost() = EncodeCost(planned.cost, planned.fits_unary);
   return writer.Summary(std::move(summary));
 }
 
-}  // namespace
-
-absl::Status RunExplanation(const FlowOptions& options,
-                            const ValidatedRequest& request,
-                            std::shared_ptr<const Model> model, Call& call,
-                            ReplyWriter& writer) {
-  const absl::Time planning = absl::Now();
-  const absl::StatusOr<std::shared_ptr<const Plan>> planned =
+absl::StatusOr<PlannedExplanation> PlanExplanation(
+    const FlowOptions& options, const ValidatedRequest& request,
+    std::shared_ptr<const Model> model, ExplanationMetrics& explained) {
+  const absl::Time begin = absl::Now();
+  const absl::StatusOr<std::shared_ptr<const Plan>> made =
       options.engine->MakePlan(request.request, std::move(model));
-  call.explained.plan = absl::Now() - planning;
-  LIMPID_RETURN_IF_ERROR(MergeStatus(request, planned.status()));
-  const Plan& plan = **planned;
-  call.explained.num_tokens = plan.num_tokens();
-  call.explained.method = plan.method();
-  const int64_t reply_bytes = EncodedReplyBytes(
+  explained.plan = absl::Now() - begin;
+  LIMPID_RETURN_IF_ERROR(MergeStatus(request, made.status()));
+  const Plan& plan = **made;
+  explained.num_tokens = plan.num_tokens();
+  explained.method = plan.method();
+  PlannedExplanation planned;
+  planned.plan = *made;
+  planned.validate_only = request.validate_only;
+  planned.cost = plan.cost();
+  planned.cost.reply_bytes = EncodedReplyBytes(
       plan.cost().reply_bytes, plan.num_tokens(), request.request.attention,
       plan.model().info(), request.encode);
-  const bool fits = reply_bytes <= options.max_unary_reply_bytes;
-  Cost cost = plan.cost();
-  cost.reply_bytes = reply_bytes;
-  if (request.validate_only) {
-    return ReplyWithCost(plan, EncodeCost(cost, fits), writer);
+  planned.fits_unary =
+      planned.cost.reply_bytes <= options.max_unary_reply_bytes;
+  if (options.unary && !planned.fits_unary && !planned.validate_only) {
+    return TooLarge(planned.cost.reply_bytes, options.max_unary_reply_bytes);
   }
-  if (options.unary && !fits) {
-    return TooLarge(reply_bytes, options.max_unary_reply_bytes);
-  }
-  LIMPID_RETURN_IF_ERROR(CheckDeadline(cost, call.cancel()));
+  planned.encode = request.encode;
   // A stream has no place for a tensor's elements as numbers.
-  EncodeOptions encode = request.encode;
-  encode.floats = encode.floats && options.unary;
-  EncodingSink sink(options, encode, plan, EncodeCost(cost, fits), call,
-                    writer);
+  planned.encode.floats = planned.encode.floats && options.unary;
+  return planned;
+}
+
+absl::Status RunExplanation(const FlowOptions& options,
+                            const PlannedExplanation& planned,
+                            const std::string& request_id,
+                            const CancelToken& cancel,
+                            ExplanationMetrics& explained,
+                            ReplyWriter& writer) {
+  EncodingSink sink(options, planned, request_id, explained, writer);
   const absl::Time begin = absl::Now();
-  const absl::Status status = options.engine->Run(plan, sink, call.cancel());
-  if (call.explained.compute == absl::ZeroDuration()) {
-    call.explained.compute = absl::Now() - begin - sink.busy();
+  const absl::Status status = options.engine->Run(*planned.plan, sink, cancel);
+  if (explained.compute == absl::ZeroDuration()) {
+    explained.compute = absl::Now() - begin - sink.busy();
   }
   if (status.ok() && !sink.done()) {
     return MakeError(absl::StatusCode::kInternal, "INTERNAL",

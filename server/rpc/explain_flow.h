@@ -8,7 +8,8 @@
 
 #include "limpid/v1/explanation.pb.h"
 #include "server/explain/engine.h"
-#include "server/rpc/call.h"
+#include "server/observe/metrics.h"
+#include "server/rpc/encode.h"
 #include "server/rpc/validate.h"
 
 namespace limpid {
@@ -33,11 +34,29 @@ struct FlowOptions {
   bool unary = true;
 };
 
-// Plans and runs a request on the calling thread, with the lease given back by
-// the end. Fills what the call says of itself in the log.
+// A request that was found valid, with its price; holds a lease on the model.
+struct PlannedExplanation {
+  std::shared_ptr<const Plan> plan;
+  EncodeOptions encode;
+  Cost cost;  // reply_bytes as they are sent
+  bool fits_unary = true;
+  bool validate_only = false;
+};
+
+// Everything that can be refused before work. Fills what is known of the
+// request for log and metrics.
+absl::StatusOr<PlannedExplanation> PlanExplanation(
+    const FlowOptions& options, const ValidatedRequest& request,
+    std::shared_ptr<const Model> model, ExplanationMetrics& explained);
+
+// Answers with the price and runs nothing.
+absl::Status WriteCost(const PlannedExplanation& planned, ReplyWriter& writer);
+
+// Runs a plan on the calling thread. Fills the times of its stages.
 absl::Status RunExplanation(const FlowOptions& options,
-                            const ValidatedRequest& request,
-                            std::shared_ptr<const Model> model, Call& call,
-                            ReplyWriter& writer);
+                            const PlannedExplanation& planned,
+                            const std::string& request_id,
+                            const CancelToken& cancel,
+                            ExplanationMetrics& explained, ReplyWriter& writer);
 
 }  // namespace limpid

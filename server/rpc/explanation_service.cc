@@ -3,8 +3,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/rpc/reply_writers.h"
+#include "server/schedule/admission_policy.h"
 
 namespace limpid {
 namespace {
@@ -15,6 +17,37 @@ constexpr RpcName kStreamExplain = {"server_stream", kService, "StreamExplain",
                                     true};
 constexpr RpcName kRenderHeatmap = {"unary", kService, "RenderHeatmap", true};
 constexpr char kDefaultMethod[] = "raw-attention";
+
+constexpr absl::Duration kRetrySharedAfter = absl::Milliseconds(10);
+
+Ticket MakeTicket(const PlannedExplanation& planned, const Call& call,
+                  JobId id) {
+  Ticket ticket;
+  ticket.id = id;
+  ticket.client = call.client();
+  if (planned.validate_only) return ticket;
+  ticket.seconds = planned.cost.compute_seconds;
+  ticket.bytes = planned.cost.peak_bytes;
+  return ticket;
+}
+
+// What a computation depends on. Equal requests that were spelled differently
+// may have different keys; they are computed twice.
+std::string FlightKey(const v1::ExplainRequest& message, const Plan& plan) {
+  return absl::StrCat(plan.model().info().digest, message.SerializeAsString());
+}
+
+// Its deadline had passed before somebody with more time came, too late to move
+// it.
+absl::Status EndedTooEarly() {
+  ErrorDetails details;
+  details.reason = "SHARED_WORK_ENDED";
+  details.retry_after = kRetrySharedAfter;
+  return MakeError(absl::StatusCode::kUnavailable,
+                   "the identical request that was being computed ran out of "
+                   "its time; try again",
+                   std::move(details));
+}
 
 // An unknown model's error with what else is wrong.
 absl::Status WithViolations(const absl::Status& status,
@@ -29,13 +62,17 @@ absl::Status WithViolations(const absl::Status& status,
 
 }  // namespace
 
+FlowOptions ExplanationService::Flow(bool unary) const {
+  return {&deps_.engine, deps_.server_version, deps_.max_unary_reply_bytes,
+          unary};
+}
+
 absl::StatusOr<std::shared_ptr<ExplanationService::Accepted>>
-ExplanationService::Accept(const v1::ExplainRequest& message,
+ExplanationService::Accept(const v1::ExplainRequest& message, bool unary,
                            Call& call) const {
   auto accepted = std::make_shared<Accepted>();
   accepted->when = absl::Now();
-  accepted->request = Validate(message, deps_.methods);
-  const ValidatedRequest& request = accepted->request;
+  const ValidatedRequest request = Validate(message, deps_.methods);
   if (message.method().empty()) {
     call.explained.method = kDefaultMethod;
   } else if (!request.request.method.empty()) {
@@ -51,38 +88,111 @@ ExplanationService::Accept(const v1::ExplainRequest& message,
     LIMPID_RETURN_IF_ERROR(request.ToStatus());
     return lease.status();
   }
-  accepted->lease = *std::move(lease);
+  LIMPID_ASSIGN_OR_RETURN(
+      accepted->planned,
+      PlanExplanation(Flow(unary), request, *std::move(lease), call.explained));
   return accepted;
 }
 
-absl::StatusOr<JobId> ExplanationService::Submit(
-    std::shared_ptr<Accepted> accepted, Call& call, Work work) const {
-  const absl::Status own = accepted->request.ToStatus();
-  auto id = deps_.pool.Submit(
-      {call.cancel(), [accepted = std::move(accepted), &call,
-                       work = std::move(work)](const absl::Status& admission) {
-         call.explained.queue = absl::Now() - accepted->when;
-         if (admission.ok()) call.NoteStarted();
-         work(admission, *accepted);
-       }});
-  // What is known to be wrong does not get right by trying again.
-  if (!id.ok() && !own.ok()) return own;
-  return id;
+absl::Status ExplanationService::Run(const absl::Status& admission,
+                                     Accepted& accepted, bool unary,
+                                     const std::string& request_id,
+                                     const CancelToken& cancel,
+                                     ExplanationMetrics& explained,
+                                     ReplyWriter& writer) const {
+  absl::Status status = admission;
+  if (status.ok()) try {
+      status = accepted.planned.validate_only
+                   ? WriteCost(accepted.planned, writer)
+                   : RunExplanation(Flow(unary), accepted.planned, request_id,
+                                    cancel, explained, writer);
+    } catch (...) {
+      status = StatusOfException();
+    }
+  accepted.planned.plan.reset();
+  return status;
 }
 
-absl::Status ExplanationService::Run(Accepted& accepted, bool unary, Call& call,
-                                     ReplyWriter& writer) const {
-  FlowOptions options;
-  options.engine = &deps_.engine;
-  options.server_version = deps_.server_version;
-  options.max_unary_reply_bytes = deps_.max_unary_reply_bytes;
-  options.unary = unary;
-  try {
-    return RunExplanation(options, accepted.request, std::move(accepted.lease),
-                          call, writer);
-  } catch (...) {
-    return StatusOfException();
+absl::StatusOr<JobId> ExplanationService::Submit(
+    std::shared_ptr<Accepted> accepted, Call& call, const RpcName& rpc,
+    Work work) const {
+  const Ticket ticket = MakeTicket(accepted->planned, call, NewJobId());
+  return deps_.pool.Submit(
+      {call.cancel(),
+       [this, accepted = std::move(accepted), &call, &rpc,
+        work = std::move(work)](const absl::Status& admission) {
+         call.explained.queue = absl::Now() - accepted->when;
+         if (admission.ok()) {
+           LogStarted(deps_.calls, rpc, call.request_id(),
+                      call.explained.model);
+         }
+         work(admission, *accepted);
+       },
+       ticket});
+}
+
+void ExplanationService::Land(UnaryCall* reactor, bool first,
+                              const Flights::Result& result) {
+  Call& call = reactor->call();
+  ExplanationMetrics& explained = call.explained;
+  if (first) {
+    explained = result.explained;
+  } else {
+    explained.reconstruction_error = result.explained.reconstruction_error;
   }
+  if (!first && absl::IsDeadlineExceeded(result.status) &&
+      call.cancel().Check().ok()) {
+    return reactor->Fail(EndedTooEarly());
+  }
+  if (!result.status.ok()) return reactor->Fail(result.status);
+  if (first) return reactor->Reply(result.response);
+  reactor->Guard([&] {
+    v1::ExplainResponse own = result.response;
+    own.mutable_header()->set_request_id(call.request_id());
+    reactor->Reply(own);
+  });
+}
+
+void ExplanationService::Fly(const std::string& key,
+                             std::shared_ptr<Accepted> accepted,
+                             UnaryCall* reactor) {
+  Call& call = reactor->call();
+  // Who comes this late would join work that is about to be cancelled.
+  if (deps_.pool.load().draining) return reactor->Fail(DrainingStatus());
+  const Flights::Seat seat =
+      flights_.Board(key, call.cancel().deadline(),
+                     [reactor](bool first, const Flights::Result& result) {
+                       Land(reactor, first, result);
+                     });
+  call.set_on_gone([this, seat, reactor] {
+    if (flights_.Leave(seat)) reactor->Fail(reactor->call().cancel().Check());
+  });
+  if (!seat.first) return deps_.calls.metrics.RequestShared();
+  const auto& flight = seat.flight;
+  const Ticket ticket = MakeTicket(accepted->planned, call, flight->job);
+  // The call that began it may be gone before the work is done.
+  auto job = deps_.pool.Submit(
+      {flight->cancel,
+       [this, flight, accepted, request_id = call.request_id(),
+        explained = call.explained](const absl::Status& admission) {
+         Flights::Result result;
+         result.explained = explained;
+         result.explained.queue = absl::Now() - accepted->when;
+         if (admission.ok()) {
+           LogStarted(deps_.calls, kExplain, request_id, explained.model);
+         }
+         UnaryWriter writer;
+         result.status = Run(admission, *accepted, true, request_id,
+                             flight->cancel, result.explained, writer);
+         result.response = std::move(writer).response();
+         flights_.End(flight, result);
+       },
+       ticket});
+  if (job.ok()) return;
+  Flights::Result refused;
+  refused.explained = call.explained;
+  refused.status = job.status();
+  flights_.End(flight, refused);
 }
 
 grpc::ServerUnaryReactor* ExplanationService::Explain(
@@ -91,24 +201,20 @@ grpc::ServerUnaryReactor* ExplanationService::Explain(
   auto* const reactor =
       new UnaryCall(deps_.calls, kExplain, *context, *response);
   reactor->Guard([&] {
+    Call& call = reactor->call();
     v1::ExplainRequest message;
-    absl::Status parsed = reactor->call().Receive(*request, message);
+    absl::Status parsed = call.Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
-    auto accepted = Accept(message, reactor->call());
+    auto accepted = Accept(message, true, call);
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job =
-        Submit(*std::move(accepted), reactor->call(),
-               [this, reactor](const absl::Status& admission, Accepted& work) {
-                 UnaryWriter writer;
-                 const absl::Status status =
-                     admission.ok() ? Run(work, true, reactor->call(), writer)
-                                    : admission;
-                 work.lease.reset();
-                 status.ok() ? reactor->Reply(writer.response())
-                             : reactor->Fail(status);
-               });
-    if (!job.ok()) return reactor->Fail(job.status());
-    reactor->call().set_job(deps_.pool, *job);
+    const PlannedExplanation& planned = (*accepted)->planned;
+    if (!planned.validate_only) {
+      const std::string key = FlightKey(message, *planned.plan);
+      return Fly(key, *std::move(accepted), reactor);
+    }
+    UnaryWriter writer;
+    const absl::Status status = WriteCost(planned, writer);
+    status.ok() ? reactor->Reply(writer.response()) : reactor->Fail(status);
   });
   return reactor;
 }
@@ -118,23 +224,22 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
   StreamCall* const reactor =
       StreamCall::Create(deps_.calls, kStreamExplain, deps_.stream, *context);
   reactor->Guard([&] {
+    Call& call = reactor->call();
     v1::ExplainRequest message;
-    absl::Status parsed = reactor->call().Receive(*request, message);
+    absl::Status parsed = call.Receive(*request, message);
     if (!parsed.ok()) return reactor->End(parsed);
-    auto accepted = Accept(message, reactor->call());
+    auto accepted = Accept(message, false, call);
     if (!accepted.ok()) return reactor->End(accepted.status());
     const auto job =
-        Submit(*std::move(accepted), reactor->call(),
+        Submit(*std::move(accepted), call, kStreamExplain,
                [this, reactor](const absl::Status& admission, Accepted& work) {
+                 Call& call = reactor->call();
                  StreamWriter writer(*reactor);
-                 absl::Status status =
-                     admission.ok() ? Run(work, false, reactor->call(), writer)
-                                    : admission;
-                 work.lease.reset();
-                 reactor->End(std::move(status));
+                 reactor->End(Run(admission, work, false, call.request_id(),
+                                  call.cancel(), call.explained, writer));
                });
     if (!job.ok()) return reactor->End(job.status());
-    reactor->call().set_job(deps_.pool, *job);
+    call.set_job(deps_.pool, *job);
   });
   return reactor;
 }
@@ -145,26 +250,27 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
   auto* const reactor =
       new UnaryCall(deps_.calls, kRenderHeatmap, *context, *response);
   reactor->Guard([&] {
+    Call& call = reactor->call();
     v1::RenderHeatmapRequest message;
-    absl::Status parsed = reactor->call().Receive(*request, message);
+    absl::Status parsed = call.Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
-    auto accepted = Accept(ToExplainRequest(message), reactor->call());
+    auto accepted = Accept(ToExplainRequest(message), true, call);
     if (!accepted.ok()) return reactor->Fail(accepted.status());
     const auto job =
-        Submit(*std::move(accepted), reactor->call(),
+        Submit(*std::move(accepted), call, kRenderHeatmap,
                [this, reactor](const absl::Status& admission, Accepted& work) {
+                 Call& call = reactor->call();
                  HeatmapWriter writer;
                  const absl::Status status =
-                     admission.ok() ? Run(work, true, reactor->call(), writer)
-                                    : admission;
-                 work.lease.reset();
+                     Run(admission, work, true, call.request_id(),
+                         call.cancel(), call.explained, writer);
                  if (!status.ok()) return reactor->Fail(status);
                  const auto picture = writer.Draw();
                  picture.ok() ? reactor->Reply(*picture)
                               : reactor->Fail(picture.status());
                });
     if (!job.ok()) return reactor->Fail(job.status());
-    reactor->call().set_job(deps_.pool, *job);
+    call.set_job(deps_.pool, *job);
   });
   return reactor;
 }

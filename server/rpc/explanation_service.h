@@ -14,6 +14,7 @@
 #include "server/registry/model_registry.h"
 #include "server/rpc/call.h"
 #include "server/rpc/explain_flow.h"
+#include "server/rpc/flights.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/validate.h"
@@ -42,7 +43,8 @@ using RawExplanationService =
 
 class ExplanationService final : public RawExplanationService {
  public:
-  explicit ExplanationService(ExplanationDeps deps) : deps_(std::move(deps)) {}
+  explicit ExplanationService(ExplanationDeps deps)
+      : deps_(std::move(deps)), flights_(deps_.pool) {}
 
   grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context,
                                     const grpc::ByteBuffer* request,
@@ -55,24 +57,34 @@ class ExplanationService final : public RawExplanationService {
                                           grpc::ByteBuffer* response) override;
 
  private:
-  // A request that a worker may take: valid as far as can be told without the
-  // engine, or invalid with a model that may find more wrong with it.
+  // A request that may wait for a worker.
   struct Accepted {
-    ValidatedRequest request;
-    std::shared_ptr<const Model> lease;
+    PlannedExplanation planned;
     absl::Time when;
   };
   using Work = std::function<void(const absl::Status& admission, Accepted&)>;
 
+  FlowOptions Flow(bool unary) const;
   absl::StatusOr<std::shared_ptr<Accepted>> Accept(
-      const v1::ExplainRequest& message, Call& call) const;
-  // Queues `work`, which is called exactly once if that succeeds.
+      const v1::ExplainRequest& message, bool unary, Call& call) const;
+  // Queues `work` of one call, which is called exactly once if that succeeds.
   absl::StatusOr<JobId> Submit(std::shared_ptr<Accepted> accepted, Call& call,
-                               Work work) const;
-  absl::Status Run(Accepted& accepted, bool unary, Call& call,
+                               const RpcName& rpc, Work work) const;
+  // Runs what was admitted, and gives the lease back.
+  absl::Status Run(const absl::Status& admission, Accepted& accepted,
+                   bool unary, const std::string& request_id,
+                   const CancelToken& cancel, ExplanationMetrics& explained,
                    ReplyWriter& writer) const;
+  // Joins or begins the computation of a request.
+  void Fly(const std::string& key, std::shared_ptr<Accepted> accepted,
+           UnaryCall* reactor);
+  // Answers one of those who waited for a computation; `first`: the one who
+  // began it.
+  static void Land(UnaryCall* reactor, bool first,
+                   const Flights::Result& result);
 
   const ExplanationDeps deps_;
+  Flights flights_;
 };
 
 }  // namespace limpid

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "google/api/httpbody.pb.h"
@@ -21,7 +22,8 @@ class UnaryWriter final : public ReplyWriter {
   absl::Status Tensor(v1::Tensor tensor) override;
   absl::Status Summary(v1::ExplanationSummary summary) override;
 
-  const v1::ExplainResponse& response() const { return response_; }
+  const v1::ExplainResponse& response() const& { return response_; }
+  v1::ExplainResponse&& response() && { return std::move(response_); }
 
  private:
   v1::ExplainResponse response_;

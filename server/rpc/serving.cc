@@ -141,6 +141,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
       server = server_.get();
       if (server != nullptr) server->StopServing();
     }
+    // So that whoever looks at health can turn away before being refused.
+    absl::SleepFor(std::min(options_.serving_window, finish_by - absl::Now()));
     // Both refuse new work before either is waited for.
     loaders_.StopAdmission();
     pool_.StopAdmission();

@@ -38,6 +38,8 @@ struct ServingOptions {
   int64_t max_unary_reply_bytes = int64_t{64} << 20;
   absl::Duration max_request_time = absl::Seconds(600);
   absl::Duration slow_request = absl::InfiniteDuration();
+  // After NOT_SERVING, before new work is refused.
+  absl::Duration serving_window;
   std::string token_file;  // empty: no tokens are asked for
   StreamLimits stream;
   std::vector<MethodSpec> methods;
@@ -71,10 +73,10 @@ class Serving {
   // Health says SERVING from now on.
   virtual void SetServing() = 0;
 
-  // NOT_SERVING, refuses new work, lets running work end until `finish_by`,
-  // cancels the rest, closes the listeners. Back soon after `finish_by` unless
-  // a job ignores its token: then false, at `give_up_at`, and the process can
-  // only be left without destroying this.
+  // NOT_SERVING, after the serving window refuses new work, lets running work
+  // end until `finish_by`, cancels the rest, closes the listeners. Back soon
+  // after `finish_by` unless a job ignores its token: then false, at
+  // `give_up_at`, and the process can only be left without destroying this.
   virtual bool Drain(absl::Time finish_by, absl::Time give_up_at) = 0;
 };
 

@@ -14,8 +14,11 @@ absl::Status StatusOfException() {
   try {
     throw;
   } catch (const std::bad_alloc&) {
-    return MakeError(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY",
-                     "the server is out of memory");
+    ErrorDetails details;
+    details.reason = "OUT_OF_MEMORY";
+    details.retry_after = absl::Seconds(1);
+    return MakeError(absl::StatusCode::kResourceExhausted,
+                     "the server is out of memory", details);
   } catch (const std::exception& e) {
     return MakeError(absl::StatusCode::kInternal, "INTERNAL",
                      absl::StrCat("exception: ", e.what()));

@@ -71,7 +71,7 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
       return RefusalStatus(admission, job.ticket, LoadLocked());
     }
     queue_.Push(job.ticket);
-    waiting_.emplace(id, std::move(job));
+    waiting_.emplace(id, Waiting{std::move(job), latest_start});
     if (latest_start != absl::InfiniteFuture()) {
       starts_.emplace(latest_start, id);
       is_earliest = starts_.begin()->second == id;
@@ -86,9 +86,9 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
 
 Job WorkerPool::TakeOut(JobId id) {
   const auto it = waiting_.find(id);
-  Job job = std::move(it->second);
+  Job job = std::move(it->second.job);
+  starts_.erase({it->second.latest_start, id});
   waiting_.erase(it);
-  starts_.erase({LatestStartOf(job), id});
   return job;
 }
 
@@ -172,6 +172,14 @@ std::vector<std::pair<Job, absl::Status>> WorkerPool::TakeLate(absl::Time now) {
   std::vector<std::pair<Job, absl::Status>> late;
   while (!starts_.empty() && starts_.begin()->first <= now) {
     const JobId id = starts_.begin()->second;
+    Waiting& waiting = waiting_.at(id);
+    const absl::Time latest_start = LatestStartOf(waiting.job);
+    if (latest_start > now) {  // somebody with more time has come
+      starts_.erase(starts_.begin());
+      waiting.latest_start = latest_start;
+      starts_.emplace(latest_start, id);
+      continue;
+    }
     queue_.Remove(id);
     Job job = TakeOut(id);
     ++num_ending_;

@@ -63,7 +63,8 @@ class WorkerPool {
 
   // Takes a job, or refuses it without calling `run`: see RefusalStatus,
   // DrainingStatus and CheckStart; CANCELLED if its token says so. A job that
-  // waits is ended as soon as it can no longer meet its deadline.
+  // waits is ended as soon as it can no longer meet its deadline, which may be
+  // moved to later meanwhile.
   absl::StatusOr<JobId> Submit(Job job);
 
   // Cancels a job's token and, if it still waits, ends it before this returns.
@@ -82,6 +83,11 @@ class WorkerPool {
   PoolLoad load() const;
 
  private:
+  struct Waiting {
+    Job job;
+    absl::Time latest_start;  // as in starts_
+  };
+
   void Work();
   void WatchDeadlines();
   // Takes waiting jobs out of the queue; FinishEnding must follow.
@@ -102,7 +108,7 @@ class WorkerPool {
   std::condition_variable deadline_changed_;
   std::condition_variable maybe_idle_;
   FairQueue queue_ LIMPID_GUARDED_BY(mutex_);
-  std::map<JobId, Job> waiting_ LIMPID_GUARDED_BY(mutex_);
+  std::map<JobId, Waiting> waiting_ LIMPID_GUARDED_BY(mutex_);
   // Latest starts of waiting jobs that have one.
   std::set<std::pair<absl::Time, JobId>> starts_ LIMPID_GUARDED_BY(mutex_);
   std::map<JobId, CancelToken> running_ LIMPID_GUARDED_BY(mutex_);

@@ -36,10 +36,11 @@ class ErrorTableTest : public ::testing::Test {
     }
     return details;
   }
-  std::future<grpc::Status> ExplainAsync(grpc::ClientContext& context) {
-    return std::async(std::launch::async, [this, &context] {
+  std::future<grpc::Status> ExplainAsync(grpc::ClientContext& context,
+                                         const std::string& text = "abc") {
+    return std::async(std::launch::async, [this, &context, text] {
       v1::ExplainResponse reply;
-      return server_.explanations().Explain(&context, TextRequest("abc"),
+      return server_.explanations().Explain(&context, TextRequest(text),
                                             &reply);
     });
   }
@@ -144,11 +145,11 @@ TEST_F(ErrorTableTest, FullQueue) {
   grpc::ClientContext first, second;
   auto running = ExplainAsync(first);
   server_.engine.WaitForRuns(1);
-  auto waiting = ExplainAsync(second);
+  auto waiting = ExplainAsync(second, "another");
   while (server_.serving().pool().load().num_waiting < 1) {
     std::this_thread::yield();
   }
-  Expect(server_.Explain(TextRequest("abc")),
+  Expect(server_.Explain(TextRequest("third")),
          grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", /*retry=*/true);
   server_.engine.Release();
   EXPECT_TRUE(running.get().ok());

@@ -19,10 +19,11 @@ using ::testing::HasSubstr;
 class LifecycleTest : public ::testing::Test {
  protected:
   // Calls Explain on a thread of its own.
-  std::future<grpc::Status> ExplainAsync(grpc::ClientContext& context) {
-    return std::async(std::launch::async, [this, &context] {
+  std::future<grpc::Status> ExplainAsync(grpc::ClientContext& context,
+                                         const std::string& text = "abc") {
+    return std::async(std::launch::async, [this, &context, text] {
       v1::ExplainResponse reply;
-      return server_.explanations().Explain(&context, TextRequest("abc"),
+      return server_.explanations().Explain(&context, TextRequest(text),
                                             &reply);
     });
   }
@@ -87,11 +88,11 @@ TEST_F(LifecycleTest, FullQueuesRefuseAndSayWhenToRetry) {
   grpc::ClientContext first, second;
   auto running = ExplainAsync(first);
   server_.engine.WaitForRuns(1);
-  auto waiting = ExplainAsync(second);
+  auto waiting = ExplainAsync(second, "another");
   while (server_.serving().pool().load().num_waiting < 1) {
     std::this_thread::yield();
   }
-  const grpc::Status refused = server_.Explain(TextRequest("abc"));
+  const grpc::Status refused = server_.Explain(TextRequest("third"));
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(DetailsOf(refused).info.reason(), "QUEUE_FULL");
   EXPECT_TRUE(DetailsOf(refused).has_retry);

@@ -91,6 +91,11 @@ int FakeEngine::num_tensors_taken() const {
   return num_tensors_taken_;
 }
 
+int FakeEngine::num_runs() const {
+  std::lock_guard lock(mutex_);
+  return num_runs_;
+}
+
 int FakeEngine::num_loads() const {
   std::lock_guard lock(mutex_);
   return num_loads_;
@@ -144,6 +149,7 @@ absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
       4 *
       (length + num_layers * length * (matrix ? length : 1) + num_extra_floats);
   plan->price.compute_seconds = compute_seconds;
+  plan->price.peak_bytes = peak_bytes;
   return plan;
 }
 

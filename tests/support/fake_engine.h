@@ -45,12 +45,14 @@ class FakeEngine final : public Engine {
   int num_extra_tensors = 1;
   std::optional<DeviceMemory> device_memory;
   double compute_seconds = 0;
+  int64_t peak_bytes = 0;
 
   // Runs stop after their header until Release, or until they are cancelled.
   void Hold();
   void Release();
   // Waits until `n` runs have begun in all.
   void WaitForRuns(int n) const;
+  int num_runs() const;
   int num_loads() const;
   // Tensors that sinks have taken in all.
   int num_tensors_taken() const;
