@@ -76,6 +76,9 @@ Config ToConfig(const Settings& s) {
   limits.set_max_client_queue_size(
       static_cast<int32_t>(s.max_client_queue_size));
   limits.set_max_queue_seconds(absl::ToDoubleSeconds(s.max_queue_time));
+  if (s.max_resident_bytes != std::numeric_limits<int64_t>::max()) {
+    limits.set_max_resident_bytes(s.max_resident_bytes);
+  }
   limits.set_max_running_memory_bytes(s.max_running_memory_bytes);
   limits.set_max_request_seconds(absl::ToDoubleSeconds(s.max_request_time));
   auto& compute = *config.mutable_compute();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -46,6 +47,7 @@ struct Settings {
   int64_t max_queue_size = 256;
   int64_t max_client_queue_size = 128;
   absl::Duration max_queue_time = absl::Seconds(600);
+  int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
   int64_t max_running_memory_bytes = int64_t{16} << 30;
   absl::Duration max_request_time = absl::Seconds(600);
 

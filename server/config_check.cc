@@ -254,6 +254,10 @@ Settings CheckConfig(const Config& config, bool repository_required,
       "limits.max_running_memory_bytes", limits.has_max_running_memory_bytes(),
       limits.max_running_memory_bytes(), s.max_request_memory_bytes, kMaxInt64,
       [&](int64_t v) { s.max_running_memory_bytes = v; });
+  check.Range<int64_t>("limits.max_resident_bytes",
+                       limits.has_max_resident_bytes(),
+                       limits.max_resident_bytes(), int64_t{1} << 20, kMaxInt64,
+                       [&](int64_t v) { s.max_resident_bytes = v; });
   check.Range("limits.max_request_seconds", limits.has_max_request_seconds(),
               limits.max_request_seconds(), 0.001, 86400.0,
               [&](double v) { s.max_request_time = absl::Seconds(v); });

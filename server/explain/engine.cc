@@ -45,8 +45,8 @@ absl::StatusOr<at::Device> ChooseDevice(const std::string& name) {
   absl::string_view rest = name;
   int index = 0;
   if (!automatic && name != "cuda" &&
-      (!absl::ConsumePrefix(&rest, "cuda:") || !absl::SimpleAtoi(rest, &index) ||
-       index < 0)) {
+      (!absl::ConsumePrefix(&rest, "cuda:") ||
+       !absl::SimpleAtoi(rest, &index) || index < 0)) {
     Violations violations;
     violations.Add("device", absl::StrCat("\"", name,
                                           "\" is not a device; known: auto, "
@@ -62,8 +62,8 @@ absl::StatusOr<at::Device> ChooseDevice(const std::string& name) {
   return NoDevice(absl::StrCat("device ", name, " is not there: ", count,
                                " CUDA devices were found"));
 #else
-  return NoDevice(absl::StrCat("device ", name,
-                               " is not there: this build is for the CPU only"));
+  return NoDevice(absl::StrCat(
+      "device ", name, " is not there: this build is for the CPU only"));
 #endif
 }
 
@@ -104,6 +104,11 @@ class TorchEngine final : public Engine {
       return absl::OkStatus();
     }));
     return model;
+  }
+
+  absl::StatusOr<int64_t> WeightBytes(
+      const std::string& folder) const override {
+    return WeightBytesOf(folder, build_);
   }
 
   absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(

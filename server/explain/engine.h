@@ -61,6 +61,11 @@ class Engine {
   virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder) const = 0;
 
+  // Bytes of the weights once they are loaded, from the files' headers alone.
+  // Errors as Load.
+  virtual absl::StatusOr<int64_t> WeightBytes(
+      const std::string& folder) const = 0;
+
   // Checks a request against the model: INVALID_ARGUMENT with every wrong field
   // at once, else FAILED_PRECONDITION where the model does not offer what was
   // asked (METHOD_NOT_SUPPORTED_BY_ARCHITECTURE, FORM_NOT_SUPPORTED_BY_

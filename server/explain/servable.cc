@@ -11,6 +11,19 @@
 
 namespace limpid {
 
+absl::StatusOr<int64_t> WeightBytesOf(const std::string& folder,
+                                      const BuildOptions& options) {
+  LIMPID_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+                          Checkpoint::Open(folder));
+  const auto width = static_cast<int64_t>(c10::elementSize(options.dtype));
+  int64_t bytes = 0;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    bytes += tensor.num_elements() * width;
+  }
+  // Some families keep small tensors that they made of these.
+  return bytes + bytes / 50;
+}
+
 absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
     const std::string& name, const std::string& folder,
     const BuildOptions& options) {
@@ -34,13 +47,12 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
   if (tokenizer && tokenizer->vocabulary_size() > info.vocabulary_size) {
     ErrorDetails details;
     details.reason = "TOKENIZER_MISMATCH";
-    return MakeError(
-        absl::StatusCode::kDataLoss,
-        absl::StrCat("the tokenizer has ids up to ",
-                     tokenizer->vocabulary_size() - 1,
-                     ", but the model's vocabulary ends at ",
-                     info.vocabulary_size - 1),
-        details);
+    return MakeError(absl::StatusCode::kDataLoss,
+                     absl::StrCat("the tokenizer has ids up to ",
+                                  tokenizer->vocabulary_size() - 1,
+                                  ", but the model's vocabulary ends at ",
+                                  info.vocabulary_size - 1),
+                     details);
   }
 
   // The first run allocates and chooses code paths; it should not be a
@@ -51,9 +63,9 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
   } else {
     input.pixels = at::zeros({1, 3, info.image_height, info.image_width});
   }
-  LIMPID_ASSIGN_OR_RETURN(const at::Tensor logits,
-                          network->Forward(network->Embed(input), {0},
-                                           nullptr, CancelToken()));
+  LIMPID_ASSIGN_OR_RETURN(
+      const at::Tensor logits,
+      network->Forward(network->Embed(input), {0}, nullptr, CancelToken()));
   if (!logits.isfinite().all().item().toBool()) {
     return MakeError(absl::StatusCode::kDataLoss, "WEIGHTS_NOT_FINITE",
                      "the model's logits for a first input are not finite: its "

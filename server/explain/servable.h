@@ -31,9 +31,7 @@ class Servable final : public Model {
   // Null for a model that is served for token ids only.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   // Null for a model that reads text.
-  const ImageProcessor* images() const {
-    return images_ ? &*images_ : nullptr;
-  }
+  const ImageProcessor* images() const { return images_ ? &*images_ : nullptr; }
 
  private:
   const ModelInfo info_;
@@ -41,6 +39,11 @@ class Servable final : public Model {
   const std::shared_ptr<const Tokenizer> tokenizer_;
   const std::optional<ImageProcessor> images_;
 };
+
+// The most that its tensors take when they are widened to the type of
+// computation.
+absl::StatusOr<int64_t> WeightBytesOf(const std::string& folder,
+                                      const BuildOptions& options);
 
 // Reads a model folder onto a device and runs the network once.
 absl::StatusOr<std::shared_ptr<const Model>> LoadServable(

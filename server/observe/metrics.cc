@@ -80,6 +80,8 @@ Metrics::Metrics(absl::string_view version)
                         "Loading and warming a model.", r);
   resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
                           "Bytes held for a model's weights.", r);
+  evictions_ = Build(BuildCounter(), "limpid_model_evictions_total",
+                     "Idle models that were freed to make room.", r);
   gpu_memory_used_ = Build(BuildGauge(), "limpid_gpu_memory_used_bytes",
                            "Bytes of the GPU that anybody holds.", r);
   gpu_memory_total_ = Build(BuildGauge(), "limpid_gpu_memory_total_bytes",
@@ -172,6 +174,10 @@ void Metrics::SetResidentBytes(const std::string& model,
                                const std::string& device, int64_t bytes) {
   resident_bytes_->Add({{"model", model}, {"device", device}})
       .Set(static_cast<double>(bytes));
+}
+
+void Metrics::ModelEvicted(const std::string& model) {
+  evictions_->Add({{"model", model}}).Increment();
 }
 
 void Metrics::SetGpuMemory(const std::string& device, int64_t used_bytes,

@@ -70,6 +70,8 @@ class Metrics final : public PoolObserver {
   // limpid_model_resident_bytes{model,device}; 0 when it is not resident.
   void SetResidentBytes(const std::string& model, const std::string& device,
                         int64_t bytes);
+  // limpid_model_evictions_total{model}.
+  void ModelEvicted(const std::string& model);
   // limpid_gpu_memory_{used,total}_bytes{device}: of the whole device.
   void SetGpuMemory(const std::string& device, int64_t used_bytes,
                     int64_t total_bytes);
@@ -112,6 +114,7 @@ class Metrics final : public PoolObserver {
   Histograms reconstruction_error_;
   Histograms load_seconds_;
   Gauges resident_bytes_;
+  Counters evictions_;
   Gauges gpu_memory_used_, gpu_memory_total_;
   Counters weights_copied_;
   Counters rpcs_started_;

@@ -103,10 +103,58 @@ absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::Lease(
   LIMPID_ASSIGN_OR_RETURN(Entry* const entry, Find(*state_, name));
   LIMPID_RETURN_IF_ERROR(
       StateStatus(std::string(name), entry->state, entry->failure));
+  entry->last_use = ++state_->num_uses;
   return entry->lease;
 }
 
-void ModelRegistry::Load(const std::string& name, Done done) {
+std::vector<Resident> ModelRegistry::Residents(const State& state,
+                                               bool may_evict) {
+  std::vector<Resident> residents;
+  for (const auto& [name, entry] : state.entries) {
+    if (entry.reserved_bytes == 0) continue;
+    // Leases are made under the lock only, so that nobody can get one now.
+    const bool idle = may_evict && entry.state == ModelState::kReady &&
+                      entry.lease.use_count() == 1;
+    residents.push_back({name, entry.reserved_bytes, entry.last_use, idle});
+  }
+  return residents;
+}
+
+absl::Status ModelRegistry::Reserve(const std::string& name,
+                                    const std::string& folder, bool may_evict) {
+  const int64_t budget = options_.max_resident_bytes;
+  if (budget == std::numeric_limits<int64_t>::max()) return absl::OkStatus();
+  LIMPID_ASSIGN_OR_RETURN(const int64_t need, options_.estimate_bytes(folder));
+  // Others may take what was freed before this thread comes back to it.
+  while (true) {
+    std::vector<std::shared_ptr<const Model>> evicted;
+    std::vector<std::string> names;
+    {
+      MutexLock lock(state_->mutex);
+      LIMPID_ASSIGN_OR_RETURN(
+          names,
+          ChooseEvictions(name, need, budget, Residents(*state_, may_evict)));
+      if (names.empty()) {
+        state_->entries[name].reserved_bytes = need;
+        return absl::OkStatus();
+      }
+      for (const std::string& other : names) {
+        Entry& entry = state_->entries[other];
+        entry.state = ModelState::kUnloading;
+        entry.failure = EvictedStatus(other, name);
+        evicted.push_back(std::move(entry.lease));
+      }
+    }
+    // Freed here; OnLastLeaseGone gives their bytes back.
+    evicted.clear();
+    if (options_.observer == nullptr) continue;
+    for (const std::string& other : names) {
+      options_.observer->OnEvicted(other, name);
+    }
+  }
+}
+
+void ModelRegistry::Load(const std::string& name, bool may_evict, Done done) {
   if (!Get(name).ok()) {
     // Names come from the directory's listing only, never from a caller.
     if (absl::Status status = Scan(); !status.ok()) {
@@ -146,7 +194,9 @@ void ModelRegistry::Load(const std::string& name, Done done) {
   if (!start) return done(std::move(now));
   if (options_.observer != nullptr) options_.observer->OnModelChanged(name);
   const absl::Time begin = options_.clock->Now();
-  Loaded loaded = LoadGuarded(options_.load, name, folder);
+  const absl::Status reserved = Reserve(name, folder, may_evict);
+  Loaded loaded = reserved.ok() ? LoadGuarded(options_.load, name, folder)
+                                : Loaded(reserved);
   FinishLoad(name, options_.clock->Now() - begin, std::move(loaded));
 }
 
@@ -162,6 +212,7 @@ void ModelRegistry::FinishLoad(const std::string& name, absl::Duration took,
     if (status.ok()) {
       entry.state = ModelState::kReady;
       entry.info = (*loaded)->info();
+      entry.last_use = ++state_->num_uses;
       entry.lease = MakeLease(*std::move(loaded),
                               [weak = std::weak_ptr<State>(state_), name] {
                                 OnLastLeaseGone(weak, name);
@@ -170,6 +221,7 @@ void ModelRegistry::FinishLoad(const std::string& name, absl::Duration took,
     } else {
       entry.state = ModelState::kFailed;
       entry.failure = status;
+      entry.reserved_bytes = 0;
       now = StateStatus(name, entry.state, entry.failure);
     }
     waiting.swap(entry.waiting);
@@ -194,6 +246,7 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
       switch (OnUnloadWish(entry.state)) {
         case ResidencyAction::kStart:
           entry.state = ModelState::kUnloading;
+          entry.failure = absl::OkStatus();
           entry.waiting.push_back(std::move(done));
           last = std::move(entry.lease);
           break;
@@ -228,6 +281,7 @@ void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
     Entry& entry = state->entries[name];
     entry.state = ModelState::kUnloaded;
     entry.info.reset();
+    entry.reserved_bytes = 0;
     waiting.swap(entry.waiting);
     now = Snapshot(name, entry);
     observer = state->observer;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,7 +27,8 @@ namespace limpid {
 struct ModelStatus {
   std::string name;
   ModelState state = ModelState::kUnloaded;
-  absl::Status failure;           // kFailed: why
+  // kFailed: why; kUnloaded: why it was evicted, if it was.
+  absl::Status failure;
   std::optional<ModelInfo> info;  // while resident: kReady and kUnloading
 };
 
@@ -40,6 +42,8 @@ class RegistryObserver {
   // A load has ended, well or not.
   virtual void OnLoadEnded(const std::string& model, absl::Duration took,
                            const absl::Status& status) = 0;
+  // An idle model was freed to make room for another.
+  virtual void OnEvicted(const std::string& model, const std::string& by) = 0;
 };
 
 // Thread-safe. Work is done on the threads of its callers.
@@ -55,6 +59,12 @@ class ModelRegistry {
     LoadFunction load;
     RegistryObserver* observer = nullptr;  // null: nobody
     const Clock* clock = &Clock::Real();
+    // Of all models that are resident or being loaded. Bytes are reserved
+    // before a load begins, by what `estimate_bytes` says; needed with a budget
+    // only.
+    int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
+    std::function<absl::StatusOr<int64_t>(const std::string& folder)>
+        estimate_bytes;
   };
 
   explicit ModelRegistry(Options options);
@@ -79,11 +89,16 @@ class ModelRegistry {
       absl::string_view name) const;
 
   // Makes a model resident and calls `done` once with its state, or with why
-  // that failed. Loads on the calling thread, which takes as long as it takes,
-  // unless another thread is loading the same model: then it returns at once
-  // and that thread calls `done`. An unknown name is looked for in the
+  // that failed. If the budget leaves no room, idle models are evicted, the
+  // least recently used first; see ChooseEvictions for refusals, which leave
+  // the model kFailed. Loads on the calling thread, which takes as long as it
+  // takes, unless another thread is loading the same model: then it returns at
+  // once and that thread calls `done`. An unknown name is looked for in the
   // repository first. UNAVAILABLE while it is being unloaded.
-  void Load(const std::string& name, Done done);
+  void Load(const std::string& name, Done done) {
+    Load(name, /*may_evict=*/true, std::move(done));
+  }
+  void Load(const std::string& name, bool may_evict, Done done);
 
   // Refuses new leases, and calls `done` once when the last one is gone and
   // the model is freed; never blocks. UNAVAILABLE while it is being loaded.
@@ -96,13 +111,16 @@ class ModelRegistry {
     absl::Status failure;
     std::shared_ptr<const Model> lease;  // kReady only
     std::optional<ModelInfo> info;
-    std::vector<Done> waiting;  // for the end of a load or an unload
+    std::vector<Done> waiting;   // for the end of a load or an unload
+    int64_t reserved_bytes = 0;  // of the budget
+    uint64_t last_use = 0;
   };
   // What outlives the registry in the leases that are still out.
   struct State {
     mutable Mutex mutex;
     std::map<std::string, Entry, std::less<>> entries LIMPID_GUARDED_BY(mutex);
     RegistryObserver* observer LIMPID_GUARDED_BY(mutex) = nullptr;
+    uint64_t num_uses LIMPID_GUARDED_BY(mutex) = 0;
   };
 
   static ModelStatus Snapshot(const std::string& name, const Entry& entry);
@@ -110,6 +128,12 @@ class ModelRegistry {
       LIMPID_REQUIRES(state.mutex);
   static void OnLastLeaseGone(const std::weak_ptr<State>& weak,
                               const std::string& name);
+  // Takes a loading model's bytes from the budget; frees others for that.
+  absl::Status Reserve(const std::string& name, const std::string& folder,
+                       bool may_evict);
+  // The models that take part in the budget.
+  static std::vector<Resident> Residents(const State& state, bool may_evict)
+      LIMPID_REQUIRES(state.mutex);
   void FinishLoad(const std::string& name, absl::Duration took,
                   absl::StatusOr<std::shared_ptr<const Model>> loaded);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/registry/residency_policy.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -73,6 +74,54 @@ ResidencyAction OnUnloadWish(ModelState state) {
       break;
   }
   return ResidencyAction::kRefuse;
+}
+
+absl::StatusOr<std::vector<std::string>> ChooseEvictions(
+    const std::string& model, int64_t need, int64_t budget,
+    std::vector<Resident> residents) {
+  ErrorDetails details;
+  details.metadata["model"] = model;
+  details.metadata["need_bytes"] = absl::StrCat(need);
+  details.metadata["budget_bytes"] = absl::StrCat(budget);
+  if (need > budget) {
+    details.reason = "MODEL_TOO_LARGE";
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the model \"", model, "\" needs ", need,
+                     " bytes, all models together may hold ", budget),
+        std::move(details));
+  }
+  int64_t free = budget;
+  for (const Resident& resident : residents) free -= resident.bytes;
+  std::sort(residents.begin(), residents.end(),
+            [](const Resident& a, const Resident& b) {
+              return a.last_use < b.last_use;
+            });
+  std::vector<std::string> evicted;
+  for (const Resident& resident : residents) {
+    if (free >= need) break;
+    if (!resident.idle) continue;
+    free += resident.bytes;
+    evicted.push_back(resident.name);
+  }
+  if (free >= need) return evicted;
+  details.reason = "MODEL_MEMORY_FULL";
+  details.retry_after = kRetryAfter;
+  return MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("the model \"", model, "\" needs ", need, " bytes of ",
+                   budget, ", and too many of them are in use"),
+      std::move(details));
+}
+
+absl::Status EvictedStatus(const std::string& model, const std::string& by) {
+  ErrorDetails details;
+  details.reason = "MODEL_EVICTED";
+  details.metadata["model"] = model;
+  details.metadata["for_model"] = by;
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("evicted to make room for \"", by, "\""),
+                   std::move(details));
 }
 
 absl::Status StateStatus(const std::string& model, ModelState state,

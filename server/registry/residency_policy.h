@@ -8,6 +8,7 @@
 //                kFailed -> kLoading (tried again on demand)
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,26 @@ enum class ResidencyAction {
 };
 ResidencyAction OnLoadWish(ModelState state);
 ResidencyAction OnUnloadWish(ModelState state);
+
+// A model that is resident or being loaded.
+struct Resident {
+  std::string name;
+  int64_t bytes = 0;
+  uint64_t last_use = 0;  // grows with every use
+  bool idle = false;      // may be evicted: ready, and nobody has a lease
+};
+
+// Who must go so that `need` bytes fit into the budget beside the rest: the
+// idle ones that have not been used for longest, no more than needed.
+// FAILED_PRECONDITION, reason MODEL_TOO_LARGE, if it never fits;
+// RESOURCE_EXHAUSTED, reason MODEL_MEMORY_FULL, with the time to try again, if
+// too much is in use.
+absl::StatusOr<std::vector<std::string>> ChooseEvictions(
+    const std::string& model, int64_t need, int64_t budget,
+    std::vector<Resident> residents);
+
+// The reason that an evicted model shows.
+absl::Status EvictedStatus(const std::string& model, const std::string& by);
 
 // Why a model in `state` can't be used or changed now: UNAVAILABLE, reason
 // MODEL_LOADING or MODEL_UNLOADING, with the time to try again;

@@ -211,7 +211,7 @@ v1::Model EncodeModel(const ModelStatus& status,
   v1::Model model;
   model.set_name(status.name);
   model.set_state(EncodeState(status.state));
-  if (status.state == ModelState::kFailed) {
+  if (!status.failure.ok()) {
     model.set_state_reason(SafeText(status.failure.message()));
     model.set_state_reason_code(ReasonOf(status.failure));
   }

@@ -56,7 +56,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
              [&engine](const std::string& name, const std::string& folder) {
                return engine.Load(name, folder);
              },
-             this, &Clock::Real()}),
+             this, &Clock::Real(), options_.max_resident_bytes,
+             [&engine](const std::string& folder) {
+               return engine.WeightBytes(folder);
+             }}),
         loaders_({LoaderLimits(), &Clock::Real(), nullptr}),
         pool_({ComputeLimits(options_), &Clock::Real(), &metrics_}),
         explanations_({engine, registry_, pool_, calls_, options_.methods,
@@ -120,7 +123,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
       const auto job = loaders_.Submit(
           {CancelToken(), [this, name, one_ended](const absl::Status& status) {
              if (!status.ok()) return one_ended();
-             registry_.Load(name,
+             // One must not push out the other.
+             registry_.Load(name, /*may_evict=*/false,
                             [one_ended](const absl::StatusOr<ModelStatus>&) {
                               one_ended();
                             });
@@ -225,6 +229,13 @@ class ServingImpl final : public Serving, private RegistryObserver {
     fields.emplace_back("reason", ReasonOf(status));
     fields.emplace_back("error", std::string(status.message()));
     log_.Write(LogLevel::kWarning, "model not loaded", fields);
+  }
+
+  void OnEvicted(const std::string& name, const std::string& by) override {
+    metrics_.ModelEvicted(name);
+    log_.Write(LogLevel::kInfo, "model evicted",
+               {{"model", name}, {"for_model", by}});
+    OnModelChanged(name);
   }
 
   const ServingOptions options_;

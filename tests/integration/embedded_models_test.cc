@@ -77,6 +77,20 @@ class EmbeddedModelsTest : public ::testing::Test {
   Json golden_;
 };
 
+TEST_F(EmbeddedModelsTest, NoneHoldsMoreThanWasReservedForIt) {
+  const std::string folder = std::string(LIMPID_SOURCE_DIR) + "/models/";
+  for (const char* name :
+       {"recall-griffin", "recall-mamba", "recall-mamba2", "recall-rwkv4",
+        "recall-rwkv5", "recall-rwkv6", "recall-rwkv7", "sentiment-griffin",
+        "sentiment-mamba", "sentiment-rwkv4", "shapes-vim"}) {
+    const auto model = engine_->Load(name, folder + name);
+    const auto reserved = engine_->WeightBytes(folder + name);
+    ASSERT_TRUE(model.ok() && reserved.ok());
+    EXPECT_LE((*model)->info().resident_bytes, *reserved) << name;
+    EXPECT_GE(2 * (*model)->info().resident_bytes, *reserved) << name;
+  }
+}
+
 TEST_F(EmbeddedModelsTest, SentimentAgreesWithTheReference) {
   Load("sentiment-mamba");
   const int64_t good = golden_.at("good_id"), bad = golden_.at("bad_id");

@@ -145,6 +145,43 @@ TEST_F(LifecycleTest, UnloadingWaitsForRunningRequestsAndRefusesNewOnes) {
   EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
 }
 
+TEST_F(LifecycleTest, IdleModelsMakeRoomAndSaySo) {
+  server_.options.metrics = "127.0.0.1:0";
+  server_.options.startup_models = {"a"};
+  server_.options.max_resident_bytes = FakeModel("").info().resident_bytes;
+  server_.Start();
+  const auto load = [this](const std::string& name) {
+    grpc::ClientContext context;
+    v1::LoadModelRequest request;
+    request.set_model(name);
+    v1::LoadModelResponse reply;
+    return server_.models().LoadModel(&context, request, &reply);
+  };
+  server_.engine.Hold();
+  grpc::ClientContext context;
+  auto running = ExplainAsync(context);
+  server_.engine.WaitForRuns(1);
+  const grpc::Status full = load("b");
+  EXPECT_EQ(full.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(DetailsOf(full).info.reason(), "MODEL_MEMORY_FULL");
+  EXPECT_TRUE(DetailsOf(full).has_retry);
+  server_.engine.Release();
+  EXPECT_TRUE(running.get().ok());
+
+  EXPECT_TRUE(load("b").ok());
+  grpc::ClientContext get_context;
+  v1::GetModelRequest request;
+  request.set_model("a");
+  v1::GetModelResponse evicted;
+  EXPECT_TRUE(server_.models().GetModel(&get_context, request, &evicted).ok());
+  EXPECT_EQ(evicted.model().state(), v1::MODEL_STATE_UNLOADED);
+  EXPECT_EQ(evicted.model().state_reason_code(), "MODEL_EVICTED");
+  EXPECT_THAT(server_.Scrape(),
+              HasSubstr("limpid_model_evictions_total{model=\"a\"} 1"));
+  EXPECT_EQ(DetailsOf(server_.Explain(TextRequest("abc"))).info.reason(),
+            "MODEL_NOT_LOADED");
+}
+
 TEST_F(LifecycleTest, DrainingLetsRunningWorkEndAndRefusesNew) {
   server_.Start();
   server_.engine.Hold();

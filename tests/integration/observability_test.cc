@@ -189,8 +189,9 @@ TEST_F(ObservabilityTest, DocumentedMetricsAreTheOnesThatAreServed) {
   while (reader->Read(&part)) {
   }
   ASSERT_TRUE(reader->Finish().ok());
-  // Present from the first reload on only.
+  // Present from the first reload and eviction on only.
   server_.serving().metrics().TokensRead(absl::StatusCode::kOk);
+  server_.serving().metrics().ModelEvicted("a");
   std::set<std::string> served;
   std::istringstream lines(server_.Scrape());
   const std::regex type("^# TYPE ([a-z_]+) [a-z]+\r?$");

@@ -61,6 +61,10 @@ class FakeEngine final : public Engine {
   std::optional<DeviceMemory> memory() const override { return device_memory; }
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder) const override;
+  // What FakeModel says of itself.
+  absl::StatusOr<int64_t> WeightBytes(const std::string&) const override {
+    return FakeModel("").info().resident_bytes;
+  }
   absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
       const ExplainRequest& request,
       std::shared_ptr<const Model> model) const override;

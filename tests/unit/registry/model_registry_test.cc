@@ -24,7 +24,11 @@ class CountingObserver final : public RegistryObserver {
                    const absl::Status&) override {
     ++num_loads;
   }
+  void OnEvicted(const std::string& model, const std::string&) override {
+    evicted += model;
+  }
   std::atomic<int> num_changes{0}, num_loads{0};
+  std::string evicted;
 };
 
 class ModelRegistryTest : public ::testing::Test {
@@ -72,6 +76,77 @@ TEST_F(ModelRegistryTest, LoadsAndLeases) {
   // A ready model is not read again.
   EXPECT_TRUE(Load("a").ok());
   EXPECT_EQ(engine_.num_loads(), 1);
+}
+
+class BudgetTest : public ModelRegistryTest {
+ protected:
+  // Room for `budget` bytes; the models take 4 each.
+  void Open(int64_t budget, int64_t bytes = 4) {
+    repository_.AddModel("c");
+    registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
+        repository_.path(),
+        [this](const std::string& name, const std::string& folder) {
+          return engine_.Load(name, folder);
+        },
+        &observer_, &Clock::Real(), budget,
+        [bytes](const std::string&) { return bytes; }});
+    EXPECT_TRUE(registry_->Scan().ok());
+  }
+};
+
+TEST_F(BudgetTest, TheLeastRecentlyUsedIdleModelMakesRoom) {
+  Open(8);
+  ASSERT_TRUE(Load("a").ok());
+  ASSERT_TRUE(Load("b").ok());
+  ASSERT_TRUE(registry_->Lease("a").ok());
+  ASSERT_TRUE(Load("c").ok());
+  EXPECT_EQ(observer_.evicted, "b");
+  EXPECT_EQ(State("a"), ModelState::kReady);
+  EXPECT_EQ(State("b"), ModelState::kUnloaded);
+  EXPECT_EQ(GetErrorDetails(registry_->Get("b")->failure).reason,
+            "MODEL_EVICTED");
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("b").status()).reason,
+            "MODEL_NOT_LOADED");
+}
+
+TEST_F(BudgetTest, ModelsInUseStay) {
+  Open(8);
+  ASSERT_TRUE(Load("a").ok());
+  ASSERT_TRUE(Load("b").ok());
+  auto first = registry_->Lease("a"), second = registry_->Lease("b");
+  const absl::Status full = Load("c").status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetErrorDetails(full).reason, "MODEL_MEMORY_FULL");
+  EXPECT_TRUE(GetErrorDetails(full).retry_after.has_value());
+  EXPECT_EQ(State("c"), ModelState::kFailed);
+  first = absl::UnknownError("given back");
+  EXPECT_TRUE(Load("c").ok());
+  EXPECT_EQ(observer_.evicted, "a");
+}
+
+TEST_F(BudgetTest, WhatNeverFitsEvictsNobody) {
+  Open(8, 9);
+  const absl::Status status = Load("a").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(GetErrorDetails(status).reason, "MODEL_TOO_LARGE");
+  EXPECT_EQ(engine_.num_loads(), 0);
+}
+
+TEST_F(BudgetTest, StartupEvictsNobody) {
+  Open(4);
+  ASSERT_TRUE(Load("a").ok());
+  absl::Status refused;
+  registry_->Load("b", /*may_evict=*/false,
+                  [&](auto status) { refused = status.status(); });
+  EXPECT_EQ(GetErrorDetails(refused).reason, "MODEL_MEMORY_FULL");
+  EXPECT_EQ(State("a"), ModelState::kReady);
+}
+
+TEST_F(BudgetTest, AFailedLoadGivesItsBytesBack) {
+  engine_.load_errors["a"] = absl::DataLossError("damaged");
+  Open(4);
+  EXPECT_FALSE(Load("a").ok());
+  EXPECT_TRUE(Load("b").ok());
 }
 
 TEST_F(ModelRegistryTest, UnknownNamesNameTheKnownOnes) {
