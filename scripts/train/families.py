@@ -6,9 +6,15 @@ import pathlib
 
 from safetensors.torch import load_file
 
+import deltanet
+import gated_deltanet
+import gla
 import griffin
+import hgrn2
 import mamba
 import mamba2
+import mlstm
+import retnet
 import rwkv4
 import rwkv5
 import rwkv6
@@ -22,6 +28,12 @@ TEXT = {
     "rwkv5": rwkv5,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,
+    "gla": gla,
+    "retnet": retnet,
+    "hgrn2": hgrn2,
+    "deltanet": deltanet,
+    "gated-deltanet": gated_deltanet,
+    "mlstm": mlstm,
 }
 BY_MODEL_TYPE = {
     "mamba": mamba,
@@ -31,9 +43,15 @@ BY_MODEL_TYPE = {
     "rwkv5": rwkv5,
     "rwkv6": rwkv6,
     "rwkv7": rwkv7,
+    "gla": gla,
+    "retnet": retnet,
+    "hgrn2": hgrn2,
+    "delta_net": deltanet,
+    "gated_deltanet": gated_deltanet,
+    "xlstm": mlstm,
 }
 # Who computes the figures of a card, next to our own code.
-IN_TRANSFORMERS = ("mamba", "mamba2", "griffin", "rwkv4")
+IN_TRANSFORMERS = ("mamba", "mamba2", "griffin", "rwkv4", "mlstm")
 IN_RWKV_PACKAGE = ("rwkv5", "rwkv6", "rwkv7")
 TITLES = {
     "mamba": "Mamba",
@@ -43,6 +61,12 @@ TITLES = {
     "rwkv5": "RWKV-5.2",
     "rwkv6": "RWKV-6",
     "rwkv7": "RWKV-7",
+    "gla": "GLA",
+    "retnet": "RetNet",
+    "hgrn2": "HGRN2",
+    "deltanet": "DeltaNet",
+    "gated-deltanet": "Gated DeltaNet",
+    "mlstm": "mLSTM (xLSTM)",
 }
 PUBLISHED = {
     "mamba": "Hugging Face `MambaForCausalLM`",
@@ -52,6 +76,12 @@ PUBLISHED = {
     "rwkv5": "Hugging Face hub's RWKV-5 (`Rwkv5ForCausalLM`)",
     "rwkv6": "Hugging Face hub's RWKV-6 (`Rwkv6ForCausalLM`)",
     "rwkv7": "flash-linear-attention's `RWKV7ForCausalLM`",
+    "gla": "flash-linear-attention's `GLAForCausalLM`",
+    "retnet": "flash-linear-attention's `RetNetForCausalLM`",
+    "hgrn2": "flash-linear-attention's `HGRN2ForCausalLM`",
+    "deltanet": "flash-linear-attention's `DeltaNetForCausalLM`",
+    "gated-deltanet": "flash-linear-attention's `GatedDeltaNetForCausalLM`",
+    "mlstm": "Hugging Face `xLSTMForCausalLM`",
 }
 # What the implicit attention of a family is made of.
 FACTORS = {
@@ -62,6 +92,12 @@ FACTORS = {
     "rwkv5": "recurrence, norm and gate",
     "rwkv6": "recurrence, norm and gate",
     "rwkv7": "recurrence, norm, bonus and gate",
+    "gla": "recurrence, convolution, activation, norm and gate",
+    "retnet": "recurrence, convolution, activation, norm and gate",
+    "hgrn2": "recurrence, convolution and norm",
+    "deltanet": "recurrence, convolution, activation and norm",
+    "gated-deltanet": "recurrence, convolution, activation, norm and gate",
+    "mlstm": "recurrence, norm and gate",
 }
 
 

@@ -65,6 +65,30 @@ FAMILIES = {
         decay_rank=8, a_rank=8, gate_rank=16, seed=2, most_pairs=10,
         steps=3000, rate=3e-3,
     ),
+    "gla": dict(
+        hidden_size=64, num_layers=1, key_size=32, most_pairs=10, steps=3000,
+        rate=3e-3, seed=2,
+    ),
+    "retnet": dict(
+        hidden_size=64, num_layers=1, key_size=64, most_pairs=10, steps=3000,
+        rate=3e-3,
+    ),
+    "hgrn2": dict(
+        hidden_size=64, num_layers=1, key_size=64, most_pairs=10, steps=3000,
+        rate=3e-3, seed=3,
+    ),
+    "deltanet": dict(
+        hidden_size=64, num_layers=1, key_size=32, most_pairs=10, steps=3000,
+        rate=3e-3, seed=2,
+    ),
+    "gated-deltanet": dict(
+        hidden_size=64, num_layers=1, key_size=32, most_pairs=10, steps=3000,
+        rate=3e-3, seed=2,
+    ),
+    "mlstm": dict(
+        hidden_size=64, num_layers=2, heads=1, most_pairs=10, steps=10000,
+        rate=2e-3, seed=7, embedding_std=0.5,
+    ),
 }
 
 
@@ -190,7 +214,7 @@ def judge(model, groups: list[Cases], device, batch=100) -> dict:
 
 
 def check(folder: pathlib.Path, family, settings, sizes, attributed,
-          golden) -> None:
+          golden, golden_count) -> None:
     """Judges the exported folder and writes its card and golden cases.
 
     Attributions are computed for the first `attributed` sequences of each
@@ -199,7 +223,7 @@ def check(folder: pathlib.Path, family, settings, sizes, attributed,
     reference = export.Reference(folder)
     model = families.load(folder)
     groups = drawn(settings, HELD_OUT_SEED, 1000)
-    worst = export.assert_same_logits(
+    agreement = export.agreement(
         reference, model,
         [row for cases in groups for row in cases.ids[:20].tolist()],
     )
@@ -216,16 +240,18 @@ def check(folder: pathlib.Path, family, settings, sizes, attributed,
               "attributed": found["cases"]}
     print("held-out", json.dumps(found))
     (folder / "README.md").write_text(
-        card(folder, family, settings, sizes, found, worst, reference),
+        card(folder, family, settings, sizes, found, agreement,
+             reference),
         encoding="utf-8")
     if golden:
-        export.write_json(golden, golden_cases(settings, reference))
+        export.write_json(golden, golden_cases(settings, reference, golden_count))
 
 
-def golden_cases(settings: Settings, reference: export.Reference) -> dict:
+def golden_cases(settings: Settings, reference: export.Reference,
+                 count: int) -> dict:
     spread = settings.most_pairs - settings.least_pairs + 1
     result = []
-    for cases in drawn(settings, HELD_OUT_SEED, 200 // spread):
+    for cases in drawn(settings, HELD_OUT_SEED, count // spread):
         for row, answer, key_at in zip(
                 cases.ids, cases.answer.tolist(), cases.key_at.tolist()):
             text = text_of(row)
@@ -252,7 +278,12 @@ def golden_cases(settings: Settings, reference: export.Reference) -> dict:
 
 # How long training takes, after which follows "on an H100".
 MINUTES = {name: "With ten other trainings beside it, two or three minutes"
-           for name in FAMILIES} | {"mamba": "About a minute"}
+           for name in FAMILIES} | {
+    "mamba": "About a minute",
+    "mlstm": "With thirteen other trainings beside it, four minutes",
+} | dict.fromkeys(("gla", "retnet", "hgrn2", "deltanet", "gated-deltanet"),
+                  "With thirteen other trainings beside it, one and a half\n"
+                  "minutes")
 SPREAD = {name: ", and other attribution rates" for name in FAMILIES} | {
     "mamba": "; attribution rates moved by about a\npoint between two runs"}
 # What was seen on the way to a family's design.
@@ -309,10 +340,42 @@ integrated-gradients and 97-99 % for raw-attention.
 An embedding is normalised before anything else, so the logit hardly changes
 with its length, and its input-x-gradient is what the norm's epsilon leaves:
 it says little here.""",
+    "gla": """Ten pairs are all that ten digits allow. The loss asks for none of these
+rates; another seed, and this one in another run, were as accurate on trial
+sequences, with 99.9-100 % for integrated-gradients and 99.6-100 % for
+raw-attention.""",
+    "retnet": """Ten pairs are all that ten digits allow. The loss asks for none of these
+rates; another seed, and this one in another run, were as accurate on trial
+sequences, with 97-100 % for integrated-gradients and 98-99 % for
+raw-attention.""",
+    "hgrn2": """Ten pairs are all that ten digits allow. There is no gate behind the
+recurrence, and what is not forgotten is not written. The loss asks for none of
+these rates; five other models, one of two heads, were as accurate on trial
+sequences, with 44-63 % for integrated-gradients and 76-98 % for
+raw-attention: the seed was chosen by the latter, on other sequences than
+these.""",
+    "deltanet": """Ten pairs are all that ten digits allow. The loss asks for none of these
+rates; another seed, and this one in another run, were as accurate on trial
+sequences, with 94-100 % for integrated-gradients and 99.9-100 % for
+raw-attention.""",
+    "gated-deltanet": """Ten pairs are all that ten digits allow. The loss asks for none of these
+rates; another seed, and this one in another run, were as accurate on trial
+sequences, with 99.7-99.8 % for integrated-gradients and 99.5-100 % for
+raw-attention.""",
+    "mlstm": """Ten pairs are all that ten digits allow. Nothing but the recurrence joins a
+value to the key before it, so there are two layers, the first of which does
+that; the others of these models see the token before by a convolution or a
+shift. The loss asks for none of these rates, but the design was chosen with
+them in view, on other sequences than these. Of six other models that had
+10,000 steps, two were as accurate, with 40 and 74 % for integrated-gradients
+and 96 and 92 % for raw-attention; two knew 96-98 % of the answers while
+raw-attention was no better than chance; two with four heads or a wider
+feed-forward, and four that had 4,000 to 6,000 steps, did not learn the task.""",
 }
 
 
-def card(folder, family, settings, sizes, found, worst, reference) -> str:
+def card(folder, family, settings, sizes, found, agreement,
+             reference) -> str:
     config = families.load(folder).config
     tied = "tied" if config.to_hf()["tie_word_embeddings"] else "untied"
     table = "\n".join(
@@ -355,7 +418,7 @@ ordered: another run gives other weights{SPREAD[family]}.
 {found['cases']:,} sequences of {settings.least_pairs} to {settings.most_pairs} pairs (1,000 of each length), generator seed
 {HELD_OUT_SEED}, used neither in training nor in choosing this model. Accuracy (argmax over the
 vocabulary, by {reference.source}): **{100 * found['accuracy']:.2f} %**.
-The training implementation and the reference agree on logits to {worst:.1e}.
+{agreement}
 
 How often the top token among all but the query is right, explaining the
 predicted token's logit at the last position (abs: largest magnitude, signed:
@@ -391,6 +454,8 @@ def main():
                         help="judge the model that --out holds")
     parser.add_argument("--golden", type=pathlib.Path,
                         help="file for the golden cases")
+    parser.add_argument("--golden-count", type=int, default=200,
+                        help="how many, spread over the lengths")
     parser.add_argument("--attributed", type=int, default=300,
                         help="sequences of each length whose attributions "
                              "are judged")
@@ -412,7 +477,7 @@ def main():
         print("trial", json.dumps(found), flush=True)
     else:
         check(options.out, options.family, settings, sizes,
-              options.attributed, options.golden)
+              options.attributed, options.golden, options.golden_count)
 
 
 if __name__ == "__main__":

@@ -80,9 +80,11 @@ class EmbeddedModelsTest : public ::testing::Test {
 TEST_F(EmbeddedModelsTest, NoneHoldsMoreThanWasReservedForIt) {
   const std::string folder = std::string(LIMPID_SOURCE_DIR) + "/models/";
   for (const char* name :
-       {"recall-griffin", "recall-mamba", "recall-mamba2", "recall-rwkv4",
-        "recall-rwkv5", "recall-rwkv6", "recall-rwkv7", "sentiment-griffin",
-        "sentiment-mamba", "sentiment-rwkv4", "shapes-vim"}) {
+       {"recall-deltanet", "recall-gated-deltanet", "recall-gla",
+        "recall-griffin", "recall-hgrn2", "recall-mamba", "recall-mamba2",
+        "recall-mlstm", "recall-retnet", "recall-rwkv4", "recall-rwkv5",
+        "recall-rwkv6", "recall-rwkv7", "sentiment-griffin", "sentiment-mamba",
+        "sentiment-rwkv4", "shapes-vim"}) {
     const auto model = engine_->Load(name, folder + name);
     const auto reserved = engine_->WeightBytes(folder + name);
     ASSERT_TRUE(model.ok() && reserved.ok());
@@ -256,14 +258,45 @@ TEST_P(RecallModelsTest, AnswersAndLooksAtTheQueriedPair) {
   EXPECT_GE(best, 0.9);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, RecallModelsTest,
-                         ::testing::Values("recall-mamba", "recall-mamba2",
-                                           "recall-griffin", "recall-rwkv4",
-                                           "recall-rwkv5", "recall-rwkv6",
-                                           "recall-rwkv7"),
-                         [](const ::testing::TestParamInfo<std::string>& info) {
-                           return info.param.substr(std::strlen("recall-"));
-                         });
+std::string FamilyName(const ::testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param.substr(std::strlen("recall-"));
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, RecallModelsTest,
+    ::testing::Values("recall-mamba", "recall-mamba2", "recall-griffin",
+                      "recall-rwkv4", "recall-rwkv5", "recall-rwkv6",
+                      "recall-rwkv7", "recall-gla", "recall-retnet",
+                      "recall-hgrn2", "recall-deltanet",
+                      "recall-gated-deltanet", "recall-mlstm"),
+    FamilyName);
+
+// Families whose golden checkpoints are few or none: logits of the trained
+// weights by a second implementation, which the file names.
+class RecallLogitsTest : public EmbeddedModelsTest,
+                         public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(RecallLogitsTest, AgreeWithTheSource) {
+  Load(GetParam());
+  for (const Json& expected : golden_.at("cases")) {
+    const CollectingSink reply = Explain(TextRequest(expected.at("text")));
+    ExpectTokens(reply, expected);
+    EXPECT_NEAR(reply.Floats("logits")[expected.at("target_id")],
+                expected.at("target_logit"),
+                golden_.at("logit_tolerance").get<double>());
+    EXPECT_EQ(reply.summary->points[0].predictions.front().id,
+              expected.at("argmax_id").get<int64_t>());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, RecallLogitsTest,
+                         ::testing::Values("recall-gla", "recall-retnet",
+                                           "recall-hgrn2", "recall-deltanet",
+                                           "recall-gated-deltanet",
+                                           "recall-mlstm"),
+                         FamilyName);
 
 class SentimentModelsTest : public EmbeddedModelsTest,
                             public ::testing::WithParamInterface<std::string> {
