@@ -15,8 +15,8 @@ absl::Status VisitReduced(
                          const BlockAttention& attention) -> absl::Status {
     if (layer < start_layer) return absl::OkStatus();
     ChannelReducer reducer(reduction, attention, rows);
-    LIMPID_RETURN_IF_ERROR(
-        attention.Visit(context.form, rows, reducer, cancel));
+    LIMPID_RETURN_IF_ERROR(ReduceChannels(attention, context.form, rows,
+                                          {&reducer}, nullptr, cancel));
     on_layer(layer, reducer.Finish());
     return absl::OkStatus();
   };

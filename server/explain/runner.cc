@@ -167,23 +167,21 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
 
   const BlockMap map = attention.Map(plan_.form());
   ReconstructionMeter meter(map, rows);
-  SinkList sinks;
-  sinks.Add(&meter);
-  std::unique_ptr<MatrixReducer> looked_at, to_return;
-  bool shared = false;
+  std::unique_ptr<MatrixReducer> of_method;
+  std::optional<ChannelReducer> looked_at, to_return;
+  std::vector<ChannelReducer*> reducers;
   if (looks) {
-    looked_at = attribution_->MakeReducer(attention, rows);
-    if (looked_at == nullptr) {
-      looked_at = std::make_unique<ChannelReducer>(plan_.method_reduction(),
-                                                   attention, rows);
-      // Mostly what is returned is what the method looks at.
-      shared = reduction == plan_.method_reduction();
+    of_method = attribution_->MakeReducer(attention, rows);
+    if (of_method == nullptr) {
+      looked_at.emplace(plan_.method_reduction(), attention, rows);
+      reducers.push_back(&*looked_at);
     }
-    sinks.Add(looked_at.get());
   }
+  // Mostly what is returned is what the method looks at.
+  const bool shared = looked_at && reduction == plan_.method_reduction();
   if (wants_entries && !per_channel && !shared) {
-    to_return = std::make_unique<ChannelReducer>(reduction, attention, rows);
-    sinks.Add(to_return.get());
+    to_return.emplace(reduction, attention, rows);
+    reducers.push_back(&*to_return);
   }
   const RowRange asked = request_.attention.kind == AttentionKind::kMatrix
                              ? RowRange{0, plan_.length()}
@@ -192,24 +190,34 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   std::optional<ChannelCollector> collector;
   if (per_channel) {
     collector.emplace(plan_.ReturnedChannels(layer), attention, asked);
-    sinks.Add(&*collector);
   }
-  const int64_t step = looks ? looked_at->rows_at_once() : rows.size();
-  for (int64_t row = rows.begin; row < rows.end; row += step) {
-    LIMPID_RETURN_IF_ERROR(attention.Visit(
-        plan_.form(), {row, std::min(row + step, rows.end)}, sinks, cancel_));
+  if (of_method == nullptr && !collector) {
+    LIMPID_RETURN_IF_ERROR(ReduceChannels(attention, plan_.form(), rows,
+                                          reducers, &meter, cancel_));
+  } else {
+    SinkList sinks;
+    sinks.Add(&meter);
+    for (ChannelReducer* reducer : reducers) sinks.Add(reducer);
+    if (of_method != nullptr) sinks.Add(of_method.get());
+    if (collector) sinks.Add(&*collector);
+    const int64_t step =
+        of_method != nullptr ? of_method->rows_at_once() : rows.size();
+    for (int64_t row = rows.begin; row < rows.end; row += step) {
+      LIMPID_RETURN_IF_ERROR(attention.Visit(
+          plan_.form(), {row, std::min(row + step, rows.end)}, sinks, cancel_));
+    }
   }
 
   at::Tensor matrix, reduced;
   if (looks) {
-    matrix = looked_at->Finish();
+    matrix = looked_at ? looked_at->Finish() : of_method->Finish();
     const RowRange needed = plan_.RowsOf(/*returned=*/false);
     LIMPID_RETURN_IF_ERROR(attribution_->OnLayer(
         layer, matrix.narrow(0, needed.begin - rows.begin, needed.size()),
         needed));
   }
   if (shared) reduced = matrix;
-  if (to_return != nullptr) reduced = to_return->Finish();
+  if (to_return) reduced = to_return->Finish();
   if (returned) {
     summary_.layers.push_back({layer, meter.Finish()});
     at::Tensor entries;

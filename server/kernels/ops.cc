@@ -245,6 +245,25 @@ absl::Status Validate(const FoldChannels<T>& op) {
   return check.ToStatus();
 }
 
+template <typename T>
+absl::Status Validate(const SsmAttentionFold<T>& op) {
+  Checker check("SsmAttentionFold");
+  SsmAttention<T> attention = op.attention;
+  attention.out = op.accumulator;
+  LIMPID_RETURN_IF_ERROR(Validate(attention));
+  check.AtMost(attention.row_begin, 0, "row_begin");
+  check.AtLeast(attention.row_end, attention.ssm.num_positions, "row_end");
+  if (op.fold == ChannelFold::kWeightedSumAbs) {
+    check.NotNull(op.weight, "weight");
+  }
+  if (op.product != nullptr) {
+    check.NotNull(op.value, "value");
+    check.AtLeast(op.value_stride, attention.ssm.num_channels, "value_stride");
+  }
+  check.NotNull(op.scratch, "scratch");
+  return check.ToStatus();
+}
+
 template absl::Status Validate(const SelectiveScan<float>&);
 template absl::Status Validate(const SelectiveScan<double>&);
 template absl::Status Validate(const SelectiveScanBackward<float>&);
@@ -263,5 +282,6 @@ template absl::Status Validate(const ExpandHeads<float>&);
 template absl::Status Validate(const ExpandHeads<double>&);
 template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
+template absl::Status Validate(const SsmAttentionFold<float>&);
 
 }  // namespace limpid::kernels

@@ -246,6 +246,26 @@ struct FoldChannels {
   T* accumulator = nullptr;   // [num_entries]
 };
 
+// What SsmAttention's matrices of all rows give when they are folded and when
+// they are multiplied, without their entries ever being in memory:
+//   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
+//   product[i, c] = sum_j alpha_c[i, j] value[j, c].
+// CUDA only, float32: elsewhere SsmAttention and FoldChannels do it. To about 22
+// bits of the largest entries around (kernels/cuda/ssm_fold.h).
+template <typename T>
+struct SsmAttentionFold {
+  SsmAttention<T> attention;  // all rows; `out` is not used
+  ChannelFold fold = ChannelFold::kSum;
+  const T* weight = nullptr;   // [D], kWeightedSumAbs only
+  T* accumulator = nullptr;    // [L, L]
+  const T* value = nullptr;    // [L, D], with product, or neither
+  int64_t value_stride = 0;
+  T* product = nullptr;        // [L, D] contiguous, set for the channels
+  // Scratch of SsmAttentionFoldScratchBytes(...) on the device, aligned to 16
+  // bytes.
+  void* scratch = nullptr;
+};
+
 // Checks sizes and pointers; INTERNAL with what is wrong, since only our own
 // code makes these structs.
 template <typename T>
@@ -266,6 +286,8 @@ template <typename T>
 absl::Status Validate(const ExpandHeads<T>& op);
 template <typename T>
 absl::Status Validate(const FoldChannels<T>& op);
+template <typename T>
+absl::Status Validate(const SsmAttentionFold<T>& op);
 
 namespace cpu {
 
@@ -334,6 +356,10 @@ template <typename T>
 absl::Status Run(const ExpandHeads<T>& op, void* stream);
 template <typename T>
 absl::Status Run(const FoldChannels<T>& op, void* stream);
+// Whether Run takes the op: at most 16 states and 4 taps.
+bool CanFold(const SsmAttentionFold<float>& op);
+int64_t SsmAttentionFoldScratchBytes(const SsmAttentionFold<float>& op);
+absl::Status Run(const SsmAttentionFold<float>& op, void* stream);
 
 }  // namespace cuda
 

@@ -19,6 +19,7 @@
 #include "server/base/status.h"
 #include "server/checkpoint/hf_config.h"
 #include "server/models/form.h"
+#include "server/models/kernel_ops.h"
 #include "server/models/model.h"
 #include "server/models/weights.h"
 
@@ -91,6 +92,11 @@ class BlockAttention {
   virtual absl::Status Visit(const MatrixForm& form, RowRange rows,
                              AttentionSink& sink,
                              const CancelToken& cancel) const = 0;
+  // Folds the channels of all rows without slabs, where a kernel does that for
+  // this block and form; false: none does, and nothing was done.
+  virtual bool Fold(const MatrixForm& form, const AttentionFold& fold) const {
+    return false;
+  }
 };
 
 // Called for each layer of a forward pass, first to last, with the attention of

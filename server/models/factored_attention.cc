@@ -173,20 +173,34 @@ at::Tensor FactoredAttention::ApplyTransposed(const MatrixForm& form,
   return torch::autograd::grad({Apply(form, anywhere)}, {anywhere}, {u})[0];
 }
 
+FrozenFactors FactoredAttention::Around(const DirectionTrace& direction,
+                                        AttentionForm form) const {
+  const Factors factors = FactorsOf(form);
+  const at::Tensor row_scale = RowScale(form);
+  FrozenFactors around;
+  if (factors.activation) around.source_scale = direction.ratio;
+  if (factors.conv) around.conv_weight = direction.conv_weight;
+  if (row_scale.defined()) {
+    around.row_scale = Turned(direction, row_scale).contiguous();
+  }
+  return around;
+}
+
+bool FactoredAttention::Fold(const MatrixForm& form,
+                             const AttentionFold& fold) const {
+  // Entries of two directions must be added up before they are folded.
+  if (trace_.directions.size() > 1) return false;
+  const DirectionTrace& direction = trace_.directions.front();
+  return direction.recurrence->Fold(Around(direction, form.form),
+                                    form.include_skip, fold);
+}
+
 absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
                                       AttentionSink& sink,
                                       const CancelToken& cancel) const {
-  const Factors factors = FactorsOf(form.form);
-  const at::Tensor row_scale = RowScale(form.form);
   std::vector<FrozenFactors> around;
   for (const DirectionTrace& direction : trace_.directions) {
-    FrozenFactors one;
-    if (factors.activation) one.source_scale = direction.ratio;
-    if (factors.conv) one.conv_weight = direction.conv_weight;
-    if (row_scale.defined()) {
-      one.row_scale = Turned(direction, row_scale).contiguous();
-    }
-    around.push_back(std::move(one));
+    around.push_back(Around(direction, form.form));
   }
 
   const int64_t length = num_positions();

@@ -79,8 +79,12 @@ class FactoredAttention final : public BlockAttention {
                              const at::Tensor& u) const override;
   absl::Status Visit(const MatrixForm& form, RowRange rows, AttentionSink& sink,
                      const CancelToken& cancel) const override;
+  bool Fold(const MatrixForm& form, const AttentionFold& fold) const override;
 
  private:
+  // What the recurrence of a direction stands between.
+  FrozenFactors Around(const DirectionTrace& direction,
+                       AttentionForm form) const;
   // [L, D]: what the form multiplies rows with; undefined: nothing.
   at::Tensor RowScale(AttentionForm form) const;
 

@@ -30,6 +30,10 @@ class S6Operator final : public FrozenOperator {
                at::Tensor& out) const override {
     SsmAttention(Ssm(include_skip), factors, channel_begin, row_begin, out);
   }
+  bool Fold(const FrozenFactors& factors, bool include_skip,
+            const AttentionFold& fold) const override {
+    return FoldSsmAttention(Ssm(include_skip), factors, fold);
+  }
 
  private:
   FrozenSsm Ssm(bool include_skip) const {

@@ -27,6 +27,12 @@ class FrozenOperator {
   virtual void Entries(const FrozenFactors& factors, bool include_skip,
                        int64_t channel_begin, int64_t row_begin,
                        at::Tensor& out) const = 0;
+  // Such entries of all channels and rows, folded without slabs; false: not for
+  // this operator, and nothing was done.
+  virtual bool Fold(const FrozenFactors& factors, bool include_skip,
+                    const AttentionFold& fold) const {
+    return false;
+  }
 };
 
 // The S6 recurrence of Mamba-1.

@@ -39,6 +39,16 @@ inline int64_t RowStride(const at::Tensor& tensor) {
   return tensor.stride(0);
 }
 
+#ifdef LIMPID_WITH_CUDA
+// Runs an op in one piece on the current stream of a GPU.
+template <typename Op>
+void RunOnGpu(const at::Tensor& where, const Op& op) {
+  const c10::cuda::CUDAGuard guard(where.device());
+  OrThrow(kernels::cuda::Run(
+      op, c10::cuda::getCurrentCUDAStream(where.device().index()).stream()));
+}
+#endif
+
 // Runs an op whose share is a channel range: on threads of the CPU, or in one
 // launch on the current stream of its device.
 template <typename Op, typename Run>
@@ -60,10 +70,8 @@ void RunOp(const at::Tensor& where, Op op, int64_t begin, int64_t end,
     return;
   }
 #ifdef LIMPID_WITH_CUDA
-  const c10::cuda::CUDAGuard guard(where.device());
   set_range(op, begin, end);
-  OrThrow(kernels::cuda::Run(
-      op, c10::cuda::getCurrentCUDAStream(where.device().index()).stream()));
+  RunOnGpu(where, op);
 #else
   throw std::logic_error("this build has no CUDA kernels");
 #endif

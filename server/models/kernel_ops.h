@@ -70,6 +70,23 @@ void ExpandHeads(const at::Tensor& heads, int64_t head_begin,
                  const FrozenFactors& factors, int64_t channel_begin,
                  int64_t row_begin, at::Tensor& out);
 
+// What a block's attention is folded into, see kernels::SsmAttentionFold.
+struct AttentionFold {
+  kernels::ChannelFold fold = kernels::ChannelFold::kSum;
+  at::Tensor weight;  // [D] or undefined
+  at::Tensor matrix;  // [L, L] contiguous, continued
+  at::Tensor value;   // [L, D], with product, or neither
+  at::Tensor product;  // [L, D] contiguous, set
+};
+
+// All rows of the implicit attention by a kernel that makes no slabs, where
+// there is one for this device, element type and sizes; false: there is none,
+// and nothing was done.
+bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
+                      const AttentionFold& fold);
+// Bytes that it holds on a GPU meanwhile, for D channels and L positions.
+int64_t FoldScratchBytes(int64_t num_channels, int64_t length);
+
 // accumulator[...] = fold over the slab's first dimension. `weight` [channels]
 // or undefined.
 void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "server/models/kernel_ops.h"
 #include "server/models/layers.h"
 #include "server/models/slabs.h"
 
@@ -163,7 +164,11 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     const int64_t entries = (2 * slab.channels + heads) * slab.rows * length;
     most = std::max(most, entries + layer->Cost(length).map);
   }
-  return most * ElementBytes();
+  const int64_t fold_bytes =
+      parts_.options.device.is_cuda()
+          ? FoldScratchBytes(parts_.info.num_channels, length)
+          : 0;
+  return most * ElementBytes() + fold_bytes;
 }
 
 double ResidualNetwork::ForwardFlops(int64_t length) const {

@@ -29,6 +29,22 @@ kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
   return out;
 }
 
+// Without rows, channels and output.
+template <typename T>
+kernels::SsmAttention<T> Attention(const FrozenSsm& ssm,
+                                   const FrozenFactors& factors) {
+  kernels::SsmAttention<T> op;
+  op.ssm = Ssm<T>(ssm);
+  op.source_scale = Data<T>(factors.source_scale);
+  op.source_stride = RowStride(factors.source_scale);
+  op.conv_weight = Data<T>(factors.conv_weight);
+  op.conv_width =
+      factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
+  op.row_scale = Data<T>(factors.row_scale);
+  op.row_stride = RowStride(factors.row_scale);
+  return op;
+}
+
 }  // namespace
 
 at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u) {
@@ -76,15 +92,7 @@ void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
   Dispatch(out, [&](auto zero) {
     using T = decltype(zero);
     TORCH_CHECK(out.is_contiguous());
-    kernels::SsmAttention<T> op;
-    op.ssm = Ssm<T>(ssm);
-    op.source_scale = Data<T>(factors.source_scale);
-    op.source_stride = RowStride(factors.source_scale);
-    op.conv_weight = Data<T>(factors.conv_weight);
-    op.conv_width =
-        factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
-    op.row_scale = Data<T>(factors.row_scale);
-    op.row_stride = RowStride(factors.row_scale);
+    kernels::SsmAttention<T> op = Attention<T>(ssm, factors);
     op.row_begin = row_begin;
     op.row_end = row_begin + out.size(1);
     T* const data = out.mutable_data_ptr<T>();
@@ -98,6 +106,52 @@ void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
           });
   });
 }
+
+#ifdef LIMPID_WITH_CUDA
+bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
+                      const AttentionFold& fold) {
+  const at::Tensor& matrix = fold.matrix;
+  if (!matrix.is_cuda() || matrix.scalar_type() != at::kFloat) return false;
+  TORCH_CHECK(matrix.is_contiguous());
+  kernels::SsmAttentionFold<float> op;
+  op.attention = Attention<float>(ssm, factors);
+  op.attention.channel_end = op.attention.ssm.num_channels;
+  op.attention.row_end = op.attention.ssm.num_positions;
+  if (!kernels::cuda::CanFold(op)) return false;
+  op.fold = fold.fold;
+  op.weight = Data<float>(fold.weight);
+  op.accumulator = matrix.mutable_data_ptr<float>();
+  if (fold.product.defined()) {
+    TORCH_CHECK(fold.product.is_contiguous());
+    op.value = Data<float>(fold.value);
+    op.value_stride = RowStride(fold.value);
+    op.product = fold.product.mutable_data_ptr<float>();
+  }
+  const at::Tensor scratch =
+      at::empty({kernels::cuda::SsmAttentionFoldScratchBytes(op)},
+                matrix.options().dtype(at::kByte));
+  op.scratch = scratch.mutable_data_ptr();
+  RunOnGpu(matrix, op);
+  return true;
+}
+
+int64_t FoldScratchBytes(int64_t num_channels, int64_t length) {
+  kernels::SsmAttentionFold<float> op;
+  op.attention.ssm.num_positions = length;
+  op.attention.ssm.num_channels = num_channels;
+  op.attention.channel_end = num_channels;
+  float any = 0;
+  op.product = &any;  // wanted
+  return kernels::cuda::SsmAttentionFoldScratchBytes(op);
+}
+#else
+bool FoldSsmAttention(const FrozenSsm&, const FrozenFactors&,
+                      const AttentionFold&) {
+  return false;
+}
+
+int64_t FoldScratchBytes(int64_t, int64_t) { return 0; }
+#endif
 
 void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
                   const at::Tensor& weight, at::Tensor& accumulator) {
@@ -145,8 +199,8 @@ ScanGradients ScanBackward(const FrozenSsm& ssm, const at::Tensor& u,
       // that the result does not depend on the number of threads.
       const int64_t block = 4 * kChannelGrain;
       const int64_t blocks = (channels + block - 1) / block;
-      at::Tensor db = at::zeros({blocks, out.b.size(0), out.b.size(1)},
-                                u.options());
+      at::Tensor db =
+          at::zeros({blocks, out.b.size(0), out.b.size(1)}, u.options());
       at::Tensor dc = at::zeros_like(db);
       std::mutex mutex;
       absl::Status first;
@@ -237,8 +291,8 @@ at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
                          const at::Tensor& b, const at::Tensor& c,
                          const at::Tensor& a, const at::Tensor& skip) {
   if (!at::GradMode::is_enabled()) return ScanBatch(u, delta, b, c, a, skip);
-  return ScanFunction::apply(u.contiguous(), delta.contiguous(),
-                             b.contiguous(), c.contiguous(), a, skip);
+  return ScanFunction::apply(u.contiguous(), delta.contiguous(), b.contiguous(),
+                             c.contiguous(), a, skip);
 }
 
 }  // namespace limpid

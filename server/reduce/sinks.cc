@@ -63,6 +63,14 @@ absl::Status ChannelReducer::OnSlab(const AttentionSlab& slab) {
   return absl::OkStatus();
 }
 
+AttentionFold ChannelReducer::Target() const {
+  AttentionFold fold;
+  fold.fold = FoldOf(reduction_);
+  fold.weight = weights_;
+  fold.matrix = matrix_;
+  return fold;
+}
+
 at::Tensor ChannelReducer::Finish() {
   switch (reduction_) {
     case ChannelReduction::kMax:
@@ -133,6 +141,13 @@ absl::Status ReconstructionMeter::OnSlab(const AttentionSlab& slab) {
   return absl::OkStatus();
 }
 
+void ReconstructionMeter::OnProduct(const at::Tensor& product) {
+  const auto visited = [&](const at::Tensor& tensor) {
+    return tensor.narrow(0, rows_.begin, rows_.size());
+  };
+  error_ = (product + visited(map_.bias) - visited(map_.output)).abs().amax(1);
+}
+
 double ReconstructionMeter::Finish() const {
   const at::Tensor scale = map_.output.narrow(0, rows_.begin, rows_.size())
                                .abs()
@@ -146,6 +161,47 @@ absl::Status SinkList::OnSlab(const AttentionSlab& slab) {
     LIMPID_RETURN_IF_ERROR(sink->OnSlab(slab));
   }
   return absl::OkStatus();
+}
+
+namespace {
+
+// Whether the block folded all rows by itself.
+bool FoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
+                   const std::vector<ChannelReducer*>& reducers,
+                   ReconstructionMeter* meter) {
+  at::Tensor product;
+  for (const ChannelReducer* reducer : reducers) {
+    AttentionFold fold = reducer->Target();
+    const bool measures = meter != nullptr && !product.defined();
+    if (measures) {
+      fold.value = meter->value();
+      product = at::empty({fold.value.size(0), fold.value.size(1)},
+                          fold.matrix.options());
+      fold.product = product;
+    }
+    // All of them or none: it depends on the block and the form alone.
+    if (!attention.Fold(form, fold)) return false;
+    if (measures) meter->OnProduct(product);
+  }
+  return !reducers.empty();
+}
+
+}  // namespace
+
+absl::Status ReduceChannels(const BlockAttention& attention,
+                            const MatrixForm& form, RowRange rows,
+                            const std::vector<ChannelReducer*>& reducers,
+                            ReconstructionMeter* meter,
+                            const CancelToken& cancel) {
+  LIMPID_RETURN_IF_ERROR(cancel.Check());
+  const bool all = rows.begin == 0 && rows.end == attention.num_positions();
+  if (all && FoldedByBlock(attention, form, reducers, meter)) {
+    return absl::OkStatus();
+  }
+  SinkList sinks;
+  if (meter != nullptr) sinks.Add(meter);
+  for (ChannelReducer* reducer : reducers) sinks.Add(reducer);
+  return attention.Visit(form, rows, sinks, cancel);
 }
 
 }  // namespace limpid

@@ -31,6 +31,8 @@ class ChannelReducer final : public MatrixReducer {
   absl::Status OnSlab(const AttentionSlab& slab) override;
   at::Tensor Finish() override;
   int64_t rows_at_once() const override { return rows_.size(); }
+  // What a kernel that folds by itself must know; to be called for all rows.
+  AttentionFold Target() const;
 
  private:
   const ChannelReduction reduction_;
@@ -63,6 +65,9 @@ class ReconstructionMeter final : public AttentionSink {
  public:
   ReconstructionMeter(BlockMap map, RowRange rows);
   absl::Status OnSlab(const AttentionSlab& slab) override;
+  // In place of all slabs: alpha value [rows, D].
+  void OnProduct(const at::Tensor& product);
+  const at::Tensor& value() const { return map_.value; }
   // NaN if an entry or a tensor of the map is not finite.
   double Finish() const;
 
@@ -82,5 +87,14 @@ class SinkList final : public AttentionSink {
  private:
   std::vector<AttentionSink*> sinks_;
 };
+
+// Lets the reducers and the meter (null: there is none) see `rows`: by the
+// block's own fold where there is one and all rows are wanted, else slab by
+// slab.
+absl::Status ReduceChannels(const BlockAttention& attention,
+                            const MatrixForm& form, RowRange rows,
+                            const std::vector<ChannelReducer*>& reducers,
+                            ReconstructionMeter* meter,
+                            const CancelToken& cancel);
 
 }  // namespace limpid

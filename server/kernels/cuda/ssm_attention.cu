@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
+#include "server/kernels/cuda/ssm_attention.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -129,6 +130,9 @@ absl::Status Run(const SsmAttention<T>& op, void* stream) {
   const int64_t row_blocks = CeilDiv(op.row_end - op.row_begin, kRows);
   const int64_t num_blocks = (op.channel_end - op.channel_begin) * row_blocks;
   if (num_blocks == 0) return absl::OkStatus();
+  if (op.row_end - op.row_begin <= kFewRows) {
+    return RunRows(op, static_cast<cudaStream_t>(stream));
+  }
   LIMPID_RETURN_IF_ERROR(CheckGrid("SsmAttention", num_blocks));
   return WithStateSize(op.ssm.state_size, [&]<int kStates>() {
     Attend<kStates, T><<<static_cast<unsigned>(num_blocks), kRows, 0,

@@ -10,82 +10,14 @@
 
 #include "gtest/gtest.h"
 #include "server/kernels/ops.h"
+#include "tests/unit/kernels/device_inputs.h"
 #include "tests/unit/kernels/kernel_inputs.h"
 #include "tests/unit/kernels/state_inputs.h"
 
 namespace limpid::kernels {
 namespace {
 
-// An array on the device.
-template <typename T>
-class OnDevice {
- public:
-  explicit OnDevice(const std::vector<T>& values) : size_(values.size()) {
-    EXPECT_EQ(cudaMalloc(&data_, size_ * sizeof(T) + 1), cudaSuccess);
-    EXPECT_EQ(cudaMemcpy(data_, values.data(), size_ * sizeof(T),
-                         cudaMemcpyHostToDevice),
-              cudaSuccess);
-  }
-  OnDevice(const T* values, int64_t size)
-      : OnDevice(std::vector<T>(values, values + size)) {}
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-  ~OnDevice() { cudaFree(data_); }
-
-  T* data() const { return data_; }
-  // Waits for the device.
-  std::vector<T> Fetch() const {
-    std::vector<T> values(size_);
-    EXPECT_EQ(cudaMemcpy(values.data(), data_, size_ * sizeof(T),
-                         cudaMemcpyDeviceToHost),
-              cudaSuccess);
-    return values;
-  }
-
- private:
-  size_t size_;
-  T* data_ = nullptr;
-};
-
-// Inputs with a copy on the device.
-template <typename T>
-struct DeviceInputs {
-  explicit DeviceInputs(const Inputs<T>& in)
-      : delta(Rows(in, in.delta)),
-        a(in.a.data(), in.sizes.channels * in.sizes.states),
-        b(in.b.data(), in.sizes.positions * in.state_stride),
-        c(in.c.data(), in.sizes.positions * in.state_stride),
-        skip(in.skip.data(), in.sizes.channels),
-        u(Rows(in, in.u)),
-        source(Rows(in, in.source)),
-        row(Rows(in, in.row)),
-        conv_weight(in.conv_weight.data(),
-                    in.sizes.channels * in.sizes.conv_width),
-        conv_bias(in.conv_bias.data(), in.sizes.channels) {}
-
-  static std::vector<T> Rows(const Inputs<T>& in, const Values<T>& values) {
-    return {values.data(), values.data() + in.sizes.positions * in.stride};
-  }
-  SelectiveSsm<T> Move(SelectiveSsm<T> ssm) const {
-    ssm.delta = delta.data();
-    ssm.a = a.data();
-    ssm.b = b.data();
-    ssm.c = c.data();
-    if (ssm.skip != nullptr) ssm.skip = skip.data();
-    return ssm;
-  }
-  SsmAttention<T> Move(SsmAttention<T> op) const {
-    op.ssm = Move(op.ssm);
-    if (op.source_scale != nullptr) op.source_scale = source.data();
-    if (op.conv_weight != nullptr) op.conv_weight = conv_weight.data();
-    if (op.row_scale != nullptr) op.row_scale = row.data();
-    return op;
-  }
-
-  OnDevice<T> delta, a, b, c, skip, u, source, row, conv_weight, conv_bias;
-};
-
-// The same for recurrences with a matrix state.
+// Inputs of recurrences with a matrix state, with a copy on the device.
 template <typename T>
 struct DeviceStateInputs {
   explicit DeviceStateInputs(const StateInputs<T>& in)
@@ -172,31 +104,13 @@ struct DeviceStateGradients {
   OnDevice<T> dquery, dkey, ddecay, dleft, dright, ddiagonal, dvalue;
 };
 
-template <typename T>
-std::vector<double> ToDouble(const std::vector<T>& values) {
-  return {values.begin(), values.end()};
-}
-
 constexpr Sizes kShapes[] = {{1, 1, 1, 1},    {2, 3, 5, 4},    {17, 33, 16, 4},
                              {64, 5, 17, 2},  {65, 40, 16, 4}, {257, 7, 5, 16},
                              {130, 3, 64, 4}, {40, 2, 256, 3}};
 
 template <typename T>
-class CudaKernelsTest : public testing::Test {
+class CudaKernelsTest : public GpuTest {
  protected:
-  void SetUp() override {
-    int num_devices = 0;
-    const cudaError_t error = cudaGetDeviceCount(&num_devices);
-    if (error != cudaSuccess || num_devices == 0) {
-      GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(error);
-    }
-    ASSERT_EQ(cudaStreamCreate(&stream_), cudaSuccess);
-  }
-  void TearDown() override {
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  }
-  void Synchronize() { ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess); }
-
   std::vector<T> Attend(const DeviceInputs<T>& device, SsmAttention<T> op) {
     const int64_t size = (op.channel_end - op.channel_begin) *
                          (op.row_end - op.row_begin) * op.ssm.num_positions;
@@ -324,8 +238,6 @@ class CudaKernelsTest : public testing::Test {
     Synchronize();
     EXPECT_TRUE(Near(out.Fetch(), ToDouble(expected)));
   }
-
-  cudaStream_t stream_ = nullptr;
 };
 TYPED_TEST_SUITE(CudaKernelsTest, Precisions);
 

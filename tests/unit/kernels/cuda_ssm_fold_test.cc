@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SsmAttentionFold against the matrices of the CPU in double precision. Needs a
+// GPU; skipped without.
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "server/kernels/ops.h"
+#include "tests/unit/kernels/device_inputs.h"
+#include "tests/unit/kernels/kernel_inputs.h"
+
+namespace limpid::kernels {
+namespace {
+
+constexpr ChannelFold kFolds[] = {
+    ChannelFold::kSum,           ChannelFold::kSumAbs,
+    ChannelFold::kSumPositive,   ChannelFold::kSumSquares,
+    ChannelFold::kMax,           ChannelFold::kMin,
+    ChannelFold::kWeightedSumAbs};
+
+struct Folds {
+  std::vector<double> matrix;   // [L, L]
+  std::vector<double> product;  // [L, D]
+};
+
+double StartOf(ChannelFold fold) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (fold == ChannelFold::kMax) return -kInfinity;
+  if (fold == ChannelFold::kMin) return kInfinity;
+  return 0;
+}
+
+// What is expected of an op: `attention` in double precision.
+Folds Expected(SsmAttention<double> attention, ChannelFold fold,
+               const double* weight, const double* value,
+               int64_t value_stride) {
+  const int64_t length = attention.ssm.num_positions;
+  const int64_t channels = attention.ssm.num_channels;
+  Folds out;
+  out.matrix.assign(length * length, StartOf(fold));
+  out.product.resize(length * channels);
+  std::vector<double> slab(length * length);
+  attention.out = slab.data();
+  for (int64_t c = 0; c < channels; ++c) {
+    attention.channel_begin = c;
+    attention.channel_end = c + 1;
+    EXPECT_TRUE(cpu::Run(attention).ok());
+    EXPECT_TRUE(
+        cpu::Run(FoldChannels<double>{fold, 1, length * length, slab.data(),
+                                      weight + c, out.matrix.data()})
+            .ok());
+    for (int64_t i = 0; i < length; ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j <= i; ++j) {
+        sum += slab[i * length + j] * value[j * value_stride + c];
+      }
+      out.product[i * channels + c] = sum;
+    }
+  }
+  return out;
+}
+
+// |actual - expected| / |expected|, over all numbers.
+template <typename T>
+double RelativeError(const std::vector<T>& actual,
+                     const std::vector<double>& expected) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    difference += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    size += expected[i] * expected[i];
+  }
+  return std::sqrt(difference / std::max(size, 1e-60));
+}
+
+class CudaSsmFoldTest : public GpuTest {
+ protected:
+  // Runs an op with pointers of the host; checks that it says how much scratch
+  // it takes.
+  void Fold(const Inputs<float>& in, const SsmAttention<float>& attention,
+            ChannelFold fold, const Values<float>& weight,
+            std::vector<float>& matrix, std::vector<float>& product) {
+    const int64_t length = in.sizes.positions, channels = in.sizes.channels;
+    const DeviceInputs<float> device(in);
+    const OnDevice<float> weights(weight.data(), channels);
+    const OnDevice<float> accumulator(
+        std::vector<float>(length * length, static_cast<float>(StartOf(fold))));
+    const OnDevice<float> products(std::vector<float>(length * channels, -7));
+    SsmAttentionFold<float> op;
+    op.attention = device.Move(attention);
+    op.fold = fold;
+    op.weight = weights.data();
+    op.accumulator = accumulator.data();
+    op.value = device.u.data();
+    op.value_stride = in.stride;
+    op.product = products.data();
+    ASSERT_TRUE(cuda::CanFold(op));
+    constexpr unsigned char kCanary = 199;
+    // Bytes that make numbers that are none, lest anything counts on zeros.
+    std::vector<unsigned char> fill(cuda::SsmAttentionFoldScratchBytes(op) + 1,
+                                    255);
+    fill.back() = kCanary;
+    const OnDevice<unsigned char> scratch(fill);
+    op.scratch = scratch.data();
+    const absl::Status status = cuda::Run(op, stream_);
+    ASSERT_TRUE(status.ok()) << status;
+    Synchronize();
+    EXPECT_EQ(scratch.Fetch().back(), kCanary);
+    matrix = accumulator.Fetch();
+    product = products.Fetch();
+  }
+
+  void ExpectMatches(const Inputs<float>& in,
+                     const SsmAttention<float>& attention,
+                     const SsmAttention<double>& exact, ChannelFold fold,
+                     double tolerance = 2e-6) {
+    std::mt19937_64 g(7);
+    const auto weight = Values<float>::Random(in.sizes.channels, 0, 1, g);
+    std::vector<float> matrix, product, matrix_again, product_again;
+    Fold(in, attention, fold, weight, matrix, product);
+    if (HasFatalFailure()) return;
+    const Folds expected =
+        Expected(exact, fold, weight.exact(), in.u.exact(), in.stride);
+    EXPECT_LE(RelativeError(matrix, expected.matrix), tolerance);
+    EXPECT_LE(RelativeError(product, expected.product), tolerance);
+    EXPECT_TRUE(Near(matrix, expected.matrix, 2 * tolerance));
+    Fold(in, attention, fold, weight, matrix_again, product_again);
+    EXPECT_EQ(matrix, matrix_again) << "not deterministic";
+    EXPECT_EQ(product, product_again) << "not deterministic";
+  }
+};
+
+TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfBlocks) {
+  for (const int64_t length : {1, 2, 15, 16, 17, 31, 125, 126, 127, 128, 129,
+                               131, 132, 256, 257, 300, 1023, 1024}) {
+    const Inputs<float> in({length, 37, 16, 4});
+    SCOPED_TRACE(in.sizes.ToString());
+    ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                  ChannelFold::kSumAbs);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, EveryFold) {
+  for (const ChannelFold fold : kFolds) {
+    SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold)));
+    const Inputs<float> in({300, 21, 16, 4});
+    ExpectMatches(in, in.Attention(), in.ExactAttention(), fold);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, FewStatesChannelsAndTaps) {
+  for (const Sizes& sizes : {Sizes{200, 1, 1, 1}, Sizes{200, 5, 5, 2},
+                             Sizes{200, 19, 8, 3}, Sizes{520, 130, 15, 4}}) {
+    SCOPED_TRACE(sizes.ToString());
+    const Inputs<float> in(sizes);
+    ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                  ChannelFold::kSumAbs);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, FactorsThatAreNotThere) {
+  const Inputs<float> in({260, 7, 16, 4});
+  const auto without = [](auto op, int factor) {
+    if (factor == 0) op.source_scale = nullptr;
+    if (factor == 1) op.conv_weight = nullptr;
+    if (factor == 2) op.row_scale = nullptr;
+    if (factor == 3) op.ssm.skip = nullptr;
+    return op;
+  };
+  for (int factor = 0; factor < 4; ++factor) {
+    SCOPED_TRACE(absl::StrCat("without factor ", factor));
+    ExpectMatches(in, without(in.Attention(), factor),
+                  without(in.ExactAttention(), factor), ChannelFold::kSumAbs);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, DecaysFromNoneToAll) {
+  for (const auto& [max_delta, max_rate] :
+       {std::pair{0.0, 8.0}, std::pair{0.001, 1.0}, std::pair{0.1, 16.0},
+        std::pair{3.0, 16.0}, std::pair{50.0, 100.0}}) {
+    SCOPED_TRACE(
+        absl::StrCat("delta up to ", max_delta, ", rate up to ", max_rate));
+    const Inputs<float> in({700, 9, 16, 4}, max_delta, max_rate);
+    ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                  ChannelFold::kSumAbs);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, RefusesWhatItDoesNotTake) {
+  SsmAttentionFold<float> op;
+  op.attention.ssm.state_size = 17;
+  EXPECT_FALSE(cuda::CanFold(op));
+  op.attention.ssm.state_size = 16;
+  const float taps[5] = {};
+  op.attention.conv_weight = taps;
+  op.attention.conv_width = 5;
+  EXPECT_FALSE(cuda::CanFold(op));
+  op.attention.conv_width = 4;
+  EXPECT_TRUE(cuda::CanFold(op));
+}
+
+}  // namespace
+}  // namespace limpid::kernels
