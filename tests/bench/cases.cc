@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/bench/cases.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/reduce/sinks.h"
+#include "tests/bench/random_weights.h"
+
+namespace limpid::bench {
+namespace {
+
+constexpr char kMamba130m[] =
+    R"({"model_type": "mamba", "vocab_size": 50280, "hidden_size": 768,
+        "state_size": 16, "num_hidden_layers": 24})";
+constexpr char kMambaLayer[] =
+    R"({"model_type": "mamba", "vocab_size": 64, "hidden_size": 768,
+        "state_size": 16, "num_hidden_layers": 1})";
+constexpr char kRwkv169m[] =
+    R"({"model_type": "rwkv", "vocab_size": 50277, "hidden_size": 768,
+        "num_hidden_layers": 12})";
+constexpr char kGriffinLayer[] =
+    R"({"model_type": "recurrent_gemma", "vocab_size": 64,
+        "hidden_size": 2560, "lru_width": 2560, "intermediate_size": 15360,
+        "num_attention_heads": 10, "num_key_value_heads": 1,
+        "num_hidden_layers": 1, "block_types": ["recurrent"]})";
+constexpr char kVimSmall[] =
+    R"({"model_type": "vim", "img_size": 224, "patch_size": 16, "stride": 16,
+        "channels": 3, "embed_dim": 384, "depth": 24, "d_state": 16,
+        "num_classes": 1000, "rms_norm": true, "residual_in_fp32": true,
+        "if_abs_pos_embed": true, "if_cls_token": true,
+        "use_middle_cls_token": true, "if_divide_out": true,
+        "bimamba_type": "v2"})";
+
+// What attention of every layer is looked at.
+enum class Rows { kNone, kLast, kAll };
+
+void Check(const absl::Status& status) {
+  if (!status.ok()) throw std::runtime_error(std::string(status.message()));
+}
+
+// Networks stay for further cases of the same run.
+absl::StatusOr<std::shared_ptr<const Network>> SharedNetwork(
+    const std::string& config, const BuildOptions& options) {
+  static auto& known =
+      *new std::map<std::string, std::shared_ptr<const Network>>;
+  auto& network = known[absl::StrCat(options.device.str(),
+                                     static_cast<int>(options.dtype), config)];
+  if (network == nullptr) {
+    LIMPID_ASSIGN_OR_RETURN(network, MakeNetwork(config, options));
+  }
+  return network;
+}
+
+NetworkInput RandomInput(const Network& network, int64_t batch,
+                         int64_t length) {
+  at::manual_seed(2);
+  const ModelInfo& info = network.info();
+  NetworkInput input;
+  if (info.modality == Modality::kImage) {
+    input.pixels =
+        at::randn({batch, 3, info.image_height, info.image_width});
+  } else {
+    input.token_ids =
+        at::randint(info.vocabulary_size, {batch, length}, at::kLong);
+  }
+  return input;
+}
+
+// A forward pass with the logits of the last position and mean-abs attention,
+// its matrices given to `on_matrix`, and its reconstruction measured.
+void Run(const Network& network, const at::Tensor& embeddings, Rows rows,
+         const std::function<void(const at::Tensor& matrix)>& on_matrix = {}) {
+  const c10::InferenceMode guard;
+  const int64_t length = embeddings.size(1);
+  const RowRange range = rows == Rows::kLast ? RowRange{length - 1, length}
+                                             : RowRange{0, length};
+  const LayerVisitor visitor = [&](int64_t, int64_t,
+                                   const BlockAttention& attention) {
+    const MatrixForm form;
+    ReconstructionMeter meter(attention.Map(form), range);
+    ChannelReducer reducer(ChannelReduction::kMeanAbs, attention, range);
+    LIMPID_RETURN_IF_ERROR(ReduceChannels(attention, form, range, {&reducer},
+                                          &meter, CancelToken()));
+    const at::Tensor matrix = reducer.Finish();
+    if (on_matrix) on_matrix(matrix);
+    return absl::OkStatus();
+  };
+  Check(network
+            .Forward(embeddings, {length - 1},
+                     rows == Rows::kNone ? LayerVisitor() : visitor,
+                     CancelToken())
+            .status());
+}
+
+// Relative L2 difference of all layers' matrices to those of the same network
+// in double precision.
+double MatrixError(const std::string& config, at::Device device,
+                   const Network& network, const NetworkInput& input) {
+  const auto exact = SharedNetwork(config, {device, at::kDouble});
+  Check(exact.status());
+  std::vector<at::Tensor> expected;
+  {
+    const c10::InferenceMode guard;
+    Run(**exact, (*exact)->Embed(input), Rows::kAll,
+        [&](const at::Tensor& matrix) { expected.push_back(matrix); });
+  }
+  double difference = 0, size = 0;
+  size_t layer = 0;
+  Run(network, network.Embed(input), Rows::kAll,
+      [&](const at::Tensor& matrix) {
+        const at::Tensor& other = expected[layer++];
+        difference +=
+            (matrix.to(at::kDouble) - other).square().sum().item().toDouble();
+        size += other.square().sum().item().toDouble();
+      });
+  return std::sqrt(difference / size);
+}
+
+Case NetworkCase(const std::string& model, const std::string& config,
+                 Rows rows, int64_t length, bool on_cpu,
+                 bool with_error = false, int64_t batch = 1) {
+  const char* const what = rows == Rows::kNone   ? "forward"
+                           : rows == Rows::kLast ? "rows"
+                                                 : "matrices";
+  Case out;
+  out.name = absl::StrCat(model, "/", what, "/L=", length);
+  if (batch > 1) absl::StrAppend(&out.name, "/B=", batch);
+  out.on_cpu = on_cpu;
+  out.prepare = [=](at::Device device) -> absl::StatusOr<Prepared> {
+    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> network,
+                            SharedNetwork(config, {device, at::kFloat}));
+    const NetworkInput input = RandomInput(*network, batch, length);
+    at::Tensor embeddings;
+    {
+      const c10::InferenceMode guard;
+      embeddings = network->Embed(input);
+    }
+    Prepared prepared;
+    prepared.work = [=] { Run(*network, embeddings, rows); };
+    prepared.flops = batch * network->ForwardFlops(length);
+    if (rows == Rows::kAll) {
+      prepared.baseline = [=] { Run(*network, embeddings, Rows::kNone); };
+      prepared.flops = batch * network->info().num_layers *
+                       network->AttentionFlops(length, length);
+    }
+    if (with_error) {
+      prepared.extra = [=] {
+        return absl::StrCat("\"relative_l2_error\": ",
+                            MatrixError(config, device, *network, input));
+      };
+    }
+    return prepared;
+  };
+  return out;
+}
+
+}  // namespace
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (const int64_t length : {256, 1024, 4096}) {
+    const bool small = length == 256;
+    for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
+      cases.push_back(NetworkCase("mamba-130m", kMamba130m, rows, length,
+                                  small && rows != Rows::kAll,
+                                  rows == Rows::kAll && length == 1024));
+    }
+  }
+  cases.push_back(
+      NetworkCase("mamba-130m-layer", kMambaLayer, Rows::kAll, 256, true));
+  for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
+    cases.push_back(NetworkCase("rwkv-4-169m", kRwkv169m, rows, 1024, false,
+                                rows == Rows::kAll));
+  }
+  cases.push_back(NetworkCase("griffin-2b-layer", kGriffinLayer, Rows::kAll,
+                              2048, false));
+  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false,
+                              false, 16));
+  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false,
+                              false, 16));
+  return cases;
+}
+
+}  // namespace limpid::bench

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// limpid_bench: times networks of published shapes with random weights, as JSON
+// lines and as a table.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <regex>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tests/bench/cases.h"
+#include "tests/bench/measure.h"
+
+namespace limpid::bench {
+namespace {
+
+struct Options {
+  std::string device = "cpu";
+  std::string filter = ".";
+  std::string out;
+  int repeats = 10;
+  int threads = 0;
+  bool list = false;
+};
+
+std::string Milliseconds(const std::string& name, const Times& times) {
+  return absl::StrFormat(
+      "\"%s\": %.4f, \"%s_least\": %.4f, \"%s_most\": %.4f", name,
+      times.median, name, times.least, name, times.most);
+}
+
+int RunCases(const Options& options) {
+  // Float32 is float32, as in the server.
+  at::globalContext().setAllowTF32CuBLAS(false);
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  const at::Device device(options.device);
+  const std::regex filter(options.filter);
+  const std::string where = DescribeDevice(device);
+  const Roofline roofline = ProbeRoofline(device);
+  std::ofstream file;
+  if (!options.out.empty()) {
+    file.open(options.out);
+    if (!file) {
+      std::fprintf(stderr, "limpid_bench: can't write %s\n",
+                   options.out.c_str());
+      return 1;
+    }
+  }
+  const auto emit = [&](const std::string& line) {
+    if (file.is_open()) file << line << "\n" << std::flush;
+  };
+  emit(absl::StrFormat("{\"op\": \"roofline\", %s, \"copy_gb_per_s\": %.1f, "
+                       "\"float32_tflops\": %.2f}",
+                       where, roofline.bytes_per_second / 1e9,
+                       roofline.flops_per_second / 1e12));
+  std::printf("%s\ncopy %.0f GB/s, float32 products %.2f TFLOP/s\n\n"
+              "%-36s %10s %10s %10s %9s\n",
+              where.c_str(), roofline.bytes_per_second / 1e9,
+              roofline.flops_per_second / 1e12, "", "median ms", "least",
+              "added", "roofline");
+  int failed = 0;
+  for (const Case& one : Cases()) {
+    if (!std::regex_search(one.name, filter)) continue;
+    if (device.is_cpu() && !one.on_cpu) continue;
+    if (options.list) {
+      std::printf("%s\n", one.name.c_str());
+      continue;
+    }
+    try {
+      const absl::StatusOr<Prepared> prepared = one.prepare(device);
+      if (!prepared.ok()) throw std::runtime_error(prepared.status().ToString());
+      Times base;
+      std::string line =
+          absl::StrCat("{\"op\": \"", one.name, "\", ", where, ", ");
+      if (prepared->baseline) {
+        base = Measure(device, options.repeats, prepared->baseline);
+        absl::StrAppend(&line, Milliseconds("baseline_ms", base), ", ");
+      }
+      const Times times = Measure(device, options.repeats, prepared->work);
+      const double added = times.median - base.median;
+      const double floor =
+          std::max(prepared->flops / roofline.flops_per_second,
+                   prepared->bytes / roofline.bytes_per_second) *
+          1e3;
+      absl::StrAppend(&line, Milliseconds("ms", times),
+                      absl::StrFormat(", \"added_ms\": %.4f, \"flops\": %.4g, "
+                                      "\"roofline_share\": %.3f",
+                                      added, prepared->flops, floor / added));
+      if (prepared->extra) absl::StrAppend(&line, ", ", prepared->extra());
+      emit(line + "}");
+      std::printf("%-36s %10.3f %10.3f %10.3f %8.0f%%\n", one.name.c_str(),
+                  times.median, times.least, added, 100 * floor / added);
+      std::fflush(stdout);
+    } catch (const std::exception& error) {
+      std::printf("%-36s failed: %.200s\n", one.name.c_str(), error.what());
+      ++failed;
+    }
+  }
+  return failed == 0 ? 0 : 1;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  CLI::App app(
+      "Times networks of published shapes with random weights. \"added\" is "
+      "what attention takes beside the forward pass; \"roofline\" is the time "
+      "that the operations would take at the rate of a float32 product of "
+      "matrices, measured in the same run, as a share of it.");
+  app.add_option("--device", options.device, "cpu, cuda or cuda:N");
+  app.add_option("--filter", options.filter, "regular expression of names");
+  app.add_option("--out", options.out, "file for JSON lines");
+  app.add_option("--repeats", options.repeats, "timed runs of each")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--threads", options.threads, "CPU threads; default: cores");
+  app.add_flag("--list", options.list, "only print the names");
+  CLI11_PARSE(app, argc, argv);
+  return RunCases(options);
+}
+
+}  // namespace
+}  // namespace limpid::bench
+
+int main(int argc, char** argv) { return limpid::bench::Main(argc, argv); }

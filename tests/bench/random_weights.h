@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Networks of published shapes with random weights, for measuring.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "server/models/architecture.h"
+
+namespace limpid::bench {
+
+// The network of a configuration, its weights drawn as training would begin
+// with them: small, decays and steps in their usual ranges.
+absl::StatusOr<std::unique_ptr<const Network>> MakeNetwork(
+    const std::string& config, const BuildOptions& options);
+
+}  // namespace limpid::bench
