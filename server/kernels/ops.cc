@@ -264,6 +264,33 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   return check.ToStatus();
 }
 
+template <typename T>
+absl::Status Validate(const ScalarAttentionFold<T>& op) {
+  Checker check("ScalarAttentionFold");
+  const StateRecurrence<T>& recurrence = op.recurrence;
+  check.Recurrence(recurrence);
+  check.AtMost(recurrence.key_size, 1, "key_size");
+  check.Range(op.sequence, op.sequence + 1, recurrence.num_sequences,
+              "sequences");
+  if (op.source_scale != nullptr) {
+    check.AtLeast(op.source_stride, recurrence.num_heads, "source_stride");
+  }
+  if (op.row_scale != nullptr) {
+    check.AtLeast(op.row_stride, recurrence.num_heads, "row_stride");
+  }
+  if (op.conv_weight != nullptr) check.ConvWidth(op.conv_width);
+  if (op.fold == ChannelFold::kWeightedSumAbs) {
+    check.NotNull(op.weight, "weight");
+  }
+  check.NotNull(op.accumulator, "accumulator");
+  if (op.product != nullptr) {
+    check.NotNull(op.value, "value");
+    check.AtLeast(op.value_stride, recurrence.num_heads, "value_stride");
+  }
+  check.NotNull(op.scratch, "scratch");
+  return check.ToStatus();
+}
+
 template absl::Status Validate(const SelectiveScan<float>&);
 template absl::Status Validate(const SelectiveScan<double>&);
 template absl::Status Validate(const SelectiveScanBackward<float>&);
@@ -283,5 +310,6 @@ template absl::Status Validate(const ExpandHeads<double>&);
 template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
 template absl::Status Validate(const SsmAttentionFold<float>&);
+template absl::Status Validate(const ScalarAttentionFold<float>&);
 
 }  // namespace limpid::kernels

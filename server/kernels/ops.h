@@ -261,8 +261,28 @@ struct SsmAttentionFold {
   const T* value = nullptr;    // [L, D], with product, or neither
   int64_t value_stride = 0;
   T* product = nullptr;        // [L, D] contiguous, set for the channels
-  // Scratch of SsmAttentionFoldScratchBytes(...) on the device, aligned to 16
-  // bytes.
+  // FoldScratchBytes(...) on the device, aligned to 16 bytes.
+  void* scratch = nullptr;
+};
+
+// The same for recurrences whose heads have one state and one channel each
+// (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads makes them, without skip.
+template <typename T>
+struct ScalarAttentionFold {
+  StateRecurrence<T> recurrence;
+  int64_t sequence = 0;
+  const T* source_scale = nullptr;  // [L, D]
+  int64_t source_stride = 0;
+  const T* conv_weight = nullptr;  // [D, K]
+  int64_t conv_width = 0;
+  const T* row_scale = nullptr;  // [L, D]
+  int64_t row_stride = 0;
+  ChannelFold fold = ChannelFold::kSum;
+  const T* weight = nullptr;
+  T* accumulator = nullptr;
+  const T* value = nullptr;
+  int64_t value_stride = 0;
+  T* product = nullptr;
   void* scratch = nullptr;
 };
 
@@ -288,6 +308,8 @@ template <typename T>
 absl::Status Validate(const FoldChannels<T>& op);
 template <typename T>
 absl::Status Validate(const SsmAttentionFold<T>& op);
+template <typename T>
+absl::Status Validate(const ScalarAttentionFold<T>& op);
 
 namespace cpu {
 
@@ -358,8 +380,12 @@ template <typename T>
 absl::Status Run(const FoldChannels<T>& op, void* stream);
 // Whether Run takes the op: at most 16 states and 4 taps.
 bool CanFold(const SsmAttentionFold<float>& op);
-int64_t SsmAttentionFoldScratchBytes(const SsmAttentionFold<float>& op);
+int64_t FoldScratchBytes(const SsmAttentionFold<float>& op);
 absl::Status Run(const SsmAttentionFold<float>& op, void* stream);
+// One state, neither left nor right, at most 4 taps.
+bool CanFold(const ScalarAttentionFold<float>& op);
+int64_t FoldScratchBytes(const ScalarAttentionFold<float>& op);
+absl::Status Run(const ScalarAttentionFold<float>& op, void* stream);
 
 }  // namespace cuda
 

@@ -90,6 +90,9 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
     map.value = centred ? trace_.x : trace_.uncentred;
   }
 
+  // The block itself, whose output is at hand.
+  const bool whole = form.include_skip && (form.form == AttentionForm::kFull ||
+                                           form.form == AttentionForm::kNoConv);
   // What the recurrences make of the value, and of the biases of their
   // convolutions once the factors are frozen.
   at::Tensor mapped, of_bias;
@@ -108,6 +111,7 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
         u = u - bias;
       }
     }
+    if (whole) continue;
     const at::Tensor one =
         direction.recurrence->Apply(Product(ratio, u), form.include_skip);
     mapped = Sum(mapped, Turned(direction, one));
@@ -132,8 +136,6 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
   } else {
     map.bias = at::zeros_like(trace_.output, at::MemoryFormat::Contiguous);
   }
-  const bool whole = form.include_skip && (form.form == AttentionForm::kFull ||
-                                           form.form == AttentionForm::kNoConv);
   map.output = whole ? trace_.output : finish(mapped);
   return map;
 }

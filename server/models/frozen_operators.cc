@@ -97,6 +97,13 @@ class RecurrenceOperator final : public HeadOperator {
             .view(u.sizes());
     return include_skip && skip_.defined() ? mapped + skip_ * u : mapped;
   }
+  bool Fold(const FrozenFactors& factors, bool include_skip,
+            const AttentionFold& fold) const override {
+    if (channels_per_head_ != 1 || (include_skip && skip_.defined())) {
+      return false;
+    }
+    return FoldScalarAttention(recurrence_, factors, fold);
+  }
 
  private:
   at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,

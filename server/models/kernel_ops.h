@@ -70,12 +70,17 @@ void ExpandHeads(const at::Tensor& heads, int64_t head_begin,
                  const FrozenFactors& factors, int64_t channel_begin,
                  int64_t row_begin, at::Tensor& out);
 
+// accumulator[...] = fold over the slab's first dimension. `weight` [channels]
+// or undefined.
+void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
+                  const at::Tensor& weight, at::Tensor& accumulator);
+
 // What a block's attention is folded into, see kernels::SsmAttentionFold.
 struct AttentionFold {
   kernels::ChannelFold fold = kernels::ChannelFold::kSum;
-  at::Tensor weight;  // [D] or undefined
-  at::Tensor matrix;  // [L, L] contiguous, continued
-  at::Tensor value;   // [L, D], with product, or neither
+  at::Tensor weight;   // [D] or undefined
+  at::Tensor matrix;   // [L, L] contiguous, continued
+  at::Tensor value;    // [L, D], with product, or neither
   at::Tensor product;  // [L, D] contiguous, set
 };
 
@@ -84,13 +89,12 @@ struct AttentionFold {
 // and nothing was done.
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold);
-// Bytes that it holds on a GPU meanwhile, for D channels and L positions.
+// The same for a recurrence (B = 1) whose heads have one state and one channel.
+bool FoldScalarAttention(const FrozenRecurrence& recurrence,
+                         const FrozenFactors& factors,
+                         const AttentionFold& fold);
+// Bytes that either holds on a GPU meanwhile, for D channels and L positions.
 int64_t FoldScratchBytes(int64_t num_channels, int64_t length);
-
-// accumulator[...] = fold over the slab's first dimension. `weight` [channels]
-// or undefined.
-void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
-                  const at::Tensor& weight, at::Tensor& accumulator);
 
 // y [B, L, D] of u, delta [B, L, D] and b, c [B, L, N], differentiable in these
 // four; a [D, N] and skip [D] are constants. Memory: no state is kept, the

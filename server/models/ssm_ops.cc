@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "server/models/fold_on_gpu.h"
 #include "server/models/kernel_dispatch.h"
 #include "server/models/kernel_ops.h"
 
@@ -107,51 +108,29 @@ void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
   });
 }
 
-#ifdef LIMPID_WITH_CUDA
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold) {
-  const at::Tensor& matrix = fold.matrix;
-  if (!matrix.is_cuda() || matrix.scalar_type() != at::kFloat) return false;
-  TORCH_CHECK(matrix.is_contiguous());
-  kernels::SsmAttentionFold<float> op;
-  op.attention = Attention<float>(ssm, factors);
-  op.attention.channel_end = op.attention.ssm.num_channels;
-  op.attention.row_end = op.attention.ssm.num_positions;
-  if (!kernels::cuda::CanFold(op)) return false;
-  op.fold = fold.fold;
-  op.weight = Data<float>(fold.weight);
-  op.accumulator = matrix.mutable_data_ptr<float>();
-  if (fold.product.defined()) {
-    TORCH_CHECK(fold.product.is_contiguous());
-    op.value = Data<float>(fold.value);
-    op.value_stride = RowStride(fold.value);
-    op.product = fold.product.mutable_data_ptr<float>();
-  }
-  const at::Tensor scratch =
-      at::empty({kernels::cuda::SsmAttentionFoldScratchBytes(op)},
-                matrix.options().dtype(at::kByte));
-  op.scratch = scratch.mutable_data_ptr();
-  RunOnGpu(matrix, op);
-  return true;
+  return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
+    op.attention = Attention<float>(ssm, factors);
+    op.attention.channel_end = op.attention.ssm.num_channels;
+    op.attention.row_end = op.attention.ssm.num_positions;
+  });
 }
 
 int64_t FoldScratchBytes(int64_t num_channels, int64_t length) {
+#ifdef LIMPID_WITH_CUDA
+  // That of S6, whose factors are the largest.
   kernels::SsmAttentionFold<float> op;
   op.attention.ssm.num_positions = length;
   op.attention.ssm.num_channels = num_channels;
   op.attention.channel_end = num_channels;
   float any = 0;
   op.product = &any;  // wanted
-  return kernels::cuda::SsmAttentionFoldScratchBytes(op);
-}
+  return kernels::cuda::FoldScratchBytes(op);
 #else
-bool FoldSsmAttention(const FrozenSsm&, const FrozenFactors&,
-                      const AttentionFold&) {
-  return false;
-}
-
-int64_t FoldScratchBytes(int64_t, int64_t) { return 0; }
+  return 0;
 #endif
+}
 
 void FoldChannels(kernels::ChannelFold fold, const at::Tensor& slab,
                   const at::Tensor& weight, at::Tensor& accumulator) {

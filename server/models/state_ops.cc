@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "server/models/fold_on_gpu.h"
 #include "server/models/kernel_dispatch.h"
 #include "server/models/kernel_ops.h"
 
@@ -98,9 +99,8 @@ std::vector<at::Tensor> BackwardScan(const FrozenRecurrence& recurrence,
   Dispatch(value, [&](auto zero) {
     using T = decltype(zero);
     const auto pointer = [&](Input input) {
-      return gradients[input].defined()
-                 ? gradients[input].mutable_data_ptr<T>()
-                 : nullptr;
+      return gradients[input].defined() ? gradients[input].mutable_data_ptr<T>()
+                                        : nullptr;
     };
     kernels::StateScanBackward<T> op;
     op.recurrence = Recurrence<T>(recurrence);
@@ -152,8 +152,7 @@ std::vector<at::Tensor> BackwardScan(const FrozenRecurrence& recurrence,
   return gradients;
 }
 
-class StateScanFunction
-    : public torch::autograd::Function<StateScanFunction> {
+class StateScanFunction : public torch::autograd::Function<StateScanFunction> {
  public:
   using Optional = std::optional<at::Tensor>;
 
@@ -162,13 +161,12 @@ class StateScanFunction
                             const at::Tensor& decay, const Optional& left,
                             const Optional& right, const Optional& diagonal,
                             const at::Tensor& value) {
-    const FrozenRecurrence recurrence{
-        query,
-        key,
-        decay,
-        left.value_or(at::Tensor()),
-        right.value_or(at::Tensor()),
-        diagonal.value_or(at::Tensor())};
+    const FrozenRecurrence recurrence{query,
+                                      key,
+                                      decay,
+                                      left.value_or(at::Tensor()),
+                                      right.value_or(at::Tensor()),
+                                      diagonal.value_or(at::Tensor())};
     context->save_for_backward({query, key, decay, recurrence.left,
                                 recurrence.right, recurrence.diagonal, value});
     return ForwardScan(recurrence, value);
@@ -206,10 +204,10 @@ at::Tensor StateScan(const FrozenRecurrence& recurrence,
   const auto optional = [](const at::Tensor& tensor) {
     return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
   };
-  return StateScanFunction::apply(
-      recurrence.query, recurrence.key, recurrence.decay,
-      optional(recurrence.left), optional(recurrence.right),
-      optional(recurrence.diagonal), value);
+  return StateScanFunction::apply(recurrence.query, recurrence.key,
+                                  recurrence.decay, optional(recurrence.left),
+                                  optional(recurrence.right),
+                                  optional(recurrence.diagonal), value);
 }
 
 void StateAttention(const FrozenRecurrence& recurrence, int64_t head_begin,
@@ -230,6 +228,21 @@ void StateAttention(const FrozenRecurrence& recurrence, int64_t head_begin,
             share.head_end = to;
             share.out = data + (from - head_begin) * head_entries;
           });
+  });
+}
+
+bool FoldScalarAttention(const FrozenRecurrence& recurrence,
+                         const FrozenFactors& factors,
+                         const AttentionFold& fold) {
+  return FoldOnGpu<kernels::ScalarAttentionFold<float>>(fold, [&](auto& op) {
+    op.recurrence = Recurrence<float>(recurrence);
+    op.source_scale = Data<float>(factors.source_scale);
+    op.source_stride = RowStride(factors.source_scale);
+    op.conv_weight = Data<float>(factors.conv_weight);
+    op.conv_width =
+        factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
+    op.row_scale = Data<float>(factors.row_scale);
+    op.row_stride = RowStride(factors.row_scale);
   });
 }
 

@@ -64,8 +64,7 @@ NetworkInput RandomInput(const Network& network, int64_t batch,
   const ModelInfo& info = network.info();
   NetworkInput input;
   if (info.modality == Modality::kImage) {
-    input.pixels =
-        at::randn({batch, 3, info.image_height, info.image_width});
+    input.pixels = at::randn({batch, 3, info.image_height, info.image_width});
   } else {
     input.token_ids =
         at::randint(info.vocabulary_size, {batch, length}, at::kLong);
@@ -79,8 +78,8 @@ void Run(const Network& network, const at::Tensor& embeddings, Rows rows,
          const std::function<void(const at::Tensor& matrix)>& on_matrix = {}) {
   const c10::InferenceMode guard;
   const int64_t length = embeddings.size(1);
-  const RowRange range = rows == Rows::kLast ? RowRange{length - 1, length}
-                                             : RowRange{0, length};
+  const RowRange range =
+      rows == Rows::kLast ? RowRange{length - 1, length} : RowRange{0, length};
   const LayerVisitor visitor = [&](int64_t, int64_t,
                                    const BlockAttention& attention) {
     const MatrixForm form;
@@ -113,19 +112,18 @@ double MatrixError(const std::string& config, at::Device device,
   }
   double difference = 0, size = 0;
   size_t layer = 0;
-  Run(network, network.Embed(input), Rows::kAll,
-      [&](const at::Tensor& matrix) {
-        const at::Tensor& other = expected[layer++];
-        difference +=
-            (matrix.to(at::kDouble) - other).square().sum().item().toDouble();
-        size += other.square().sum().item().toDouble();
-      });
+  Run(network, network.Embed(input), Rows::kAll, [&](const at::Tensor& matrix) {
+    const at::Tensor& other = expected[layer++];
+    difference +=
+        (matrix.to(at::kDouble) - other).square().sum().item().toDouble();
+    size += other.square().sum().item().toDouble();
+  });
   return std::sqrt(difference / size);
 }
 
-Case NetworkCase(const std::string& model, const std::string& config,
-                 Rows rows, int64_t length, bool on_cpu,
-                 bool with_error = false, int64_t batch = 1) {
+Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
+                 int64_t length, bool on_cpu, bool with_error = false,
+                 int64_t batch = 1) {
   const char* const what = rows == Rows::kNone   ? "forward"
                            : rows == Rows::kLast ? "rows"
                                                  : "matrices";
@@ -173,18 +171,20 @@ std::vector<Case> Cases() {
                                   rows == Rows::kAll && length == 1024));
     }
   }
-  cases.push_back(
-      NetworkCase("mamba-130m-layer", kMambaLayer, Rows::kAll, 256, true));
+  for (const int64_t length : {256, 1024}) {
+    cases.push_back(NetworkCase("mamba-130m-layer", kMambaLayer, Rows::kAll,
+                                length, length == 256));
+  }
   for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
     cases.push_back(NetworkCase("rwkv-4-169m", kRwkv169m, rows, 1024, false,
                                 rows == Rows::kAll));
   }
-  cases.push_back(NetworkCase("griffin-2b-layer", kGriffinLayer, Rows::kAll,
-                              2048, false));
-  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false,
-                              false, 16));
-  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false,
-                              false, 16));
+  cases.push_back(
+      NetworkCase("griffin-2b-layer", kGriffinLayer, Rows::kAll, 2048, false));
+  cases.push_back(
+      NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false, false, 16));
+  cases.push_back(
+      NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false, false, 16));
   return cases;
 }
 

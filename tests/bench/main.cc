@@ -40,7 +40,8 @@ int RunCases(const Options& options) {
   // Float32 is float32, as in the server.
   at::globalContext().setAllowTF32CuBLAS(false);
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const at::Device device(options.device);
+  const at::Device device(options.device == "cuda" ? "cuda:0"
+                                                   : options.device);
   const std::regex filter(options.filter);
   const std::string where = DescribeDevice(device);
   const Roofline roofline = ProbeRoofline(device);

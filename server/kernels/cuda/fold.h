@@ -18,7 +18,8 @@ __host__ __device__ constexpr float EmptyFold() {
 // sum with the entry x of one more channel.
 template <ChannelFold kFold, typename T>
 __device__ T Folded(T sum, T x, T weight) {
-  const T magnitude = x < T{0} ? -x : x;
+  // A modifier of the addition that follows, unlike a comparison.
+  const T magnitude = fabs(x);
   switch (kFold) {
     case ChannelFold::kSum:
       return sum + x;

@@ -70,6 +70,15 @@ __device__ inline void MultiplyPairs(float (&sum)[4], const LeftHalves& left,
   MultiplyHalves(sum, left.high, key.x, key.y);
 }
 
+// exp(x) for x <= 0, given x log2(e); relative error below 2^-22, and 0 where
+// it would be denormal.
+__device__ inline float ExpOfLog2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+inline constexpr float kLog2E = 1.44269504088896341f;
+
 // 2^(bits - e) for x in [2^e, 2^(e + 1)): brings x to below 2^(bits + 1). Not
 // infinite or denormal whatever x is.
 __device__ inline float PowerOfTwoScale(float x, int bits) {

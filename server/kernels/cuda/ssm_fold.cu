@@ -19,78 +19,73 @@ constexpr int kThreads = 256;
 constexpr int kStages = 3;
 // Channels whose scales between blocks are made at once.
 constexpr int kScaleTable = 64;
-// Blocks that the tiles of a group should be split into.
-constexpr int kWantedBlocks = 264;
 
 using Op = SsmAttentionFold<float>;
 
-// One thread per channel, block and state; 16 neighbours are the states.
-__global__ void __launch_bounds__(kThreads)
-    BuildFactors(Op op, FoldGroup group) {
-  constexpr int kChannels = kThreads / kFoldStates;
-  const SsmAttention<float>& attention = op.attention;
-  const SelectiveSsm<float>& ssm = attention.ssm;
-  const int64_t length = ssm.num_positions;
-  const int n = threadIdx.x % kFoldStates;
-  const int local = blockIdx.x * kChannels + threadIdx.x / kFoldStates;
-  // Threads without a channel of their own repeat the last one's numbers and
-  // keep them: all lanes of a warp shuffle below.
-  const bool own = local < group.num_channels;
-  const int place = min(local, group.num_channels - 1);
-  const int64_t c = group.channel_begin + place;
-  const int64_t begin = int64_t{blockIdx.y} * kTile;
-  BlockFactors& out =
-      group.factors[int64_t{place} * group.num_blocks + blockIdx.y];
-  const bool has_state = n < ssm.state_size;
-  const float a = has_state ? ssm.a[c * ssm.state_size + n] : 0.0f;
-  float taps[kTaps];
-  float sum_taps = 0;
-  for (int d = 0; d < kTaps; ++d) {
-    taps[d] = d == 0 ? 1.0f : 0.0f;
-    if (attention.conv_weight != nullptr) {
-      const int64_t width = attention.conv_width;
-      taps[d] =
-          d < width ? attention.conv_weight[c * width + width - 1 - d] : 0.0f;
-    }
-    sum_taps += fabsf(taps[d]);
-  }
-  const auto delta_at = [&](int64_t p) {
-    return ssm.delta[p * ssm.delta_stride + c];
-  };
-  const auto source_at = [&](int64_t p) {
-    if (!has_state) return 0.0f;
-    const float key = delta_at(p) * ssm.b[p * ssm.b_stride + n];
-    return attention.source_scale == nullptr
-               ? key
-               : key * attention.source_scale[p * attention.source_stride + c];
-  };
+// Channels whose factors a block builds, and threads that do it: for either
+// factor one per channel and state; 16 neighbours are the states.
+constexpr int kBuildChannels = 16;
+constexpr int kBuildThreads = 2 * kBuildChannels * kFoldStates;
 
-  const int64_t key_begin = max(begin - kShift, int64_t{0});
-  const int64_t key_end = min(begin + kTile, length);
-  float key_bound = 0;
-#pragma unroll 4
-  for (int64_t p = key_begin; p < key_end; ++p) {
-    key_bound = fmaxf(key_bound, fabsf(source_at(p)));
+// Inputs of a block of positions and of the kShift before it; those outside of
+// the sequence are zeros.
+struct BuildMemory {
+  float delta[kDiagonal][kBuildChannels];
+  float source[kDiagonal][kBuildChannels];
+  float row_scale[kTile][kBuildChannels];
+  float b[kDiagonal][kFoldStates];
+  float c[kTile][kFoldStates];
+};
+
+// out[x][k] = from[position begin + x, first + k], or `missing` where `from` is
+// null.
+template <int kRows, int kColumns>
+__device__ void LoadRows(float (&out)[kRows][kColumns], const float* from,
+                         int64_t stride, int64_t begin, int64_t length,
+                         int64_t first, int64_t count, float missing) {
+  const int k = threadIdx.x % kColumns;
+  for (int x = threadIdx.x / kColumns; x < kRows;
+       x += kBuildThreads / kColumns) {
+    const int64_t p = begin + x;
+    const bool exists = p >= 0 && p < length && k < count;
+    out[x][k] = !exists           ? 0.0f
+                : from == nullptr ? missing
+                                  : __ldg(from + p * stride + first + k);
   }
-  key_bound *= sum_taps;
-  const float scale = PowerOfTwoScale(key_bound, 13);
+}
+
+__device__ void BuildKeys(const Op& op, const BuildMemory& in, int64_t c,
+                          int channel, int n, bool own, float a,
+                          BlockFactors& out) {
+  const SsmAttention<float>& attention = op.attention;
+  float taps[kTaps];
+  LoadTaps(attention.conv_weight, attention.conv_width, c, taps);
+  float sum_taps = 0;
+#pragma unroll
+  for (int d = 0; d < kTaps; ++d) sum_taps += fabsf(taps[d]);
+  const auto key_at = [&](int w) {
+    return in.delta[w][channel] * in.source[w][channel] * in.b[w][n];
+  };
+  float bound = 0;
+#pragma unroll 8
+  for (int w = 0; w < kDiagonal; ++w) bound = fmaxf(bound, fabsf(key_at(w)));
+  bound *= sum_taps;
+  const float scale = PowerOfTwoScale(bound, 13);
 
   float sum = 0;
   float after[kShift] = {};  // keys at the next positions
   uint32_t* const keys = reinterpret_cast<uint32_t*>(out.key);
   const int t = n % 8 / 2;
-#pragma unroll 4
-  for (int w = kTile + kShift - 1; w >= 0; --w) {
-    const int64_t p = begin - kShift + w;
-    const bool exists = p >= 0 && p < length;
-    const float key = exists ? source_at(p) * expf(a * sum) : 0.0f;
+#pragma unroll 8
+  for (int w = kDiagonal - 1; w >= 0; --w) {
+    const float key = key_at(w) * ExpOfLog2(a * sum);
     float column = taps[0] * key;
 #pragma unroll
     for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1];
 #pragma unroll
     for (int d = kShift - 1; d > 0; --d) after[d] = after[d - 1];
     after[0] = key;
-    if (exists) sum += delta_at(p);
+    sum += in.delta[w][channel];
     if (w < kTile) {
       // Even lanes write the high halves of two states, odd ones the low.
       const float mine = column * scale;
@@ -104,23 +99,22 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
+  if (!own) return;
+  out.key_unscale[n] = 1 / scale;
+  out.key_bound[n] = bound;
+}
 
-  sum = 0;
-  float most = 0, bound = 0;
-#pragma unroll 4
+__device__ void BuildQueries(const BuildMemory& in, int channel, int n,
+                             bool own, float a, BlockFactors& out) {
+  float sum = 0, most = 0, bound = 0;
+  const int t = n % 8 / 2;
+#pragma unroll 8
   for (int r = 0; r < kTile; ++r) {
-    const int64_t i = begin + r;
-    float query = 0;
-    if (i < length && has_state) {
-      sum += delta_at(i);
-      float whole = ssm.c[i * ssm.c_stride + n];
-      if (attention.row_scale != nullptr) {
-        whole *= attention.row_scale[i * attention.row_stride + c];
-      }
-      query = whole * expf(a * sum);
-      most = fmaxf(most, fabsf(query));
-      bound = fmaxf(bound, fabsf(whole));
-    }
+    sum += in.delta[r + kShift][channel];
+    const float whole = in.c[r][n] * in.row_scale[r][channel];
+    const float query = whole * ExpOfLog2(a * sum);
+    most = fmaxf(most, fabsf(query));
+    bound = fmaxf(bound, fabsf(whole));
     if (own) {
       float* const fragment =
           reinterpret_cast<float*>(&out.query[r / 16][n / 8][r % 8 * 4 + t]);
@@ -128,17 +122,52 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   if (!own) return;
-  out.key_unscale[n] = 1 / scale;
   out.query_most[n] = most;
   out.query_bound[n] = bound;
-  out.key_bound[n] = key_bound;
   if (n == 0) out.sum_delta[0] = sum;
-  if (group.products != nullptr) {
-    for (int w = n; w < kTile; w += kFoldStates) {
-      const int64_t j = begin - kShift + w;
-      out.value[w] =
-          j >= 0 && j < length ? op.value[j * op.value_stride + c] : 0.0f;
-    }
+}
+
+__global__ void __launch_bounds__(kBuildThreads)
+    BuildFactors(Op op, FoldGroup group) {
+  __shared__ BuildMemory in;
+  const SsmAttention<float>& attention = op.attention;
+  const SelectiveSsm<float>& ssm = attention.ssm;
+  const int64_t length = ssm.num_positions;
+  const int64_t begin = int64_t{blockIdx.y} * kTile;
+  const int first = blockIdx.x * kBuildChannels;
+  const int64_t first_channel = group.channel_begin + first;
+  const int64_t count = group.num_channels - first;
+  LoadRows(in.delta, ssm.delta, ssm.delta_stride, begin - kShift, length,
+           first_channel, count, 0);
+  LoadRows(in.source, attention.source_scale, attention.source_stride,
+           begin - kShift, length, first_channel, count, 1);
+  LoadRows(in.row_scale, attention.row_scale, attention.row_stride, begin,
+           length, first_channel, count, 1);
+  LoadRows(in.b, ssm.b, ssm.b_stride, begin - kShift, length, 0, ssm.state_size,
+           0);
+  LoadRows(in.c, ssm.c, ssm.c_stride, begin, length, 0, ssm.state_size, 0);
+  __syncthreads();
+
+  const int n = threadIdx.x % kFoldStates;
+  const int channel = threadIdx.x / kFoldStates % kBuildChannels;
+  // Threads without a channel of their own write nothing, but shuffle.
+  const bool own = channel < count;
+  const int place = own ? first + channel : group.num_channels - 1;
+  const int64_t c = group.channel_begin + place;
+  const float a =
+      n < ssm.state_size ? ssm.a[c * ssm.state_size + n] * kLog2E : 0.0f;
+  BlockFactors& out =
+      group.factors[int64_t{place} * group.num_blocks + blockIdx.y];
+  if (threadIdx.x < kBuildThreads / 2) {
+    BuildKeys(op, in, c, channel, n, own, a, out);
+    return;
+  }
+  BuildQueries(in, channel, n, own, a, out);
+  if (!own || group.products == nullptr) return;
+  for (int w = n; w < kTile; w += kFoldStates) {
+    const int64_t j = begin - kShift + w;
+    out.value[w] =
+        j >= 0 && j < length ? op.value[j * op.value_stride + c] : 0.0f;
   }
 }
 
@@ -194,9 +223,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     const SelectiveSsm<float>& ssm = op.attention.ssm;
     const float a =
         n < ssm.state_size
-            ? ssm.a[(group.channel_begin + channel) * ssm.state_size + n]
+            ? ssm.a[(group.channel_begin + channel) * ssm.state_size + n] *
+                  kLog2E
             : 0.0f;
-    return most * expf(a * gap) * factors(channel, column).key_unscale[n];
+    return most * ExpOfLog2(a * gap) * factors(channel, column).key_unscale[n];
   };
   float bound = 0;
   for (int at = begin * kFoldStates + tid; at < end * kFoldStates;
@@ -234,11 +264,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const auto store_products = [&](int channel) {
     if (kProducts && tid < kTile) {
       const float(&halves)[2][kTile] = shared.products[channel % 2];
-      group.products[((int64_t{channel} * group.num_blocks + column) *
-                          group.num_blocks +
-                      row) *
-                         kTile +
-                     tid] = (halves[0][tid] + halves[1][tid]) * unscale;
+      group.products[group.ProductsAt(channel, column, row) + tid] =
+          (halves[0][tid] + halves[1][tid]) * unscale;
     }
   };
 
@@ -294,17 +321,29 @@ __global__ void __launch_bounds__(kThreads, 2)
         value = *reinterpret_cast<const float2*>(
             stage.value + warp_column * 64 + x * 8 + 2 * t);
       }
+      float entries[2][4] = {};
+      // Either product waits for the one before it, but not for the other's.
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        float entries[4];
-        MultiplyPairs(entries, left[m], key);
+        MultiplyHalves(entries[m], left[m].low, key.x, key.y);
+      }
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        MultiplyHalves(entries[m], left[m].high, key.z, key.w);
+      }
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        MultiplyHalves(entries[m], left[m].high, key.x, key.y);
+      }
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[e], weight);
+          sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[m][e], weight);
         }
         if (kProducts) {
-          products[m][0] += entries[0] * value.x + entries[1] * value.y;
-          products[m][1] += entries[2] * value.x + entries[3] * value.y;
+          products[m][0] += entries[m][0] * value.x + entries[m][1] * value.y;
+          products[m][1] += entries[m][2] * value.x + entries[m][3] * value.y;
         }
       }
     }
@@ -346,125 +385,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// One thread per entry of the matrix.
-template <ChannelFold kFold>
-__global__ void __launch_bounds__(kThreads) JoinSplits(Op op, FoldGroup group) {
-  const int64_t length = op.attention.ssm.num_positions;
-  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (at >= length * length) return;
-  const int64_t i = at / length, j = at % length;
-  float sum = op.accumulator[at];
-  if (j > i) {
-    // Entries of zero.
-    op.accumulator[at] = Joined<kFold>(sum, 0.0f);
-    return;
-  }
-  const int64_t row = i / kTile, column = (j + kShift) / kTile;
-  if (column < row) {
-    const int64_t size = int64_t{kTile} * kTile;
-    const float* part = group.tiles + (row * (row - 1) / 2 + column) * size +
-                        i % kTile * kTile + (j + kShift) % kTile;
-    for (int s = 0; s < group.tile_splits; ++s) {
-      sum = Joined<kFold>(sum, part[s * group.num_tiles() * size]);
-    }
-  } else {
-    const int64_t size = int64_t{kTile} * kDiagonalStride;
-    const float* part = group.diagonals + row * size +
-                        i % kTile * kDiagonalStride + j + kShift - row * kTile;
-    for (int s = 0; s < group.diagonal_splits; ++s) {
-      sum = Joined<kFold>(sum, part[s * group.num_blocks * size]);
-    }
-  }
-  op.accumulator[at] = sum;
-}
-
-// product[i, c] = sum over the blocks of columns. Blocks of 32 rows by 32
-// channels, turned in shared memory.
-__global__ void __launch_bounds__(kThreads)
-    SumProducts(Op op, FoldGroup group) {
-  constexpr int kSide = 32;
-  __shared__ float turned[kSide][kSide + 1];
-  const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
-  const int64_t first_row = int64_t{blockIdx.x} * kSide;
-  const int first_channel = blockIdx.y * kSide;
-  const int row = static_cast<int>(first_row / kTile);
-  for (int k = y; k < kSide; k += kThreads / kSide) {
-    const int channel = first_channel + k;
-    float sum = 0;
-    if (channel < group.num_channels) {
-      for (int column = 0; column <= row; ++column) {
-        sum += group.products[((int64_t{channel} * group.num_blocks + column) *
-                                   group.num_blocks +
-                               row) *
-                                  kTile +
-                              first_row % kTile + x];
-      }
-    }
-    turned[k][x] = sum;
-  }
-  __syncthreads();
-  for (int k = y; k < kSide; k += kThreads / kSide) {
-    const int64_t i = first_row + k;
-    const int channel = first_channel + x;
-    if (i < op.attention.ssm.num_positions && channel < group.num_channels) {
-      op.product[i * op.attention.ssm.num_channels + group.channel_begin +
-                 channel] = turned[x][k];
-    }
-  }
-}
-
-int64_t NumBlocks(const Op& op) {
-  return CeilDiv(op.attention.ssm.num_positions, kTile);
-}
-
-// Sizes of a group of `channels`, without its pointers.
-FoldGroup GroupOf(const Op& op, int64_t channels) {
-  FoldGroup group;
-  group.num_channels = static_cast<int>(channels);
-  group.num_blocks = static_cast<int>(NumBlocks(op));
-  const auto splits = [&](int64_t parts) {
-    return static_cast<int>(std::clamp<int64_t>(
-        kWantedBlocks / std::max<int64_t>(parts, 1), 1, CeilDiv(channels, 16)));
-  };
-  group.tile_splits = splits(group.num_tiles());
-  group.diagonal_splits = splits(group.num_blocks);
-  return group;
-}
-
-struct FoldBytes {
-  int64_t factors, tiles, diagonals, products;
-  int64_t total() const { return factors + tiles + diagonals + products; }
-};
-
-FoldBytes BytesOf(const Op& op, const FoldGroup& group) {
-  const int64_t blocks = group.num_blocks;
-  FoldBytes bytes;
-  bytes.factors =
-      group.num_channels * blocks * static_cast<int64_t>(sizeof(BlockFactors));
-  bytes.tiles = int64_t{group.tile_splits} * group.num_tiles() * kTile * kTile *
-                int64_t{sizeof(float)};
-  bytes.diagonals = group.diagonal_splits * blocks * kTile * kDiagonalStride *
-                    int64_t{sizeof(float)};
-  bytes.products = op.product == nullptr
-                       ? 0
-                       : group.num_channels * blocks * blocks * kTile *
-                             int64_t{sizeof(float)};
-  return bytes;
-}
-
-// Channels that fit into `budget` bytes together.
-int64_t GroupSize(const Op& op, int64_t budget) {
-  const int64_t channels =
-      op.attention.channel_end - op.attention.channel_begin;
-  int64_t size = channels;
-  while (size > 32 && BytesOf(op, GroupOf(op, size)).total() > budget) {
-    size = CeilDiv(size, 2);
-  }
-  return size;
-}
-
-constexpr int64_t kScratchBudget = int64_t{512} << 20;
-
 template <ChannelFold kFold, bool kProducts>
 absl::Status LaunchTiles(const Op& op, const FoldGroup& group,
                          cudaStream_t stream) {
@@ -480,28 +400,25 @@ absl::Status LaunchTiles(const Op& op, const FoldGroup& group,
 
 absl::Status RunGroup(const Op& op, const FoldGroup& group,
                       cudaStream_t stream) {
-  const int64_t length = op.attention.ssm.num_positions;
-  const dim3 build(CeilDiv(group.num_channels, kThreads / kFoldStates),
+  const dim3 build(CeilDiv(group.num_channels, kBuildChannels),
                    group.num_blocks);
-  BuildFactors<<<build, kThreads, 0, stream>>>(op, group);
+  BuildFactors<<<build, kBuildThreads, 0, stream>>>(op, group);
   LIMPID_RETURN_IF_ERROR(CheckLaunch("SsmAttentionFold"));
   LIMPID_RETURN_IF_ERROR(FoldDiagonals(op, group, stream));
-  LIMPID_RETURN_IF_ERROR(WithFold(op.fold, [&]<ChannelFold kFold>() {
-    if (group.num_tiles() > 0) {
-      LIMPID_RETURN_IF_ERROR(
-          group.products != nullptr
-              ? (LaunchTiles<kFold, true>(op, group, stream))
-              : (LaunchTiles<kFold, false>(op, group, stream)));
-    }
-    const int64_t blocks = CeilDiv(length * length, kThreads);
-    JoinSplits<kFold>
-        <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(op, group);
-    return CheckLaunch("SsmAttentionFold");
-  }));
-  if (group.products == nullptr) return absl::OkStatus();
-  const dim3 sum(CeilDiv(length, 32), CeilDiv(group.num_channels, 32));
-  SumProducts<<<sum, kThreads, 0, stream>>>(op, group);
-  return CheckLaunch("SsmAttentionFold");
+  if (group.num_tiles() == 0) return absl::OkStatus();
+  return WithFold(op.fold, [&]<ChannelFold kFold>() {
+    return group.products != nullptr
+               ? LaunchTiles<kFold, true>(op, group, stream)
+               : LaunchTiles<kFold, false>(op, group, stream);
+  });
+}
+
+FoldPlan PlanOf(const Op& op) {
+  const SsmAttention<float>& attention = op.attention;
+  return FoldPlan({op.fold, attention.ssm.num_positions,
+                   attention.ssm.num_channels, op.accumulator, op.product},
+                  attention.channel_begin, attention.channel_end,
+                  sizeof(BlockFactors));
 }
 
 }  // namespace
@@ -512,35 +429,16 @@ bool CanFold(const Op& op) {
           op.attention.conv_width <= kTaps);
 }
 
-int64_t SsmAttentionFoldScratchBytes(const Op& op) {
-  return BytesOf(op, GroupOf(op, GroupSize(op, kScratchBudget))).total();
-}
+int64_t FoldScratchBytes(const Op& op) { return PlanOf(op).bytes(); }
 
 absl::Status Run(const Op& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
-  const int64_t size = GroupSize(op, kScratchBudget);
-  const int64_t end = op.attention.channel_end;
-  for (int64_t channel = op.attention.channel_begin; channel < end;
-       channel += size) {
-    FoldGroup group = GroupOf(op, std::min(size, end - channel));
-    group.channel_begin = static_cast<int>(channel);
-    const FoldBytes bytes = BytesOf(op, group);
-    char* at = static_cast<char*>(op.scratch);
-    const auto take = [&](int64_t count) {
-      char* const here = at;
-      at += count;
-      return here;
-    };
-    group.factors = reinterpret_cast<BlockFactors*>(take(bytes.factors));
-    group.tiles = reinterpret_cast<float*>(take(bytes.tiles));
-    group.diagonals = reinterpret_cast<float*>(take(bytes.diagonals));
-    if (op.product != nullptr) {
-      group.products = reinterpret_cast<float*>(take(bytes.products));
-    }
-    LIMPID_RETURN_IF_ERROR(
-        RunGroup(op, group, static_cast<cudaStream_t>(stream)));
-  }
-  return absl::OkStatus();
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  return PlanOf(op).ForEachGroup(
+      op.scratch, cuda_stream, [&](const FoldParts& parts, char* factors) {
+        const FoldGroup group{parts, reinterpret_cast<BlockFactors*>(factors)};
+        return RunGroup(op, group, cuda_stream);
+      });
 }
 
 }  // namespace limpid::kernels::cuda

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the kernels behind SsmAttentionFold cut the matrix, and the memory that
+// How the kernels behind SsmAttentionFold make entries, and the memory that
 // they hand on to each other. Float32.
 //
-// Positions are cut into blocks of kTile. For row i of block I and a key of
+// The matrix is cut as fold_parts.h says. For row i of block I and a key of
 // block J < I the decays between them are three factors, all at most 1: from
 // the end of block I - 1 to i, through the blocks in between, and from the key
 // to the end of block J (spec: method B). The first goes into the query, the
@@ -13,10 +13,8 @@
 //   i) K[j, n] = sum_d w_d source_{j+d} delta_{j+d} b_{j+d}[n]
 //             exp(a_n sum of delta after j + d to block J's end)
 //   alpha[i, j] = sum_n Q[i, n] exp(a_n delta between) K[j, n].
-// So that all taps of a column end within its block, the columns of block J
-// begin kShift positions before it. What is left, per block of rows, are the
-// kTile + kShift columns up to the diagonal: the same again with blocks of
-// kSub, and below that a recurrence.
+// In a diagonal part it is the same again with blocks of kSub, and below that a
+// recurrence.
 //
 // The products run on tensor cores. float32 is two halves, x = high + low to 22
 // bits, and a product is high high + high low + low high. Halves have few
@@ -27,18 +25,13 @@
 
 #include <cstdint>
 
+#include "server/kernels/cuda/fold_parts.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
 
-inline constexpr int kTile = 128;
 inline constexpr int kSub = 16;
-inline constexpr int kTaps = 4;
-inline constexpr int kShift = kTaps - 1;
 inline constexpr int kFoldStates = 16;
-// Columns of a diagonal tile, and how far apart its rows are.
-inline constexpr int kDiagonal = kTile + kShift;
-inline constexpr int kDiagonalStride = kDiagonal + 1;
 
 // Everything of one channel and one block that off-diagonal tiles need, in the
 // order in which the lanes of a warp take it: fragments of mma.m16n8k16.
@@ -61,25 +54,8 @@ struct alignas(16) BlockFactors {
   float sum_delta[4];
 };
 
-// A group of channels and its scratch.
-struct FoldGroup {
-  int channel_begin = 0;
-  int num_channels = 0;
-  int num_blocks = 0;  // of kTile positions
-  int tile_splits = 1, diagonal_splits = 1;
+struct FoldGroup : FoldParts {
   BlockFactors* factors = nullptr;  // [channels, blocks]
-  // Sums over the channels of a split: [tile_splits, tiles, kTile, kTile] and
-  // [diagonal_splits, blocks, kTile, kDiagonalStride].
-  float* tiles = nullptr;
-  float* diagonals = nullptr;
-  // What the columns of a block give to the products: [channels, blocks of
-  // columns, blocks of rows, kTile]; null: not wanted.
-  float* products = nullptr;
-
-  // Off the diagonal.
-  __host__ __device__ int num_tiles() const {
-    return num_blocks * (num_blocks - 1) / 2;
-  }
 };
 
 // In ssm_fold_diagonal.cu.

@@ -29,14 +29,14 @@ using Op = SsmAttentionFold<float>;
 
 // Position x of an array of kDiagonal is position x - kShift of the block;
 // those outside of the sequence are zeros.
-struct ChannelInputs {
+struct alignas(16) ChannelInputs {
+  float value[kDiagonal];
   float delta[kDiagonal];
   float source[kDiagonal];
-  float value[kDiagonal];
   float row_scale[kTile];
 };
 
-struct DiagonalMemory {
+struct alignas(16) DiagonalMemory {
   float b[kDiagonal][kFoldStates];
   float c[kTile][kFoldStates];
   float decay[kTile][kFoldStates];  // by a row's own delta
@@ -47,13 +47,22 @@ struct DiagonalMemory {
   // decayed to the end of the one before; and rows of entries made of it.
   float before[kSubs][kShift][kFoldStates];
   float entries_before[kSubs][kShift][kSub];
-  float sum_delta[kSubs];
+  // Decay through a whole sub-block.
+  float through[kSubs][kFoldStates];
   // This channel's and the next one's.
   ChannelInputs inputs[2];
   // Of the pairs, then of the sub-blocks with themselves.
   float products[kPairs + kSubs][kSub];
   float bounds[kWarps];
 };
+
+// Neighbours that begin at an even place, or at one that 4 divides.
+__device__ float2 PairOf(const float* from) {
+  return *reinterpret_cast<const float2*>(from);
+}
+__device__ float4 QuadOf(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
 
 // Four bytes, or zero.
 __device__ void CopyWordAsync(float* to, const float* from, bool exists) {
@@ -108,10 +117,12 @@ __device__ void BuildKeys(DiagonalMemory& shared, const ChannelInputs& in,
   float sum_taps = 0, bound = 0;
 #pragma unroll
   for (int d = 0; d < kTaps; ++d) sum_taps += fabsf(taps[d]);
+  float keys[kSpan];
 #pragma unroll
   for (int w = 0; w < kSpan; ++w) {
     const int x = first + w;
-    bound = fmaxf(bound, fabsf(in.delta[x] * in.source[x] * shared.b[x][n]));
+    keys[w] = in.delta[x] * in.source[x] * shared.b[x][n];
+    bound = fmaxf(bound, fabsf(keys[w]));
   }
   const float scale = PowerOfTwoScale(bound * sum_taps, 13);
   shared.key_unscale[sub][n] = 1 / scale;
@@ -121,18 +132,16 @@ __device__ void BuildKeys(DiagonalMemory& shared, const ChannelInputs& in,
   const int t = n % 8 / 2;
 #pragma unroll
   for (int w = kSpan - 1; w >= 0; --w) {
-    const int x = first + w;
-    const float key =
-        in.delta[x] * in.source[x] * shared.b[x][n] * expf(a * sum);
+    const float key = keys[w] * ExpOfLog2(a * sum);
     float column = taps[0] * key;
 #pragma unroll
     for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1];
 #pragma unroll
     for (int d = kShift - 1; d > 0; --d) after[d] = after[d - 1];
     after[0] = key;
-    sum += in.delta[x];
+    sum += in.delta[first + w];
     // The sub-block's own positions are the last kSub.
-    if (w == kShift && n == 0) shared.sum_delta[sub] = sum;
+    if (w == kShift) shared.through[sub][n] = ExpOfLog2(a * sum);
     if (w >= kSub && sub + 1 < kSubs) {
       shared.before[sub + 1][w - kSub][n] = column;
     }
@@ -155,7 +164,7 @@ __device__ void BuildKeysBefore(DiagonalMemory& shared, const ChannelInputs& in,
   float keys[kShift];
 #pragma unroll
   for (int x = kShift - 1; x >= 0; --x) {
-    keys[x] = in.delta[x] * in.source[x] * shared.b[x][n] * expf(a * sum);
+    keys[x] = in.delta[x] * in.source[x] * shared.b[x][n] * ExpOfLog2(a * sum);
     sum += in.delta[x];
     float column = 0;
 #pragma unroll
@@ -174,11 +183,11 @@ __device__ void BuildQueries(DiagonalMemory& shared, const ChannelInputs& in,
     const int row = sub * kSub + r;
     const float delta = in.delta[row + kShift];
     sum += delta;
-    shared.decay[row][n] = expf(a * delta);
+    shared.decay[row][n] = ExpOfLog2(a * delta);
     float* const fragment =
         reinterpret_cast<float*>(&shared.query[sub][n / 8][r % 8 * 4 + t]);
     fragment[r / 8 * 2 + n % 2] =
-        shared.c[row][n] * in.row_scale[row] * expf(a * sum);
+        shared.c[row][n] * in.row_scale[row] * ExpOfLog2(a * sum);
   }
 }
 
@@ -194,10 +203,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int g = lane / 4, t = lane % 4;
   const int block = blockIdx.x, split = blockIdx.y;
   const int64_t begin = int64_t{block} * kTile;
-  const int channel_begin = static_cast<int>(int64_t{group.num_channels} *
-                                             split / group.diagonal_splits);
-  const int channel_end = static_cast<int>(int64_t{group.num_channels} *
-                                           (split + 1) / group.diagonal_splits);
+  const int channel_begin = group.SplitBegin(split, group.diagonal_splits);
+  const int channel_end = group.SplitBegin(split + 1, group.diagonal_splits);
   const int num_states = static_cast<int>(ssm.state_size);
 
   for (int at = tid; at < kDiagonal * kFoldStates; at += kThreads) {
@@ -239,11 +246,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int b = 0; b < sub; ++b) {
       sum += shared.products[sub * (sub - 1) / 2 + b][r];
     }
-    group.products[((int64_t{channel} * group.num_blocks + block) *
-                        group.num_blocks +
-                    block) *
-                       kTile +
-                   tid] = sum * unscale + shared.products[kPairs + sub][r];
+    group.products[group.ProductsAt(channel, block, block) + tid] =
+        sum * unscale + shared.products[kPairs + sub][r];
   };
 
   float pair_sums[kOwnPairs][2][4];
@@ -258,22 +262,24 @@ __global__ void __launch_bounds__(kThreads, 2)
   float sums[kSub];
 #pragma unroll
   for (int r = 0; r < kSub; ++r) sums[r] = EmptyFold<kFold>();
+  // Which pairs are this warp's.
+  int pair_rows[kOwnPairs], pair_columns[kOwnPairs];
+#pragma unroll
+  for (int slot = 0; slot < kOwnPairs; ++slot) {
+    const int pair = slot * kWarps + warp;
+    int row = 1;
+    while ((row + 1) * row / 2 <= pair) ++row;
+    pair_rows[slot] = row;
+    pair_columns[slot] = pair - row * (row - 1) / 2;
+  }
 
   for (int channel = channel_begin; channel < channel_end; ++channel) {
     const int64_t c = group.channel_begin + channel;
     const ChannelInputs& in = shared.inputs[(channel - channel_begin) % 2];
     float taps[kTaps];
-#pragma unroll
-    for (int d = 0; d < kTaps; ++d) {
-      taps[d] = d == 0 ? 1.0f : 0.0f;
-      if (attention.conv_weight != nullptr) {
-        const int64_t width = attention.conv_width;
-        taps[d] =
-            d < width ? attention.conv_weight[c * width + width - 1 - d] : 0.0f;
-      }
-    }
+    LoadTaps(attention.conv_weight, attention.conv_width, c, taps);
     const auto rate = [&](int n) {
-      return n < num_states ? ssm.a[c * num_states + n] : 0.0f;
+      return n < num_states ? ssm.a[c * num_states + n] * kLog2E : 0.0f;
     };
     const float weight =
         kFold == ChannelFold::kWeightedSumAbs ? op.weight[c] : 1.0f;
@@ -299,20 +305,20 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int slot = 0; slot < kOwnPairs; ++slot) {
       const int pair = slot * kWarps + warp;
       if (pair >= kPairs) continue;
-      int row = 1;
-      while ((row + 1) * row / 2 <= pair) ++row;
-      const int column = pair - row * (row - 1) / 2;
-      float gap = 0;
+      const int row = pair_rows[slot], column = pair_columns[slot];
+      float2 low = PairOf(&shared.key_unscale[column][2 * t]);
+      float2 high = PairOf(&shared.key_unscale[column][2 * t + 8]);
+#pragma unroll 1
       for (int between = column + 1; between < row; ++between) {
-        gap += shared.sum_delta[between];
+        const float2 through_low = PairOf(&shared.through[between][2 * t]);
+        const float2 through_high = PairOf(&shared.through[between][2 * t + 8]);
+        low.x *= through_low.x;
+        low.y *= through_low.y;
+        high.x *= through_high.x;
+        high.y *= through_high.y;
       }
-      float scales[4];
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int state = 2 * t + k % 2 + k / 2 * 8;
-        scales[k] =
-            expf(rate(state) * gap) * scale * shared.key_unscale[column][state];
-      }
+      const float scales[4] = {low.x * scale, low.y * scale, high.x * scale,
+                               high.y * scale};
       const LeftHalves left = ScaledLeft(shared.query[row][0][lane],
                                          shared.query[row][1][lane], scales);
       float products[2] = {};
@@ -326,9 +332,9 @@ __global__ void __launch_bounds__(kThreads, 2)
               Folded<kFold>(pair_sums[slot][x][e], entries[e], weight);
         }
         if (kProducts) {
-          const float* value = in.value + column * kSub + x * 8 + 2 * t;
-          products[0] += entries[0] * value[0] + entries[1] * value[1];
-          products[1] += entries[2] * value[0] + entries[3] * value[1];
+          const float2 value = PairOf(&in.value[column * kSub + x * 8 + 2 * t]);
+          products[0] += entries[0] * value.x + entries[1] * value.y;
+          products[1] += entries[2] * value.x + entries[3] * value.y;
         }
       }
       if (kProducts) {
@@ -349,15 +355,13 @@ __global__ void __launch_bounds__(kThreads, 2)
     float before[kShift] = {};
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const float* query = reinterpret_cast<const float*>(
+      const float* const fragment = reinterpret_cast<const float*>(
           &shared.query[warp][lane / kSub][position % 8 * 4 + k]);
+      const float2 query = PairOf(fragment + position / 8 * 2);
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const float q = query[position / 8 * 2 + e];
-#pragma unroll
-        for (int x = 0; x < kShift; ++x) {
-          before[x] += q * shared.before[warp][x][half + 2 * k + e];
-        }
+      for (int x = 0; x < kShift; ++x) {
+        const float2 key = PairOf(&shared.before[warp][x][half + 2 * k]);
+        before[x] += query.x * key.x + query.y * key.y;
       }
     }
 #pragma unroll
@@ -381,9 +385,17 @@ __global__ void __launch_bounds__(kThreads, 2)
       const int row = warp * kSub + r;
       float entry = 0;
 #pragma unroll
-      for (int k = 0; k < kFoldStates / 2; ++k) {
-        if (position < r) key[k] *= shared.decay[row][half + k];
-        entry += shared.c[row][half + k] * key[k];
+      for (int k = 0; k < kFoldStates / 2; k += 4) {
+        const float4 decay = QuadOf(&shared.decay[row][half + k]);
+        const float4 c_row = QuadOf(&shared.c[row][half + k]);
+        if (position < r) {
+          key[k] *= decay.x;
+          key[k + 1] *= decay.y;
+          key[k + 2] *= decay.z;
+          key[k + 3] *= decay.w;
+        }
+        entry += c_row.x * key[k] + c_row.y * key[k + 1];
+        entry += c_row.z * key[k + 2] + c_row.w * key[k + 3];
       }
       entry += __shfl_xor_sync(0xffffffffu, entry, kSub);
       if (position == r) entry += of_skip;
@@ -433,9 +445,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int slot = 0; slot < kOwnPairs; ++slot) {
     const int pair = slot * kWarps + warp;
     if (pair >= kPairs) continue;
-    int row = 1;
-    while ((row + 1) * row / 2 <= pair) ++row;
-    const int column = pair - row * (row - 1) / 2;
+    const int row = pair_rows[slot], column = pair_columns[slot];
 #pragma unroll
     for (int x = 0; x < 2; ++x) {
 #pragma unroll

@@ -9,6 +9,7 @@
 #include "server/kernels/cuda/column_scan.h"
 #include "server/kernels/cuda/lanes.h"
 #include "server/kernels/cuda/launch.h"
+#include "server/kernels/cuda/state_scan.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -161,6 +162,9 @@ template <typename T>
 absl::Status Run(const StateScan<T>& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const StateRecurrence<T>& r = op.recurrence;
+  if (r.key_size == 1 && op.value_size == 1 && r.left.data == nullptr) {
+    return RunScalars(op, static_cast<cudaStream_t>(stream));
+  }
   ColumnScan<T> scan;
   scan.num_positions = r.num_positions;
   scan.num_heads = r.num_heads;

@@ -2,78 +2,37 @@
 //
 // SsmAttentionFold against the matrices of the CPU in double precision. Needs a
 // GPU; skipped without.
-#include <cmath>
 #include <cstdint>
-#include <limits>
+#include <random>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/kernels/ops.h"
 #include "tests/unit/kernels/device_inputs.h"
+#include "tests/unit/kernels/fold_testing.h"
 #include "tests/unit/kernels/kernel_inputs.h"
 
 namespace limpid::kernels {
 namespace {
 
-constexpr ChannelFold kFolds[] = {
-    ChannelFold::kSum,           ChannelFold::kSumAbs,
-    ChannelFold::kSumPositive,   ChannelFold::kSumSquares,
-    ChannelFold::kMax,           ChannelFold::kMin,
-    ChannelFold::kWeightedSumAbs};
-
-struct Folds {
-  std::vector<double> matrix;   // [L, L]
-  std::vector<double> product;  // [L, D]
-};
-
-double StartOf(ChannelFold fold) {
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  if (fold == ChannelFold::kMax) return -kInfinity;
-  if (fold == ChannelFold::kMin) return kInfinity;
-  return 0;
-}
-
-// What is expected of an op: `attention` in double precision.
-Folds Expected(SsmAttention<double> attention, ChannelFold fold,
-               const double* weight, const double* value,
-               int64_t value_stride) {
+// `attention` in double precision.
+ExpectedFolds Expected(SsmAttention<double> attention, ChannelFold fold,
+                       const double* weight, const double* value,
+                       int64_t value_stride) {
   const int64_t length = attention.ssm.num_positions;
   const int64_t channels = attention.ssm.num_channels;
-  Folds out;
-  out.matrix.assign(length * length, StartOf(fold));
-  out.product.resize(length * channels);
-  std::vector<double> slab(length * length);
-  attention.out = slab.data();
+  ExpectedFolds out(fold, length, channels);
+  std::vector<double> entries(length * length);
+  attention.out = entries.data();
   for (int64_t c = 0; c < channels; ++c) {
     attention.channel_begin = c;
     attention.channel_end = c + 1;
     EXPECT_TRUE(cpu::Run(attention).ok());
-    EXPECT_TRUE(
-        cpu::Run(FoldChannels<double>{fold, 1, length * length, slab.data(),
-                                      weight + c, out.matrix.data()})
-            .ok());
-    for (int64_t i = 0; i < length; ++i) {
-      double sum = 0;
-      for (int64_t j = 0; j <= i; ++j) {
-        sum += slab[i * length + j] * value[j * value_stride + c];
-      }
-      out.product[i * channels + c] = sum;
-    }
+    out.Add(c, entries, weight, value, value_stride);
   }
   return out;
-}
-
-// |actual - expected| / |expected|, over all numbers.
-template <typename T>
-double RelativeError(const std::vector<T>& actual,
-                     const std::vector<double>& expected) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    difference += (actual[i] - expected[i]) * (actual[i] - expected[i]);
-    size += expected[i] * expected[i];
-  }
-  return std::sqrt(difference / std::max(size, 1e-60));
 }
 
 class CudaSsmFoldTest : public GpuTest {
@@ -100,7 +59,7 @@ class CudaSsmFoldTest : public GpuTest {
     ASSERT_TRUE(cuda::CanFold(op));
     constexpr unsigned char kCanary = 199;
     // Bytes that make numbers that are none, lest anything counts on zeros.
-    std::vector<unsigned char> fill(cuda::SsmAttentionFoldScratchBytes(op) + 1,
+    std::vector<unsigned char> fill(cuda::FoldScratchBytes(op) + 1,
                                     255);
     fill.back() = kCanary;
     const OnDevice<unsigned char> scratch(fill);
@@ -122,7 +81,7 @@ class CudaSsmFoldTest : public GpuTest {
     std::vector<float> matrix, product, matrix_again, product_again;
     Fold(in, attention, fold, weight, matrix, product);
     if (HasFatalFailure()) return;
-    const Folds expected =
+    const ExpectedFolds expected =
         Expected(exact, fold, weight.exact(), in.u.exact(), in.stride);
     EXPECT_LE(RelativeError(matrix, expected.matrix), tolerance);
     EXPECT_LE(RelativeError(product, expected.product), tolerance);

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/kernels/cuda/fold_parts.h"
+
+#include <algorithm>
+
+#include "server/kernels/cuda/fold.h"
+#include "server/kernels/cuda/launch.h"
+
+namespace limpid::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+// Blocks of threads that tiles, and diagonal parts, should be split into: two
+// on each multiprocessor of an H100.
+constexpr int kWantedBlocks = 264;
+// Scratch beyond which channels are taken in groups.
+constexpr int64_t kScratchBudget = int64_t{512} << 20;
+constexpr int64_t kFloat = sizeof(float);
+
+// One thread per entry of the matrix.
+template <ChannelFold kFold>
+__global__ void __launch_bounds__(kThreads)
+    JoinSplits(FoldTarget target, FoldParts parts) {
+  const int64_t length = target.num_positions;
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (at >= length * length) return;
+  const int64_t i = at / length, j = at % length;
+  float sum = target.accumulator[at];
+  if (j > i) {
+    // Entries of zero.
+    target.accumulator[at] = Joined<kFold>(sum, 0.0f);
+    return;
+  }
+  const int64_t row = i / kTile, column = (j + kShift) / kTile;
+  if (column < row) {
+    const int64_t size = int64_t{kTile} * kTile;
+    const float* part = parts.tiles + (row * (row - 1) / 2 + column) * size +
+                        i % kTile * kTile + (j + kShift) % kTile;
+    for (int s = 0; s < parts.tile_splits; ++s) {
+      sum = Joined<kFold>(sum, part[s * parts.num_tiles() * size]);
+    }
+  } else {
+    const int64_t size = int64_t{kTile} * kDiagonalStride;
+    const float* part = parts.diagonals + row * size +
+                        i % kTile * kDiagonalStride + j + kShift - row * kTile;
+    for (int s = 0; s < parts.diagonal_splits; ++s) {
+      sum = Joined<kFold>(sum, part[s * parts.num_blocks * size]);
+    }
+  }
+  target.accumulator[at] = sum;
+}
+
+// product[i, c] = sum over the blocks of columns. Blocks of 32 rows by 32
+// channels, turned in shared memory.
+__global__ void __launch_bounds__(kThreads)
+    SumProducts(FoldTarget target, FoldParts parts) {
+  constexpr int kSide = 32;
+  __shared__ float turned[kSide][kSide + 1];
+  const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
+  const int64_t first_row = int64_t{blockIdx.x} * kSide;
+  const int first_channel = blockIdx.y * kSide;
+  const int row = static_cast<int>(first_row / kTile);
+  for (int k = y; k < kSide; k += kThreads / kSide) {
+    const int channel = first_channel + k;
+    float sum = 0;
+    if (channel < parts.num_channels) {
+      for (int column = 0; column <= row; ++column) {
+        sum += parts.products[parts.ProductsAt(channel, column, row) +
+                              first_row % kTile + x];
+      }
+    }
+    turned[k][x] = sum;
+  }
+  __syncthreads();
+  for (int k = y; k < kSide; k += kThreads / kSide) {
+    const int64_t i = first_row + k;
+    const int channel = first_channel + x;
+    if (i < target.num_positions && channel < parts.num_channels) {
+      target.product[i * target.num_channels + parts.channel_begin + channel] =
+          turned[x][k];
+    }
+  }
+}
+
+struct PartBytes {
+  int64_t factors, tiles, diagonals, products;
+};
+
+PartBytes PartsOf(const FoldParts& parts, int64_t block_bytes, bool products) {
+  const int64_t blocks = parts.num_blocks, channels = parts.num_channels;
+  // Every part begins at a multiple of 16 bytes.
+  const auto aligned = [](int64_t bytes) { return CeilDiv(bytes, 16) * 16; };
+  return {aligned(channels * blocks * block_bytes),
+          parts.tile_splits * parts.num_tiles() * kTile * kTile * kFloat,
+          parts.diagonal_splits * blocks * kTile * kDiagonalStride * kFloat,
+          products ? channels * blocks * blocks * kTile * kFloat : 0};
+}
+
+}  // namespace
+
+FoldPlan::FoldPlan(const FoldTarget& target, int64_t channel_begin,
+                   int64_t channel_end, int64_t block_bytes)
+    : target_(target),
+      begin_(channel_begin),
+      end_(channel_end),
+      block_bytes_(block_bytes),
+      size_(std::max<int64_t>(channel_end - channel_begin, 1)) {
+  while (size_ > 32 && BytesOf(Sizes(size_)) > kScratchBudget) {
+    size_ = CeilDiv(size_, 2);
+  }
+}
+
+int64_t FoldPlan::bytes() const { return BytesOf(Sizes(size_)); }
+
+FoldParts FoldPlan::Sizes(int64_t channels) const {
+  FoldParts parts;
+  parts.num_channels = static_cast<int>(channels);
+  parts.num_blocks = static_cast<int>(CeilDiv(target_.num_positions, kTile));
+  const auto splits = [&](int64_t blocks) {
+    return static_cast<int>(
+        std::clamp<int64_t>(kWantedBlocks / std::max<int64_t>(blocks, 1), 1,
+                            CeilDiv(channels, 16)));
+  };
+  parts.tile_splits = splits(parts.num_tiles());
+  parts.diagonal_splits = splits(parts.num_blocks);
+  return parts;
+}
+
+int64_t FoldPlan::BytesOf(const FoldParts& parts) const {
+  const PartBytes bytes =
+      PartsOf(parts, block_bytes_, target_.product != nullptr);
+  return bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;
+}
+
+FoldParts FoldPlan::Group(int64_t channel, void* scratch,
+                          char** factors) const {
+  FoldParts parts = Sizes(std::min(size_, end_ - channel));
+  parts.channel_begin = static_cast<int>(channel);
+  const PartBytes bytes =
+      PartsOf(parts, block_bytes_, target_.product != nullptr);
+  *factors = static_cast<char*>(scratch);
+  char* const tiles = *factors + bytes.factors;
+  parts.tiles = reinterpret_cast<float*>(tiles);
+  parts.diagonals = reinterpret_cast<float*>(tiles + bytes.tiles);
+  if (target_.product != nullptr) {
+    parts.products =
+        reinterpret_cast<float*>(tiles + bytes.tiles + bytes.diagonals);
+  }
+  return parts;
+}
+
+absl::Status FoldPlan::Join(const FoldParts& parts, cudaStream_t stream) const {
+  const int64_t length = target_.num_positions;
+  LIMPID_RETURN_IF_ERROR(WithFold(target_.fold, [&]<ChannelFold kFold>() {
+    const int64_t blocks = CeilDiv(length * length, kThreads);
+    JoinSplits<kFold><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
+        target_, parts);
+    return CheckLaunch("JoinSplits");
+  }));
+  if (parts.products == nullptr) return absl::OkStatus();
+  const dim3 sum(CeilDiv(length, 32), CeilDiv(parts.num_channels, 32));
+  SumProducts<<<sum, kThreads, 0, stream>>>(target_, parts);
+  return CheckLaunch("SumProducts");
+}
+
+}  // namespace limpid::kernels::cuda

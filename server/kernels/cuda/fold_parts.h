@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernels that fold attention on the chip share: how they cut the
+// matrix, and what joins their parts.
+//
+// Positions are cut into blocks of kTile. The columns of a block begin kShift
+// before it, so that all taps of a column end within its block. A tile has the
+// rows of one block and the columns of an earlier one; a diagonal part has the
+// rows of a block and the kDiagonal columns from kShift before it up to the
+// diagonal.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "server/kernels/ops.h"
+
+namespace limpid::kernels::cuda {
+
+inline constexpr int kTile = 128;
+// Convolutions have at most kTaps taps.
+inline constexpr int kTaps = 4;
+inline constexpr int kShift = kTaps - 1;
+inline constexpr int kDiagonal = kTile + kShift;
+// Elements between the rows of a diagonal part.
+inline constexpr int kDiagonalStride = kDiagonal + 1;
+
+// A group of channels, and where its parts are.
+struct FoldParts {
+  int channel_begin = 0;
+  int num_channels = 0;
+  int num_blocks = 0;
+  // Channels of a group are split, so that there is work for all
+  // multiprocessors.
+  int tile_splits = 1, diagonal_splits = 1;
+  // Folds of the channels of a split: [tile_splits, tiles, kTile, kTile] and
+  // [diagonal_splits, blocks, kTile, kDiagonalStride].
+  float* tiles = nullptr;
+  float* diagonals = nullptr;
+  // What the columns of a block give to the products: [channels, blocks of
+  // columns, blocks of rows, kTile]; null: not wanted.
+  float* products = nullptr;
+
+  // Off the diagonal: tile row (row - 1) / 2 + column.
+  __host__ __device__ int num_tiles() const {
+    return num_blocks * (num_blocks - 1) / 2;
+  }
+  __host__ __device__ int64_t ProductsAt(int channel, int column,
+                                         int row) const {
+    return ((int64_t{channel} * num_blocks + column) * num_blocks + row) *
+           kTile;
+  }
+  __device__ int SplitBegin(int split, int splits) const {
+    return static_cast<int>(int64_t{num_channels} * split / splits);
+  }
+};
+
+// Rows and columns of a tile, in blocks.
+struct TilePlace {
+  int row, column;
+};
+__device__ inline TilePlace PlaceOfTile(int tile) {
+  int row = static_cast<int>((1 + sqrtf(1 + 8.0f * tile)) / 2);
+  while (row * (row - 1) / 2 > tile) --row;
+  while ((row + 1) * row / 2 <= tile) ++row;
+  return {row, tile - row * (row - 1) / 2};
+}
+
+// taps[d] multiplies what stands d positions to the right.
+__device__ inline void LoadTaps(const float* conv_weight, int64_t width,
+                                int64_t c, float (&taps)[kTaps]) {
+#pragma unroll
+  for (int d = 0; d < kTaps; ++d) {
+    taps[d] = conv_weight == nullptr ? (d == 0 ? 1.0f : 0.0f)
+              : d < width            ? conv_weight[c * width + width - 1 - d]
+                                     : 0.0f;
+  }
+}
+
+// What an op folds into: accumulator [L, L] and product [L, D] or null.
+struct FoldTarget {
+  ChannelFold fold;
+  int64_t num_positions;
+  int64_t num_channels;
+  float* accumulator;
+  float* product;
+};
+
+// Groups of the channels [begin, end) whose parts, and `block_bytes` for every
+// channel and block, are held at once.
+class FoldPlan {
+ public:
+  FoldPlan(const FoldTarget& target, int64_t channel_begin, int64_t channel_end,
+           int64_t block_bytes);
+
+  int64_t bytes() const;
+  // Calls run(parts, factors): `factors` are block_bytes for every channel and
+  // block. Then joins the parts.
+  template <typename Run>
+  absl::Status ForEachGroup(void* scratch, cudaStream_t stream,
+                            const Run& run) const {
+    for (int64_t c = begin_; c < end_; c += size_) {
+      char* factors = nullptr;
+      const FoldParts parts = Group(c, scratch, &factors);
+      LIMPID_RETURN_IF_ERROR(run(parts, factors));
+      LIMPID_RETURN_IF_ERROR(Join(parts, stream));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Without pointers.
+  FoldParts Sizes(int64_t channels) const;
+  int64_t BytesOf(const FoldParts& parts) const;
+  FoldParts Group(int64_t channel, void* scratch, char** factors) const;
+  absl::Status Join(const FoldParts& parts, cudaStream_t stream) const;
+
+  const FoldTarget target_;
+  const int64_t begin_, end_, block_bytes_;
+  int64_t size_ = 0;  // channels of a group
+};
+
+}  // namespace limpid::kernels::cuda

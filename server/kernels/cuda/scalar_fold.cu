@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ScalarAttentionFold: factors of all blocks, and the tiles off the diagonal.
+// See scalar_fold.h for the formulas.
+#include "server/kernels/cuda/scalar_fold.h"
+
+#include <cstdint>
+
+#include "server/kernels/cuda/fold.h"
+#include "server/kernels/cuda/launch.h"
+
+namespace limpid::kernels::cuda {
+namespace {
+
+constexpr int kBuildThreads = 64;
+
+using Op = ScalarAttentionFold<float>;
+
+// One thread per channel and block; neighbours are channels.
+__global__ void __launch_bounds__(kBuildThreads)
+    BuildFactors(Op op, ScalarGroup group) {
+  const StateRecurrence<float>& recurrence = op.recurrence;
+  const int64_t length = recurrence.num_positions;
+  const int channel = blockIdx.x * kBuildThreads + threadIdx.x;
+  if (channel >= group.num_channels) return;
+  const int64_t c = group.channel_begin + channel;
+  const int64_t begin = int64_t{blockIdx.y} * kTile;
+  const int64_t channels = group.num_channels;
+  float taps[kTaps];
+  LoadTaps(op.conv_weight, op.conv_width, c, taps);
+
+  float run = 1;
+  float after[kShift] = {};
+#pragma unroll 8
+  for (int w = kDiagonal - 1; w >= 0; --w) {
+    const int64_t p = begin - kShift + w;
+    const bool exists = p >= 0 && p < length;
+    float key = 0, decay = 1;
+    if (exists) {
+      key = NumberAt(recurrence.key, op.sequence, p, c);
+      if (op.source_scale != nullptr) {
+        key *= __ldg(op.source_scale + p * op.source_stride + c);
+      }
+      decay = NumberAt(recurrence.decay, op.sequence, p, c);
+    }
+    key *= run;
+    float column = taps[0] * key;
+#pragma unroll
+    for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1];
+#pragma unroll
+    for (int d = kShift - 1; d > 0; --d) after[d] = after[d - 1];
+    after[0] = key;
+    run *= decay;
+    if (w == kShift) group.through[blockIdx.y * channels + channel] = run;
+    if (w < kTile) group.keys[(begin + w) * channels + channel] = column;
+  }
+
+  run = 1;
+  const bool own_decay = recurrence.diagonal.data == nullptr;
+#pragma unroll 8
+  for (int r = 0; r < kTile; ++r) {
+    const int64_t i = begin + r;
+    float query = 0;
+    if (i < length) {
+      const float decay = NumberAt(recurrence.decay, op.sequence, i, c);
+      query = NumberAt(recurrence.query, op.sequence, i, c);
+      if (op.row_scale != nullptr) {
+        query *= __ldg(op.row_scale + i * op.row_stride + c);
+      }
+      if (own_decay) run *= decay;
+      query *= run;
+      if (!own_decay) run *= decay;
+    }
+    group.queries[i * channels + channel] = query;
+  }
+}
+
+struct TileMemory {
+  float query[kScalarChannels][kRowStride];
+  float key[kScalarChannels][kRowStride];
+  float value[kScalarChannels][kRowStride];
+  float products[kScalarChannels][kTile];
+  float between[kScalarChannels];
+  float weight[kScalarChannels];
+};
+
+template <ChannelFold kFold, bool kProducts>
+__global__ void __launch_bounds__(kScalarThreads, 2)
+    FoldTiles(Op op, ScalarGroup group) {
+  __shared__ TileMemory shared;
+  const int tid = threadIdx.x;
+  const int split = blockIdx.y;
+  const auto [row, column] = PlaceOfTile(blockIdx.x);
+  const int begin = group.SplitBegin(split, group.tile_splits);
+  const int end = group.SplitBegin(split + 1, group.tile_splits);
+  const int64_t channels = group.num_channels;
+  const int cell_row = tid / kCells, cell_column = tid % kCells;
+  float sums[kCell][kCell];
+#pragma unroll
+  for (int r = 0; r < kCell; ++r) {
+#pragma unroll
+    for (int x = 0; x < kCell; ++x) sums[r][x] = EmptyFold<kFold>();
+  }
+
+  for (int first = begin; first < end; first += kScalarChannels) {
+    const int count = min(kScalarChannels, end - first);
+    __syncthreads();
+    if (kProducts && first > begin) {
+      for (int at = tid; at < kScalarChannels * kTile; at += kScalarThreads) {
+        group.products[group.ProductsAt(first - kScalarChannels + at / kTile,
+                                        column, row) +
+                       at % kTile] = shared.products[at / kTile][at % kTile];
+      }
+    }
+    if (tid < count) {
+      float between = 1;
+      for (int b = column + 1; b < row; ++b) {
+        between *= group.through[b * channels + first + tid];
+      }
+      shared.between[tid] = between;
+      if (kFold == ChannelFold::kWeightedSumAbs) {
+        shared.weight[tid] = op.weight[group.channel_begin + first + tid];
+      }
+    }
+    __syncthreads();
+    for (int at = tid; at < kScalarChannels * kTile; at += kScalarThreads) {
+      const int k = at % kScalarChannels, x = at / kScalarChannels;
+      if (k >= count) continue;
+      const int64_t channel = first + k;
+      shared.query[k][x] =
+          group.queries[(int64_t{row} * kTile + x) * channels + channel] *
+          shared.between[k];
+      shared.key[k][x] =
+          group.keys[(int64_t{column} * kTile + x) * channels + channel];
+      if (kProducts) {
+        const int64_t j = int64_t{column} * kTile - kShift + x;
+        shared.value[k][x] = j < 0 ? 0.0f
+                                   : __ldg(op.value + j * op.value_stride +
+                                           group.channel_begin + channel);
+      }
+    }
+    __syncthreads();
+    for (int k = 0; k < count; ++k) {
+      float query[kCell], key[kCell], value[kCell];
+#pragma unroll
+      for (int x = 0; x < kCell; x += 4) {
+        const auto load = [&](float(&to)[kCell], const float* from) {
+          const float4 four = *reinterpret_cast<const float4*>(from + x);
+          to[x] = four.x;
+          to[x + 1] = four.y;
+          to[x + 2] = four.z;
+          to[x + 3] = four.w;
+        };
+        load(query, shared.query[k] + cell_row * kCell);
+        load(key, shared.key[k] + cell_column * kCell);
+        if (kProducts) load(value, shared.value[k] + cell_column * kCell);
+      }
+      const float weight =
+          kFold == ChannelFold::kWeightedSumAbs ? shared.weight[k] : 1.0f;
+      float products[kCell] = {};
+#pragma unroll
+      for (int r = 0; r < kCell; ++r) {
+#pragma unroll
+        for (int x = 0; x < kCell; ++x) {
+          const float entry = query[r] * key[x];
+          sums[r][x] = Folded<kFold>(sums[r][x], entry, weight);
+          if (kProducts) products[r] += entry * value[x];
+        }
+      }
+      if (kProducts) {
+        const float sum = SumOverColumns(products, cell_column);
+        if (cell_column % 2 == 0) {
+          shared.products[k][cell_row * kCell + cell_column / 2] = sum;
+        }
+      }
+    }
+  }
+  __syncthreads();
+  if (kProducts) {
+    const int first =
+        begin + (end - begin - 1) / kScalarChannels * kScalarChannels;
+    for (int at = tid; at < (end - first) * kTile; at += kScalarThreads) {
+      group.products[group.ProductsAt(first + at / kTile, column, row) +
+                     at % kTile] = shared.products[at / kTile][at % kTile];
+    }
+  }
+  float* const out =
+      group.tiles +
+      (int64_t{split} * group.num_tiles() + blockIdx.x) * kTile * kTile;
+#pragma unroll
+  for (int r = 0; r < kCell; ++r) {
+#pragma unroll
+    for (int x = 0; x < kCell; x += 4) {
+      *reinterpret_cast<float4*>(out + (cell_row * kCell + r) * kTile +
+                                 cell_column * kCell + x) = {
+          sums[r][x], sums[r][x + 1], sums[r][x + 2], sums[r][x + 3]};
+    }
+  }
+}
+
+template <ChannelFold kFold, bool kProducts>
+absl::Status LaunchTiles(const Op& op, const ScalarGroup& group,
+                         cudaStream_t stream) {
+  const dim3 grid(group.num_tiles(), group.tile_splits);
+  FoldTiles<kFold, kProducts><<<grid, kScalarThreads, 0, stream>>>(op, group);
+  return CheckLaunch("ScalarAttentionFold");
+}
+
+absl::Status RunGroup(const Op& op, const ScalarGroup& group,
+                      cudaStream_t stream) {
+  const dim3 build(CeilDiv(group.num_channels, kBuildThreads),
+                   group.num_blocks);
+  BuildFactors<<<build, kBuildThreads, 0, stream>>>(op, group);
+  LIMPID_RETURN_IF_ERROR(CheckLaunch("ScalarAttentionFold"));
+  LIMPID_RETURN_IF_ERROR(FoldScalarDiagonals(op, group, stream));
+  if (group.num_tiles() == 0) return absl::OkStatus();
+  return WithFold(op.fold, [&]<ChannelFold kFold>() {
+    return group.products != nullptr
+               ? LaunchTiles<kFold, true>(op, group, stream)
+               : LaunchTiles<kFold, false>(op, group, stream);
+  });
+}
+
+FoldPlan PlanOf(const Op& op) {
+  const StateRecurrence<float>& recurrence = op.recurrence;
+  return FoldPlan({op.fold, recurrence.num_positions, recurrence.num_heads,
+                   op.accumulator, op.product},
+                  0, recurrence.num_heads, kScalarBlockBytes);
+}
+
+}  // namespace
+
+bool CanFold(const Op& op) {
+  return op.recurrence.key_size == 1 && op.recurrence.left.data == nullptr &&
+         (op.conv_weight == nullptr || op.conv_width <= kTaps);
+}
+
+int64_t FoldScratchBytes(const Op& op) { return PlanOf(op).bytes(); }
+
+absl::Status Run(const Op& op, void* stream) {
+  LIMPID_RETURN_IF_ERROR(Validate(op));
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  return PlanOf(op).ForEachGroup(
+      op.scratch, cuda_stream, [&](const FoldParts& parts, char* factors) {
+        return RunGroup(op, ScalarGroup(parts, factors), cuda_stream);
+      });
+}
+
+}  // namespace limpid::kernels::cuda
