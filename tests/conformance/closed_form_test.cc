@@ -113,9 +113,7 @@ TEST_F(TwoTokensTest, ValueContribution) {
 
 // Of 7 after layer 0 the share 1 is the first token's, of 18.5 after layer 1
 // the share 4.5.
-TEST_F(TwoTokensTest, Alti) {
-  Expect(Run("alti"), 6.5 / 18.5, 12 / 18.5);
-}
+TEST_F(TwoTokensTest, Alti) { Expect(Run("alti"), 6.5 / 18.5, 12 / 18.5); }
 
 TEST_F(TwoTokensTest, GradientMethods) {
   Expect(Run("gradient-norm"), 19.5, 18);
@@ -154,7 +152,8 @@ TEST(LinearNetworkTest, EveryMethodAgrees) {
   for (const double phase : {0.2, 0.3, 0.4}) {
     parts.blocks.push_back(
         {wave({channels, length, length}, phase).tril() * 0.5,
-         wave({channels, width}, phase + 1), wave({width, channels}, phase + 2)});
+         wave({channels, width}, phase + 1),
+         wave({width, channels}, phase + 2)});
   }
   parts.head = wave({vocabulary, width}, 0.5);
   parts.bias = wave({vocabulary}, 0.6);
@@ -200,8 +199,8 @@ TEST(LinearNetworkTest, EveryMethodAgrees) {
   EXPECT_NEAR(*run("frozen-linear").constant, bias, 1e-12);
   EXPECT_TRUE(close(run("occlusion").values, share));
   call.options.baseline.emplace().kind = Baseline::Kind::kMean;
-  EXPECT_TRUE(close(run("occlusion").values,
-                    (row * (e - parts.table.mean(0))).sum(1)));
+  EXPECT_TRUE(
+      close(run("occlusion").values, (row * (e - parts.table.mean(0))).sum(1)));
   for (const IntegrationRule rule :
        {IntegrationRule::kMidpoint, IntegrationRule::kGaussLegendre}) {
     call.options.rule = rule;
@@ -213,7 +212,8 @@ TEST(LinearNetworkTest, EveryMethodAgrees) {
   call.options.rule = IntegrationRule::kCubic;
   call.options.baseline.reset();
   call.options.steps = 8;
-  EXPECT_TRUE(close(run("integrated-gradients").values, share * (1 - 1 / 256.)));
+  EXPECT_TRUE(
+      close(run("integrated-gradients").values, share * (1 - 1 / 256.)));
 }
 
 }  // namespace

@@ -304,8 +304,8 @@ Vector ValueContribution(const Blocks& blocks, const MethodOptions& options,
   for (size_t l = StartOf(options); l < blocks.size(); ++l) {
     rows.emplace_back();
     for (size_t j = 0; j < blocks[l].stream.size(); ++j) {
-      rows.back().push_back(Norm(Contribution(blocks[l], position, j),
-                                 options.norm.value_or(2)));
+      rows.back().push_back(
+          Norm(Contribution(blocks[l], position, j), options.norm.value_or(2)));
     }
   }
   return MeanOfRows(rows);

@@ -29,7 +29,8 @@ struct Block {
   Matrix weight;              // [E, D]
   Vector weight_bias;         // [E] or empty
   Matrix stream;              // [L, E], before the block
-  Matrix gradient;  // [L, E]: of the target by what the block adds to the stream
+  Matrix
+      gradient;  // [L, E]: of the target by what the block adds to the stream
 };
 using Blocks = std::vector<Block>;  // first layer first
 

@@ -61,8 +61,8 @@ class FixedLayer final : public Layer {
       pass.Visit(i, FixedAttention(block_, stream[i]));
     }
     const at::Tensor value = at::matmul(stream, block_.in.t());
-    return stream + pass.BlockOutput(at::matmul(Mixed(block_.alpha, value),
-                                                block_.out.t()));
+    return stream + pass.BlockOutput(
+                        at::matmul(Mixed(block_.alpha, value), block_.out.t()));
   }
   int64_t num_channels() const override { return block_.alpha.size(0); }
   LayerCost Cost(int64_t) const override { return {}; }

@@ -33,9 +33,9 @@ AttributionResult RunMethod(const Network& network, const NetworkInput& input,
   const MethodEntry& entry = EntryOf(call);
   const ChannelReduction reduction = ReductionOf(call);
   const at::Tensor embeddings = network.Embed(input);
-  const AttributionContext context{network,       embeddings, input.pixels,
-                                   {call.position}, call.form,  reduction,
-                                   call.options,  call.memory_bytes};
+  const AttributionContext context{
+      network,   embeddings, input.pixels, {call.position},
+      call.form, reduction,  call.options, call.memory_bytes};
   const std::unique_ptr<Attribution> attribution = entry.make(context);
   const ExplainedPoint point = PointOf(network, call);
   const RowRange rows = RowsFor(entry.need(reduction), {call.position},
@@ -67,8 +67,12 @@ AttributionResult RunMethod(const Network& network, const NetworkInput& input,
 
 MethodCost PriceOf(const Network& network, int64_t length,
                    const MethodCall& call) {
-  return EntryOf(call).cost({network, call.options, ReductionOf(call), length,
-                             {call.position}, call.memory_bytes});
+  return EntryOf(call).cost({network,
+                             call.options,
+                             ReductionOf(call),
+                             length,
+                             {call.position},
+                             call.memory_bytes});
 }
 
 }  // namespace limpid::testing
