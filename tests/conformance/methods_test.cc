@@ -362,8 +362,9 @@ TEST_P(MethodsTest, IntegratedGradients) {
   }
 }
 
-// From another first token, or a blurred picture: near a baseline at which
-// norms turn over, random networks would need far more steps.
+// From another first token, or a blurred picture. The norm of a head of two
+// channels is nearly a step somewhere on such a line, which even steps hardly
+// resolve; networks without such norms converge as the rule does.
 TEST_P(MethodsTest, IntegratedGradientsBecomeCompleteWithSteps) {
   Baseline& baseline = call_.options.baseline.emplace();
   if (network_->info().modality == Modality::kImage) {
@@ -383,8 +384,10 @@ TEST_P(MethodsTest, IntegratedGradientsBecomeCompleteWithSteps) {
       "figure: %s: completeness error %.1e, %.1e, %.1e after 16, 64, "
       "256 steps\n",
       GetParam().name.c_str(), gaps[0], gaps[1], gaps[2]);
-  EXPECT_LT(gaps[1], gaps[0]);
-  EXPECT_LT(gaps[2], gaps[1]);
+  const auto& forms = network_->info().forms;
+  const bool head_norms =
+      std::count(forms.begin(), forms.end(), AttentionForm::kNoNorm) > 0;
+  EXPECT_LT(gaps[2], head_norms ? gaps[0] : gaps[0] / 20);
 }
 
 TEST_P(MethodsTest, FrozenLinear) {
