@@ -178,7 +178,7 @@ TEST_F(ProcessTest, WrongAttributionsAreRefusedByTheirFields) {
       {with("alti", "start-layer=2"), "options.start_layer", "0 to 1"},
       {{"--aggregate", "span:1-3"}, "aggregation.spans[0]", "3 tokens"},
       {{"--target", "contrast:5,5"}, "points[0].target.contrast.baseline_id",
-       "must differ"},
+       "a contrast needs two"},
       {{"--target", "token:37"}, "points[0].target.token_id", "0 to 36"},
       {{"--position", "3"}, "points[0].position.index", "0 to 2"}};
   const fs::path file = folder_ / "refused.safetensors";
