@@ -319,7 +319,8 @@ void ExplanationPlan::Price(double flops_per_second) {
   const int64_t between = RowsOf(/*returned=*/true).size() *
                           (layer_bytes / std::max<int64_t>(1, num_points));
   const bool single_rows = request_.attention.kind == AttentionKind::kRow;
-  const int64_t reduced = 3 * count * count * kFloat;
+  const int64_t reduced =
+      3 * RowsOf(/*returned=*/true).size() * count * kFloat;
   cost_.peak_bytes = network.ForwardBytes(1, count) +
                      network.VisitBytes(count) + 2 * layer_bytes +
                      (single_rows ? between : 0) + reduced + method.bytes +

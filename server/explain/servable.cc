@@ -56,7 +56,7 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
   }
 
   // The first run allocates and chooses code paths; it should not be a
-  // caller's. It also finds weights that make no sense at all.
+  // caller's. It also finds weights that are finite and make no sense at all.
   NetworkInput input;
   if (info.modality == Modality::kText) {
     input.token_ids = at::zeros({1, 8}, at::kLong);
@@ -69,8 +69,7 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
   if (!logits.isfinite().all().item().toBool()) {
     return MakeError(absl::StatusCode::kDataLoss, "WEIGHTS_NOT_FINITE",
                      "the model's logits for a first input are not finite: its "
-                     "weights hold NaN, infinity or values that overflow "
-                     "float32");
+                     "weights overflow float32");
   }
   return std::make_shared<Servable>(std::move(info), std::move(network),
                                     std::move(tokenizer), std::move(images));

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -29,6 +30,14 @@ std::optional<at::ScalarType> FloatingType(DType dtype) {
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+// In one pass and without a copy: both ends let NaN through.
+bool IsFinite(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) return true;
+  const auto [low, high] = at::aminmax(tensor);
+  return std::isfinite(low.item().toDouble()) &&
+         std::isfinite(high.item().toDouble());
 }
 
 }  // namespace
@@ -70,7 +79,9 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
     if (!view.data.empty()) {
       std::memcpy(raw.data_ptr(), view.data.data(), view.data.size());
     }
-    return Keep(raw.to(options().dtype).to(options().device));
+    const at::Tensor widened = raw.to(options().dtype);
+    if (non_finite_.empty() && !IsFinite(widened)) non_finite_ = name;
+    return Keep(widened.to(options().device));
   }
   if (errors_.empty()) first_tensor_ = names.front();
   errors_.push_back(
@@ -89,7 +100,19 @@ std::vector<int64_t> CheckpointWeights::ShapeOf(
 }
 
 absl::Status CheckpointWeights::status() const {
-  if (errors_.empty()) return absl::OkStatus();
+  if (errors_.empty()) {
+    if (non_finite_.empty()) return absl::OkStatus();
+    ErrorDetails details;
+    details.reason = "WEIGHTS_NOT_FINITE";
+    details.metadata["tensor"] = non_finite_;
+    details.metadata["file"] = checkpoint_.FileOf(non_finite_);
+    return MakeError(
+        absl::StatusCode::kDataLoss,
+        absl::StrCat(non_finite_, " in ", checkpoint_.FileOf(non_finite_),
+                     " holds NaN, infinity or values that are too large for "
+                     "float32"),
+        details);
+  }
   constexpr size_t kShown = 20;
   std::vector<std::string> shown(
       errors_.begin(), errors_.begin() + std::min(errors_.size(), kShown));

@@ -64,7 +64,8 @@ class WeightReader {
 };
 
 // Takes tensors out of a checkpoint, which must outlive it. Mistakes are
-// DATA_LOSS, reason CHECKPOINT_MISMATCH.
+// DATA_LOSS: CHECKPOINT_MISMATCH, or WEIGHTS_NOT_FINITE where all else is
+// right.
 class CheckpointWeights final : public WeightReader {
  public:
   CheckpointWeights(const Checkpoint& checkpoint, const BuildOptions& options)
@@ -83,6 +84,7 @@ class CheckpointWeights final : public WeightReader {
   const Checkpoint& checkpoint_;
   std::vector<std::string> errors_;
   std::string first_file_, first_tensor_;
+  std::string non_finite_;  // the first tensor that holds NaN or infinity
 };
 
 }  // namespace limpid

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For every listed architecture: a checkpoint whose tensors are its own loads,
-// and each tensor that is missing, misshapen or of a wrong type is named.
+// and each tensor that is missing, misshapen, of a wrong type or not finite is
+// named.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <set>
 #include <span>
@@ -55,16 +57,31 @@ class WeightsTest : public ::testing::TestWithParam<TinyCase> {
   }
   ~WeightsTest() override { fs::remove_all(folder_); }
 
-  // What loading answers to these tensors, all zero.
+  // What loading answers to these tensors: all zero on the meta device, which
+  // reads no weight, or on the CPU all 0.5 but for one's last number.
   absl::Status Load(const std::map<std::string, std::vector<int64_t>>& tensors,
                     const std::string& integral = "") {
-    std::vector<std::string> storage;
+    return LoadValues(tensors, integral, {at::kMeta, at::kFloat}, "", 0);
+  }
+  absl::Status LoadWith(
+      const std::map<std::string, std::vector<int64_t>>& tensors,
+      const std::string& changed, float last) {
+    return LoadValues(tensors, "", {at::kCPU, at::kFloat}, changed, last);
+  }
+
+  absl::Status LoadValues(
+      const std::map<std::string, std::vector<int64_t>>& tensors,
+      const std::string& integral, const BuildOptions& options,
+      const std::string& changed, float last) {
+    std::vector<std::vector<float>> storage;
     storage.reserve(tensors.size());
     std::map<std::string, TensorView> views;
     for (const auto& [name, shape] : tensors) {
       int64_t count = 1;
       for (const int64_t size : shape) count *= size;
-      storage.emplace_back(count * sizeof(float), '\0');
+      std::vector<float>& numbers =
+          storage.emplace_back(count, options.device.is_meta() ? 0.0f : 0.5f);
+      if (name == changed) numbers.back() = last;
       TensorView view;
       view.dtype = name == integral ? DType::kInt32 : DType::kFloat32;
       view.shape = shape;
@@ -76,7 +93,7 @@ class WeightsTest : public ::testing::TestWithParam<TinyCase> {
     EXPECT_TRUE(written.ok()) << written;
     const auto checkpoint = Checkpoint::Open(folder_.string());
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-    return LoadNetwork(*checkpoint, {at::kMeta, at::kFloat}).status();
+    return LoadNetwork(*checkpoint, options).status();
   }
 
   fs::path folder_;
@@ -113,6 +130,27 @@ TEST_P(WeightsTest, WrongTensorsAreNamed) {
     ++checked;
   }
   EXPECT_GT(checked, 5);
+}
+
+TEST_P(WeightsTest, TensorsThatAreNotFiniteAreNamed) {
+  auto config = HfConfig::Parse(GetParam().config, "config.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  NotedWeights noted;
+  ASSERT_TRUE(GetParam().spec->build(*config, noted).ok());
+  const auto& wanted = noted.wanted;
+  const absl::Status whole = LoadWith(wanted, "", 0);
+  ASSERT_TRUE(whole.ok()) << whole;
+  for (const auto& [name, shape] : wanted) {
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(),
+                              -std::numeric_limits<float>::infinity()}) {
+      const absl::Status status = LoadWith(wanted, name, value);
+      EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << name << status;
+      const ErrorDetails details = GetErrorDetails(status);
+      EXPECT_EQ(details.reason, "WEIGHTS_NOT_FINITE") << name;
+      EXPECT_EQ(details.metadata.at("tensor"), name);
+      EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, WeightsTest,

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -149,6 +150,72 @@ TEST_F(ProcessTest, RefusalsNameCodeAndFields) {
   EXPECT_THAT(bytes.errors, HasSubstr("INVALID_ARGUMENT"));
   EXPECT_THAT(bytes.errors, HasSubstr("input.text"));
   EXPECT_EQ(Client({"health"}).exit_status, 0);
+}
+
+// What is wrong with how an attribution is asked for, one by one: the code, the
+// field, what is allowed, and no file.
+TEST_F(ProcessTest, WrongAttributionsAreRefusedByTheirFields) {
+  StartServer();
+  struct Wrong {
+    std::vector<std::string> arguments;
+    std::string field, allowed;
+  };
+  const auto with = [](const std::string& method, const std::string& option) {
+    return std::vector<std::string>{"--method", method, "--option", option};
+  };
+  const std::string integrated = "integrated-gradients";
+  const std::vector<Wrong> list = {
+      {with(integrated, "steps=0"), "options.steps", "8 to 1024"},
+      {with(integrated, "steps=1000000000"), "options.steps", "8 to 1024"},
+      {with(integrated, "baseline=tokens:1,2"), "options.baseline.tokens.ids",
+       "the input has 3"},
+      {with(integrated, "baseline=token:37"), "options.baseline.token_id",
+       "0 to 36"},
+      {with(integrated, "baseline=blur"), "options.baseline.blur", "pictures"},
+      {with("occlusion", "steps=64"), "options.steps",
+       "baseline, occlusion_window"},
+      {with("raw-attention", "norm=1"), "options.norm", "start_layer"},
+      {with("alti", "start-layer=2"), "options.start_layer", "0 to 1"},
+      {{"--aggregate", "span:1-3"}, "aggregation.spans[0]", "3 tokens"},
+      {{"--target", "contrast:5,5"}, "points[0].target.contrast.baseline_id",
+       "a contrast needs two"},
+      {{"--target", "token:37"}, "points[0].target.token_id", "0 to 36"},
+      {{"--position", "3"}, "points[0].position.index", "0 to 2"}};
+  const fs::path file = folder_ / "refused.safetensors";
+  for (const Wrong& wrong : list) {
+    std::vector<std::string> arguments = {
+        "explain", "--model", "mamba-tied",   "--tokens",
+        "1,2,3",   "--save",  file.string()};
+    arguments.insert(arguments.end(), wrong.arguments.begin(),
+                     wrong.arguments.end());
+    const ProcessResult result = Client(arguments);
+    EXPECT_EQ(result.exit_status, 1) << wrong.field;
+    EXPECT_THAT(result.errors, HasSubstr("INVALID_ARGUMENT"));
+    EXPECT_THAT(result.errors, HasSubstr(wrong.field));
+    EXPECT_THAT(result.errors, HasSubstr(wrong.allowed));
+    EXPECT_FALSE(fs::exists(file)) << wrong.field;
+  }
+}
+
+TEST_F(ProcessTest, WeightsThatAreNotFiniteAreNamed) {
+  const fs::path folder = folder_ / "models" / "poisoned";
+  fs::copy(fs::path(LIMPID_TEST_DATA) / "checkpoints" / "mamba-tied", folder);
+  const fs::path weights = folder / "model.safetensors";
+  const auto size = static_cast<std::streamoff>(fs::file_size(weights));
+  std::fstream file(weights, std::ios::in | std::ios::out | std::ios::binary);
+  const float nan = std::nanf("");
+  file.seekp(size - static_cast<std::streamoff>(sizeof(nan)));
+  file.write(reinterpret_cast<const char*>(&nan), sizeof(nan));
+  file.close();
+  StartServer();
+  const ProcessResult refused =
+      Client({"explain", "--model", "poisoned", "--tokens", "1,2"});
+  EXPECT_EQ(refused.exit_status, 1);
+  EXPECT_THAT(refused.errors, HasSubstr("DATA_LOSS"));
+  EXPECT_THAT(refused.errors, HasSubstr("model.safetensors holds NaN"));
+  EXPECT_EQ(Client({"explain", "--model", "mamba-tied", "--tokens", "1,2"})
+                .exit_status,
+            0);
 }
 
 TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {

@@ -8,72 +8,14 @@
 #include <set>
 
 #include "server/attribution/method_spec.h"
-#include "tests/support/collecting_sink.h"
+#include "tests/unit/explain/engine_testing.h"
 
 namespace limpid {
 namespace {
 
+using testing::CheckpointFolder;
 using testing::CollectingSink;
-using ::testing::Contains;
-using ::testing::HasSubstr;
-
-std::string Folder(const std::string& name) {
-  return std::string(LIMPID_TEST_DATA) + "/checkpoints/" + name;
-}
-
-// A model with 2 layers, E = 20, D = 40, V = 37 and no tokenizer.
-class EngineTest : public ::testing::Test {
- protected:
-  EngineTest() {
-    EngineOptions options;
-    options.device = "cpu";
-    options.max_tokens = 100;
-    auto engine = Engine::Create(options);
-    EXPECT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
-    auto model = engine_->Load("tied", Folder("mamba-tied"));
-    EXPECT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    request_.input = TokenInput{{22, 9, 36, 35, 2, 7, 7, 6, 21, 12, 17, 8, 35}};
-  }
-
-  CollectingSink Explain(const ExplainRequest& request) {
-    CollectingSink sink;
-    auto plan = engine_->MakePlan(request, model_);
-    EXPECT_TRUE(plan.ok()) << plan.status();
-    if (!plan.ok()) return sink;
-    const absl::Status status = engine_->Run(**plan, sink, CancelToken());
-    EXPECT_TRUE(status.ok()) << status;
-    int64_t bytes = 0;
-    for (const auto& [name, tensor] : sink.tensors) {
-      bytes += static_cast<int64_t>(tensor.bytes.size());
-    }
-    EXPECT_LE(bytes, (*plan)->cost().reply_bytes);
-    EXPECT_EQ(sink.summary->num_tensors,
-              static_cast<int64_t>(sink.tensors.size()));
-    return sink;
-  }
-
-  std::set<std::string> ViolatedFields(const ExplainRequest& request) {
-    const absl::Status status = engine_->MakePlan(request, model_).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
-    std::set<std::string> fields;
-    for (const FieldViolation& violation : GetErrorDetails(status).violations) {
-      fields.insert(violation.field);
-    }
-    return fields;
-  }
-
-  std::string Reason(const ExplainRequest& request, absl::StatusCode code) {
-    const absl::Status status = engine_->MakePlan(request, model_).status();
-    EXPECT_EQ(status.code(), code) << status;
-    return GetErrorDetails(status).reason;
-  }
-
-  std::unique_ptr<Engine> engine_;
-  std::shared_ptr<const Model> model_;
-  ExplainRequest request_;
-};
+using testing::EngineTest;
 
 TEST_F(EngineTest, ModelInfoSaysWhatWasLoaded) {
   const ModelInfo& info = model_->info();
@@ -165,7 +107,7 @@ TEST_F(EngineTest, PerChannelTensorsSatisfyTheIdentity) {
 }
 
 TEST_F(EngineTest, HeadsHaveOneMatrixEach) {
-  const auto loaded = engine_->Load("heads", Folder("mamba2-g2"));
+  const auto loaded = engine_->Load("heads", CheckpointFolder("mamba2-g2"));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   model_ = *loaded;
   const int64_t heads = model_->info().layer_heads[0];
@@ -213,7 +155,7 @@ TEST_F(EngineTest, HeadFormIsRefusedWhereThereAreNoHeads) {
   request_.attention.head_form = true;
   request_.attention.form = AttentionForm::kState;
   EXPECT_EQ(Reason(request_, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
-  const auto loaded = engine_->Load("mixed", Folder("recurrent-gemma"));
+  const auto loaded = engine_->Load("mixed", CheckpointFolder("recurrent-gemma"));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   model_ = *loaded;
   request_.input = TokenInput{{1, 2, 3}};
@@ -338,20 +280,6 @@ TEST_F(EngineTest, SeveralPointsAreWhatEachIsAlone) {
   }
 }
 
-TEST_F(EngineTest, WhatIsWrongWithPointsIsSaid) {
-  const auto length =
-      static_cast<int64_t>(std::get<TokenInput>(request_.input).ids.size());
-  request_.points = {{{Position::Kind::kIndex, length}, {}},
-                     {{}, {Target::Kind::kNext}},
-                     {{}, {Target::Kind::kContrast, 5, 5}}};
-  EXPECT_EQ(ViolatedFields(request_),
-            (std::set<std::string>{"points[0].position.index",
-                                   "points[1].target.next",
-                                   "points[2].target.contrast.baseline_id"}));
-  request_.points.assign(257, Point());
-  EXPECT_EQ(ViolatedFields(request_), (std::set<std::string>{"points"}));
-}
-
 TEST_F(EngineTest, FaithfulnessStartsAndEndsAtTheSameScores) {
   request_.method = "occlusion";
   request_.faithfulness.emplace().random_orders = 5;
@@ -463,79 +391,6 @@ TEST_F(EngineTest, OneTokenIsEnough) {
   }
 }
 
-TEST_F(EngineTest, AllWrongFieldsAreNamedAtOnce) {
-  request_.input = TokenInput{{1, 37, -1}};
-  request_.method = "wishful-thinking";
-  request_.points[0].position = {Position::Kind::kIndex, 3};
-  request_.points[0].target = {Target::Kind::kToken, 99, 0};
-  request_.attention.layers = {0, 2, 0};
-  request_.attention.channels = {40};
-  EXPECT_EQ(ViolatedFields(request_),
-            (std::set<std::string>{
-                "input.tokens.ids[1]", "input.tokens.ids[2]", "method",
-                "points[0].position.index", "points[0].target.token_id",
-                "attention.layers[1]", "attention.layers[2]",
-                "attention.channels[0]", "attention.channels"}));
-}
-
-TEST_F(EngineTest, OptionsAreCheckedByMethodAndRange) {
-  request_.options.steps = 64;
-  EXPECT_THAT(ViolatedFields(request_), Contains("options.steps"));
-  request_.method = "integrated-gradients";
-  request_.options.steps = 7;
-  request_.options.baseline.emplace().kind = Baseline::Kind::kBlur;
-  request_.options.norm = 1;
-  EXPECT_EQ(ViolatedFields(request_),
-            (std::set<std::string>{"options.steps", "options.baseline.blur",
-                                   "options.norm"}));
-  request_.options = {};
-  request_.method = "raw-attention";
-  request_.options.start_layer = 2;
-  EXPECT_EQ(ViolatedFields(request_),
-            (std::set<std::string>{"options.start_layer"}));
-}
-
-TEST_F(EngineTest, EmptyAndLongInputsAreRefused) {
-  request_.input = TokenInput{};
-  EXPECT_THAT(ViolatedFields(request_), Contains("input.tokens.ids"));
-  request_.input = TokenInput{std::vector<int64_t>(101, 1)};
-  EXPECT_THAT(ViolatedFields(request_), Contains("input.tokens.ids"));
-  request_.input = TokenInput{std::vector<int64_t>(100, 1)};
-  EXPECT_TRUE(engine_->MakePlan(request_, model_).ok());
-}
-
-TEST_F(EngineTest, ContrastOfATokenWithItselfIsRefused) {
-  request_.points[0].target = {Target::Kind::kContrast, 5, 5};
-  EXPECT_EQ(ViolatedFields(request_),
-            (std::set<std::string>{"points[0].target.contrast.baseline_id"}));
-}
-
-TEST_F(EngineTest, WhatTheModelDoesNotOfferIsAPrecondition) {
-  const auto code = absl::StatusCode::kFailedPrecondition;
-  ExplainRequest request = request_;
-  request.input = TextInput{"hello"};
-  EXPECT_EQ(Reason(request, code), "TOKENIZER_MISSING");
-  request.input = ImageInput{"png"};
-  EXPECT_EQ(Reason(request, code), "WRONG_MODALITY");
-  request = request_;
-  request.attention.form = AttentionForm::kNoNorm;
-  EXPECT_EQ(Reason(request, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
-}
-
-TEST_F(EngineTest, RequestsBeyondTheMemoryLimitAreRefusedBeforeWork) {
-  EngineOptions options;
-  options.device = "cpu";
-  options.max_request_memory_bytes = 100000;
-  auto engine = *Engine::Create(options);
-  auto model = *engine->Load("tied", Folder("mamba-tied"));
-  request_.attention.kind = AttentionKind::kMatrix;
-  request_.attention.reduction = ChannelReduction::kAll;
-  request_.input = TokenInput{std::vector<int64_t>(60, 1)};
-  const absl::Status status = engine->MakePlan(request_, model).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(GetErrorDetails(status).reason, "REQUEST_TOO_LARGE");
-}
-
 TEST_F(EngineTest, CancellationAndDeadlinesStopTheWorkBetweenLayers) {
   const auto plan = *engine_->MakePlan(request_, model_);
   CollectingSink sink;
@@ -580,7 +435,7 @@ TEST(EngineLoadTest, FoldersThatCanNotBeReadSayWhy) {
   EngineOptions options;
   options.device = "cpu";
   const auto engine = *Engine::Create(options);
-  EXPECT_EQ(engine->Load("x", Folder("not-there")).status().code(),
+  EXPECT_EQ(engine->Load("x", CheckpointFolder("not-there")).status().code(),
             absl::StatusCode::kNotFound);
 }
 
