@@ -70,6 +70,12 @@ __device__ inline void MultiplyPairs(float (&sum)[4], const LeftHalves& left,
   MultiplyHalves(sum, left.high, key.x, key.y);
 }
 
+// sum + a b + c d, as two operations: written with * and + it takes three.
+__device__ inline float AddProducts(float sum, float a, float b, float c,
+                                    float d) {
+  return fmaf(c, d, fmaf(a, b, sum));
+}
+
 // exp(x) for x <= 0, given x log2(e); relative error below 2^-22, and 0 where
 // it would be denormal.
 __device__ inline float ExpOfLog2(float x) {

@@ -251,7 +251,9 @@ __global__ void __launch_bounds__(kThreads, 2)
       Stage& stage = shared.stages[(channel - begin) % kStages];
       const BlockFactors& keys = factors(channel, column);
       const BlockFactors& queries = factors(channel, row);
-      for (int at = tid; at < kTile * 4; at += kThreads) {
+#pragma unroll
+      for (int k = 0; k < kTile * 4 / kThreads; ++k) {
+        const int at = k * kThreads + tid;
         CopyAsync(&stage.key[0][0] + at, &keys.key[0][0] + at);
         CopyAsync(&stage.query[0][0][0] + at, &queries.query[0][0][0] + at);
       }
@@ -342,8 +344,10 @@ __global__ void __launch_bounds__(kThreads, 2)
           sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[m][e], weight);
         }
         if (kProducts) {
-          products[m][0] += entries[m][0] * value.x + entries[m][1] * value.y;
-          products[m][1] += entries[m][2] * value.x + entries[m][3] * value.y;
+          products[m][0] = AddProducts(products[m][0], entries[m][0], value.x,
+                                       entries[m][1], value.y);
+          products[m][1] = AddProducts(products[m][1], entries[m][2], value.x,
+                                       entries[m][3], value.y);
         }
       }
     }

@@ -333,8 +333,10 @@ __global__ void __launch_bounds__(kThreads, 2)
         }
         if (kProducts) {
           const float2 value = PairOf(&in.value[column * kSub + x * 8 + 2 * t]);
-          products[0] += entries[0] * value.x + entries[1] * value.y;
-          products[1] += entries[2] * value.x + entries[3] * value.y;
+          products[0] = AddProducts(products[0], entries[0], value.x,
+                                    entries[1], value.y);
+          products[1] = AddProducts(products[1], entries[2], value.x,
+                                    entries[3], value.y);
         }
       }
       if (kProducts) {
@@ -361,7 +363,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int x = 0; x < kShift; ++x) {
         const float2 key = PairOf(&shared.before[warp][x][half + 2 * k]);
-        before[x] += query.x * key.x + query.y * key.y;
+        before[x] = AddProducts(before[x], query.x, key.x, query.y, key.y);
       }
     }
 #pragma unroll
@@ -394,8 +396,8 @@ __global__ void __launch_bounds__(kThreads, 2)
           key[k + 2] *= decay.z;
           key[k + 3] *= decay.w;
         }
-        entry += c_row.x * key[k] + c_row.y * key[k + 1];
-        entry += c_row.z * key[k + 2] + c_row.w * key[k + 3];
+        entry = AddProducts(entry, c_row.x, key[k], c_row.y, key[k + 1]);
+        entry = AddProducts(entry, c_row.z, key[k + 2], c_row.w, key[k + 3]);
       }
       entry += __shfl_xor_sync(0xffffffffu, entry, kSub);
       if (position == r) entry += of_skip;
