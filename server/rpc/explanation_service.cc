@@ -187,7 +187,10 @@ void ExplanationService::Fly(const std::string& key,
          result.status = Run(admission, *accepted, true, request_id,
                              flight->cancel, result.explained, writer);
          result.response = std::move(writer).response();
-         flights_.End(flight, result);
+         // Of those who wait, the one who began it accounts for its time.
+         if (!flights_.End(flight, result) && !result.status.ok()) {
+           deps_.calls.metrics.ComputeWasted(result.explained.compute);
+         }
        },
        ticket});
   if (job.ok()) return;

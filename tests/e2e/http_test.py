@@ -151,9 +151,11 @@ def test_full_queue(tmp_path):
                                "compute": {"workers": 1}}).start()
     gateway = Gateway(tmp_path / "gateway", [server])
     try:
+        # Not the same request twice: that would be computed once.
         curls = [subprocess.Popen(
-            ["curl", "-sS", "--json", json.dumps(LONG), gateway.explain_url()],
-            stdout=subprocess.DEVNULL) for _ in range(2)]
+            ["curl", "-sS", "--json", json.dumps(
+                {**LONG, "options": {"steps": steps}}), gateway.explain_url()],
+            stdout=subprocess.DEVNULL) for steps in (1024, 1023)]
         wait_for(lambda: server.metric("limpid_queue_size") == 1)
         reply = Reply(gateway.explain_url(), body=TEXT)
         assert (reply.code, reply.json["code"]) == (429, 8)
