@@ -149,16 +149,3 @@ def gateway(server, tmp_path_factory):
     one = Gateway(tmp_path_factory.mktemp("gateway"), [server])
     yield one
     one.stop()
-
-
-def pytest_terminal_summary(terminalreporter):
-    counts = {name: len(terminalreporter.stats.get(name, []))
-              for name in ("passed", "failed", "error", "skipped")}
-    terminalreporter.config.closing_line = (
-        f"{counts['passed']} passed, {counts['failed'] + counts['error']} "
-        f"failed, {counts['skipped']} skipped")
-
-
-def pytest_unconfigure(config):
-    if hasattr(config, "closing_line"):
-        print(config.closing_line)
