@@ -27,22 +27,18 @@ struct InferenceDeps {
   std::function<bool()> ready;
 };
 
+using OpenInference = inference::GRPCInferenceService;
 // Raw methods, so that bytes that are no message get an answer with details.
-using RawInferenceService = inference::GRPCInferenceService::WithRawCallbackMethod_ServerLive<
-    inference::GRPCInferenceService::WithRawCallbackMethod_ServerReady<
-        inference::GRPCInferenceService::WithRawCallbackMethod_ModelReady<
-            inference::GRPCInferenceService::WithRawCallbackMethod_ServerMetadata<
-                inference::GRPCInferenceService::WithRawCallbackMethod_ModelMetadata<
-                    inference::GRPCInferenceService::WithRawCallbackMethod_ModelInfer<
-                        inference::GRPCInferenceService::
-                            WithRawCallbackMethod_RepositoryIndex<
-                                inference::GRPCInferenceService::
-                                    WithRawCallbackMethod_RepositoryModelLoad<
-                                        inference::GRPCInferenceService::
-                                            WithRawCallbackMethod_RepositoryModelUnload<
-                                                inference::
-                                                    GRPCInferenceService::
-                                                        Service>>>>>>>>>;
+using RawRepository = OpenInference::WithRawCallbackMethod_RepositoryIndex<
+    OpenInference::WithRawCallbackMethod_RepositoryModelLoad<
+        OpenInference::WithRawCallbackMethod_RepositoryModelUnload<
+            OpenInference::Service>>>;
+using RawModels = OpenInference::WithRawCallbackMethod_ModelReady<
+    OpenInference::WithRawCallbackMethod_ModelMetadata<
+        OpenInference::WithRawCallbackMethod_ModelInfer<RawRepository>>>;
+using RawInferenceService = OpenInference::WithRawCallbackMethod_ServerLive<
+    OpenInference::WithRawCallbackMethod_ServerReady<
+        OpenInference::WithRawCallbackMethod_ServerMetadata<RawModels>>>;
 
 class InferenceService final : public RawInferenceService {
  public:
