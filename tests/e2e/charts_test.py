@@ -32,7 +32,9 @@ CASES = {
             "autoscaling.metric=queue-seconds", "autoscaling.target=500m",
             "monitoring.serviceMonitor.enabled=true",
             "monitoring.rules.enabled=true",
-            "monitoring.dashboard.enabled=true", *SECRETS],
+            "monitoring.dashboard.enabled=true",
+            "gateway.options={tls,rate-limit}",
+            "gateway.filesSecretName=edge", *SECRETS],
     "image-volume": ["models.source=image",
                      "models.image.reference=registry.example/models:1",
                      "autoscaling.kind=keda",
@@ -158,7 +160,8 @@ def test_misspelt_values_are_refused(values):
 @pytest.mark.parametrize("values,missing", [
     ("models.source=pvc", "models.pvc.claimName"),
     ("models.source=image", "models.image.reference"),
-    ("models.source=init", "models.init.image")])
+    ("models.source=init", "models.init.image"),
+    ("gateway.options={tls}", "gateway.filesSecretName")])
 def test_what_is_missing_is_named(values, missing):
     done = helm("template", "release", CHART, "--set", values)
     assert done.returncode != 0 and missing in done.stderr
@@ -237,13 +240,17 @@ def test_envoy_takes_its_configuration(case, tmp_path):
                of_kind(f"chart-{case}", "ConfigMap")
                if "envoy.yaml" in one["data"]]
     assert "address: release-limpid-servers, port_value: 50051" in config
-    assert ("/etc/limpid/tls/ca.crt" in config) == (case == "gpu")
+    for word in ("/etc/limpid/tls/ca.crt", "/etc/limpid/edge/tls.key",
+                 "sni: release-limpid-servers", "LocalRateLimit"):
+        assert (word in config) == (case == "gpu"), word
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
                     "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x",
-                    "-keyout", "key", "-out", "ca.crt"], cwd=tmp_path,
+                    "-keyout", "tls.key", "-out", "tls.crt"], cwd=tmp_path,
                    check=True, capture_output=True)
+    (tmp_path / "ca.crt").write_bytes((tmp_path / "tls.crt").read_bytes())
     (tmp_path / "envoy.yaml").write_text(
-        config.replace("/etc/limpid/tls/ca.crt", "ca.crt"))
+        config.replace("/etc/limpid/tls/", "").replace(
+            "/etc/limpid/edge/", ""))
     (tmp_path / "limpid.pb").write_bytes(
         (BUILD / "gateway" / "limpid.pb").read_bytes())
     done = subprocess.run(

@@ -59,28 +59,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- mergeOverwrite $made (deepCopy .Values.config) | toPrettyJson -}}
 {{- end -}}
 
-{{/* envoy.yaml with this release's servers. */}}
+{{/* envoy.yaml with this release's servers and the options that it takes. */}}
 {{- define "limpid.envoy" -}}
 {{- $host := printf "%s-servers" (include "limpid.fullname" .) -}}
 {{- $config := .Files.Get "files/envoy.yaml" -}}
+{{- $options := list -}}
+{{- range .Values.gateway.options -}}
+{{- $options = append $options ($.Files.Get (printf "files/options/%s.yaml" .) | replace "filename: " "filename: /etc/limpid/edge/") -}}
+{{- end -}}
 {{- if .Values.tls.secretName -}}
-{{- $option := printf "# option: upstream-transport-socket\n%s" (include "limpid.upstreamTls" (dict "host" $host)) -}}
-{{- $config = $config | replace "# option: upstream-transport-socket\n" $option -}}
+{{- $options = append $options (.Files.Get "files/options/upstream-tls.yaml" | replace "upstream-ca.crt" "/etc/limpid/tls/ca.crt" | replace "sni: limpid" (printf "sni: %s" $host) | replace "exact: limpid" (printf "exact: %s" $host)) -}}
+{{- end -}}
+{{- range $options -}}
+{{- $marker := printf "# option: %s\n" (regexFind "option of [a-z-]+" . | trimPrefix "option of ") -}}
+{{- $config = $config | replace $marker (print $marker .) -}}
 {{- end -}}
 {{- $config | replace "address: limpid, port_value: 50051" (printf "address: %s, port_value: 50051" $host) -}}
 {{- end -}}
-
-{{- define "limpid.upstreamTls" }}    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: {{ .host }}
-        common_tls_context:
-          alpn_protocols: [h2]
-          validation_context:
-            trusted_ca: {filename: /etc/limpid/tls/ca.crt}
-            match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: {{ .host }}}}]
-{{ end -}}
 
 {{- define "limpid.podSecurity" -}}
 runAsNonRoot: true
