@@ -18,6 +18,11 @@ if(LIMPID_WITH_CUDA)
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  # CMake 3.25 deprecates this target whether it exists or not; CUDA 13 has no
+  # such library.
+  if(NOT TARGET CUDA::nvToolsExt)
+    add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+  endif()
   find_package(CUDAToolkit REQUIRED)
 endif()
 message(STATUS "limpid: CUDA kernels ${LIMPID_WITH_CUDA}")

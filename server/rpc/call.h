@@ -79,6 +79,7 @@ class Call {
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
+  const RpcName& rpc() const { return rpc_; }
   const std::string& request_id() const { return request_id_; }
   CancelToken& cancel() { return cancel_; }
   absl::Time start() const { return start_; }

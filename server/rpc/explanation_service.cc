@@ -131,8 +131,8 @@ absl::StatusOr<JobId> ExplanationService::Submit(
        ticket});
 }
 
-void ExplanationService::Land(UnaryCall* reactor, bool first,
-                              const Flights::Result& result) {
+void ExplanationService::Land(UnaryCall* reactor, const Answer& answer,
+                              bool first, const Flights::Result& result) {
   Call& call = reactor->call();
   ExplanationMetrics& explained = call.explained;
   if (first) {
@@ -145,24 +145,25 @@ void ExplanationService::Land(UnaryCall* reactor, bool first,
     return reactor->Fail(EndedTooEarly());
   }
   if (!result.status.ok()) return reactor->Fail(result.status);
-  if (first) return reactor->Reply(result.response);
   reactor->Guard([&] {
+    if (first) return answer(*reactor, result.response);
     v1::ExplainResponse own = result.response;
     own.mutable_header()->set_request_id(call.request_id());
-    reactor->Reply(own);
+    answer(*reactor, own);
   });
 }
 
 void ExplanationService::Fly(const std::string& key,
                              std::shared_ptr<Accepted> accepted,
-                             UnaryCall* reactor) {
+                             UnaryCall* reactor, Answer answer) {
   Call& call = reactor->call();
   // Who comes this late would join work that is about to be cancelled.
   if (deps_.pool.load().draining) return reactor->Fail(DrainingStatus());
   const Flights::Seat seat =
       flights_.Board(key, call.cancel().deadline(),
-                     [reactor](bool first, const Flights::Result& result) {
-                       Land(reactor, first, result);
+                     [reactor, answer = std::move(answer)](
+                         bool first, const Flights::Result& result) {
+                       Land(reactor, answer, first, result);
                      });
   call.set_on_gone([this, seat, reactor] {
     if (flights_.Leave(seat)) reactor->Fail(reactor->call().cancel().Check());
@@ -173,19 +174,23 @@ void ExplanationService::Fly(const std::string& key,
   // The call that began it may be gone before the work is done.
   auto job = deps_.pool.Submit(
       {flight->cancel,
-       [this, flight, accepted, request_id = call.request_id(),
+       [this, flight, accepted, rpc = call.rpc(),
+        request_id = call.request_id(),
         explained = call.explained](const absl::Status& admission) {
          Flights::Result result;
          result.explained = explained;
          result.explained.queue = absl::Now() - accepted->when;
          if (admission.ok()) {
-           LogStarted(deps_.calls, kExplain, request_id, explained.model);
+           LogStarted(deps_.calls, rpc, request_id, explained.model);
          }
          UnaryWriter writer;
          result.status = Run(admission, *accepted, true, request_id,
                              flight->cancel, result.explained, writer);
          result.response = std::move(writer).response();
-         flights_.End(flight, result);
+         // Of those who wait, the one who began it accounts for its time.
+         if (!flights_.End(flight, result) && !result.status.ok()) {
+           deps_.calls.metrics.ComputeWasted(result.explained.compute);
+         }
        },
        ticket});
   if (job.ok()) return;
@@ -195,26 +200,34 @@ void ExplanationService::Fly(const std::string& key,
   flights_.End(flight, refused);
 }
 
+void ExplanationService::Explain(const v1::ExplainRequest& message,
+                                 UnaryCall* reactor, Answer answer) {
+  auto accepted = Accept(message, true, reactor->call());
+  if (!accepted.ok()) return reactor->Fail(accepted.status());
+  const PlannedExplanation& planned = (*accepted)->planned;
+  if (!planned.validate_only) {
+    const std::string key = FlightKey(message, *planned.plan);
+    return Fly(key, *std::move(accepted), reactor, std::move(answer));
+  }
+  UnaryWriter writer;
+  const absl::Status status = WriteCost(planned, writer);
+  if (!status.ok()) return reactor->Fail(status);
+  answer(*reactor, writer.response());
+}
+
 grpc::ServerUnaryReactor* ExplanationService::Explain(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   auto* const reactor =
       new UnaryCall(deps_.calls, kExplain, *context, *response);
   reactor->Guard([&] {
-    Call& call = reactor->call();
     v1::ExplainRequest message;
-    absl::Status parsed = call.Receive(*request, message);
+    absl::Status parsed = reactor->call().Receive(*request, message);
     if (!parsed.ok()) return reactor->Fail(parsed);
-    auto accepted = Accept(message, true, call);
-    if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const PlannedExplanation& planned = (*accepted)->planned;
-    if (!planned.validate_only) {
-      const std::string key = FlightKey(message, *planned.plan);
-      return Fly(key, *std::move(accepted), reactor);
-    }
-    UnaryWriter writer;
-    const absl::Status status = WriteCost(planned, writer);
-    status.ok() ? reactor->Reply(writer.response()) : reactor->Fail(status);
+    Explain(message, reactor,
+            [](UnaryCall& call, const v1::ExplainResponse& reply) {
+              call.Reply(reply);
+            });
   });
   return reactor;
 }

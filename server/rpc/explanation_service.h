@@ -4,6 +4,7 @@
 // rest.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,6 +57,14 @@ class ExplanationService final : public RawExplanationService {
                                           const grpc::ByteBuffer* request,
                                           grpc::ByteBuffer* response) override;
 
+  // Replies to a call in the words of its protocol.
+  using Answer = std::function<void(UnaryCall&, const v1::ExplainResponse&)>;
+  // The way of every unary explanation, whatever protocol its caller speaks:
+  // judged, planned, computed once with all that ask the same. The call is
+  // failed, or `answer` is called once, now or on another thread.
+  void Explain(const v1::ExplainRequest& message, UnaryCall* reactor,
+               Answer answer);
+
  private:
   // A request that may wait for a worker.
   struct Accepted {
@@ -77,10 +86,10 @@ class ExplanationService final : public RawExplanationService {
                    ReplyWriter& writer) const;
   // Joins or begins the computation of a request.
   void Fly(const std::string& key, std::shared_ptr<Accepted> accepted,
-           UnaryCall* reactor);
+           UnaryCall* reactor, Answer answer);
   // Answers one of those who waited for a computation; `first`: the one who
   // began it.
-  static void Land(UnaryCall* reactor, bool first,
+  static void Land(UnaryCall* reactor, const Answer& answer, bool first,
                    const Flights::Result& result);
 
   const ExplanationDeps deps_;

@@ -42,7 +42,7 @@ bool Flights::Leave(const Seat& seat) {
   return true;
 }
 
-void Flights::End(const std::shared_ptr<Flight>& flight, const Result& result) {
+bool Flights::End(const std::shared_ptr<Flight>& flight, const Result& result) {
   std::map<uint64_t, Answer> waiting;
   {
     MutexLock lock(mutex_);
@@ -52,6 +52,7 @@ void Flights::End(const std::shared_ptr<Flight>& flight, const Result& result) {
   for (const auto& [id, answer] : waiting) {
     answer(id == flight->first_seat, result);
   }
+  return waiting.count(flight->first_seat) > 0;
 }
 
 }  // namespace limpid

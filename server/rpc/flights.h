@@ -66,8 +66,8 @@ class Flights {
   bool Leave(const Seat& seat);
 
   // The job has ended, or could not be submitted: answers all who wait, on this
-  // thread.
-  void End(const std::shared_ptr<Flight>& flight, const Result& result);
+  // thread. Whether the one who began it was among them.
+  bool End(const std::shared_ptr<Flight>& flight, const Result& result);
 
  private:
   // Nobody joins from here on.

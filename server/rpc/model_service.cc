@@ -50,6 +50,31 @@ ModelRegistry::Done ModelService::Answer(UnaryCall* reactor) const {
   };
 }
 
+void ModelService::Change(UnaryCall* reactor, std::function<void()> change) {
+  const auto job = deps_.pool.Submit(
+      {reactor->call().cancel(),
+       [reactor, change = std::move(change)](const absl::Status& admission) {
+         if (!admission.ok()) return reactor->Fail(admission);
+         change();
+       }});
+  if (!job.ok()) return reactor->Fail(job.status());
+  reactor->call().set_job(deps_.pool, *job);
+}
+
+void ModelService::Load(const std::string& name, UnaryCall* reactor,
+                        ModelRegistry::Done done) {
+  Change(reactor, [this, name, done = std::move(done)] {
+    deps_.registry.Load(name, done);
+  });
+}
+
+void ModelService::Unload(const std::string& name, UnaryCall* reactor,
+                          ModelRegistry::Done done) {
+  Change(reactor, [this, name, done = std::move(done)] {
+    deps_.registry.Unload(name, done);
+  });
+}
+
 grpc::ServerUnaryReactor* ModelService::ListModels(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
@@ -89,14 +114,7 @@ grpc::ServerUnaryReactor* ModelService::LoadModel(
   reactor->Guard([&] {
     const auto name = ReadName<v1::LoadModelRequest>(reactor->call(), *request);
     if (!name.ok()) return reactor->Fail(name.status());
-    const auto job = deps_.pool.Submit(
-        {reactor->call().cancel(),
-         [this, reactor, name = *name](const absl::Status& admission) {
-           if (!admission.ok()) return reactor->Fail(admission);
-           deps_.registry.Load(name, Answer<v1::LoadModelResponse>(reactor));
-         }});
-    if (!job.ok()) return reactor->Fail(job.status());
-    reactor->call().set_job(deps_.pool, *job);
+    Load(*name, reactor, Answer<v1::LoadModelResponse>(reactor));
   });
   return reactor;
 }
@@ -110,15 +128,7 @@ grpc::ServerUnaryReactor* ModelService::UnloadModel(
     const auto name =
         ReadName<v1::UnloadModelRequest>(reactor->call(), *request);
     if (!name.ok()) return reactor->Fail(name.status());
-    const auto job = deps_.pool.Submit(
-        {reactor->call().cancel(),
-         [this, reactor, name = *name](const absl::Status& admission) {
-           if (!admission.ok()) return reactor->Fail(admission);
-           deps_.registry.Unload(name,
-                                 Answer<v1::UnloadModelResponse>(reactor));
-         }});
-    if (!job.ok()) return reactor->Fail(job.status());
-    reactor->call().set_job(deps_.pool, *job);
+    Unload(*name, reactor, Answer<v1::UnloadModelResponse>(reactor));
   });
   return reactor;
 }

@@ -3,6 +3,7 @@
 // limpid.v1.ModelService: what there is, and what shall be resident.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -53,7 +54,16 @@ class ModelService final : public RawModelService {
                                         const grpc::ByteBuffer* request,
                                         grpc::ByteBuffer* response) override;
 
+  // The way of every load and unload, whatever protocol its caller speaks. The
+  // call is failed, or `done` is called once as ModelRegistry does.
+  void Load(const std::string& name, UnaryCall* reactor,
+            ModelRegistry::Done done);
+  void Unload(const std::string& name, UnaryCall* reactor,
+              ModelRegistry::Done done);
+
  private:
+  // On a thread for loads, once one is free.
+  void Change(UnaryCall* reactor, std::function<void()> change);
   v1::Model Encode(const ModelStatus& status) const;
   // Answers once with the model, or with why not.
   template <typename Response>

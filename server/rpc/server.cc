@@ -97,7 +97,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   return std::make_unique<Server>(
       std::move(main), std::move(health),
       std::vector<std::string>{"limpid.v1.ExplanationService",
-                               "limpid.v1.ModelService"});
+                               "limpid.v1.ModelService",
+                               "inference.GRPCInferenceService"});
 }
 
 }  // namespace limpid

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "server/observe/exposer.h"
 #include "server/rpc/explanation_service.h"
+#include "server/rpc/inference_service.h"
 #include "server/rpc/model_service.h"
 #include "server/rpc/status_map.h"
 
@@ -66,7 +67,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
                        options_.version, options_.max_unary_reply_bytes,
                        options_.stream}),
         models_({registry_, loaders_, calls_, options_.methods,
-                 options_.architectures, options_.max_tokens}) {}
+                 options_.architectures, options_.max_tokens}),
+        inference_({explanations_, models_, registry_, calls_, options_.version,
+                    [this] { return ready_.load(); }}) {}
 
   ~ServingImpl() override {
     Drain(absl::InfinitePast(), absl::InfiniteFuture());
@@ -89,8 +92,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
     rpc.on_connection = [this](bool accepted) {
       metrics_.ConnectionCame(accepted);
     };
-    LIMPID_ASSIGN_OR_RETURN(auto server,
-                            RpcServer::Start(rpc, {&explanations_, &models_}));
+    LIMPID_ASSIGN_OR_RETURN(
+        auto server,
+        RpcServer::Start(rpc, {&explanations_, &models_, &inference_}));
     address_ = server->address();
     health_address_ = server->health_address();
     {
@@ -135,11 +139,13 @@ class ServingImpl final : public Serving, private RegistryObserver {
 
   void SetServing() override {
     MutexLock lock(mutex_);
+    ready_ = true;
     if (server_ != nullptr) server_->SetServing("", true);
   }
 
   bool Drain(absl::Time finish_by, absl::Time give_up_at) override {
     RpcServer* server = nullptr;
+    ready_ = false;
     {
       MutexLock lock(mutex_);
       server = server_.get();
@@ -255,6 +261,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
   WorkerPool pool_;
   ExplanationService explanations_;
   ModelService models_;
+  std::atomic<bool> ready_{false};
+  InferenceService inference_;
 };
 
 }  // namespace

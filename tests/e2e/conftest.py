@@ -24,6 +24,8 @@ def free_port():
 class Server:
     """limpid-server with the embedded models, on a port that it keeps."""
 
+    started = []
+
     def __init__(self, folder, config=None):
         self.port, self.metrics = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -40,6 +42,7 @@ class Server:
              ROOT / "models", "--listen", self.address, "--metrics",
              f"127.0.0.1:{self.metrics}", "--config", self.config],
             stdout=subprocess.PIPE, stderr=self.log.open("ab"), text=True)
+        Server.started.append(self.process)
         for line in self.process.stdout:
             if "limpid-server listening on" in line:
                 return self
@@ -151,14 +154,8 @@ def gateway(server, tmp_path_factory):
     one.stop()
 
 
-def pytest_terminal_summary(terminalreporter):
-    counts = {name: len(terminalreporter.stats.get(name, []))
-              for name in ("passed", "failed", "error", "skipped")}
-    terminalreporter.config.closing_line = (
-        f"{counts['passed']} passed, {counts['failed'] + counts['error']} "
-        f"failed, {counts['skipped']} skipped")
-
-
-def pytest_unconfigure(config):
-    if hasattr(config, "closing_line"):
-        print(config.closing_line)
+def pytest_sessionfinish():
+    """Of tests that failed half-way."""
+    for process in Server.started:
+        if process.poll() is None:
+            process.kill()

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from PIL import Image
-from conftest import ROOT, Gateway, Reply, Server, wait_for
+from conftest import BUILD, ROOT, Gateway, Reply, Server, wait_for
 
 TEXT = {"input": {"text": "A gorgeous, witty, seductive movie."}}
 # Some seconds of computing on one core.
@@ -151,9 +151,11 @@ def test_full_queue(tmp_path):
                                "compute": {"workers": 1}}).start()
     gateway = Gateway(tmp_path / "gateway", [server])
     try:
+        # Not the same request twice: that would be computed once.
         curls = [subprocess.Popen(
-            ["curl", "-sS", "--json", json.dumps(LONG), gateway.explain_url()],
-            stdout=subprocess.DEVNULL) for _ in range(2)]
+            ["curl", "-sS", "--json", json.dumps(
+                {**LONG, "options": {"steps": steps}}), gateway.explain_url()],
+            stdout=subprocess.DEVNULL) for steps in (1024, 1023)]
         wait_for(lambda: server.metric("limpid_queue_size") == 1)
         reply = Reply(gateway.explain_url(), body=TEXT)
         assert (reply.code, reply.json["code"]) == (429, 8)
@@ -169,3 +171,22 @@ def test_full_queue(tmp_path):
     finally:
         server.stop()
         gateway.stop()
+
+
+def gateway_script(*arguments):
+    return subprocess.run([ROOT / "scripts" / "gateway", "--no-setup",
+                           "--validate", *arguments], text=True,
+                          capture_output=True)
+
+
+def test_start_says_what_is_missing(tmp_path):
+    done = gateway_script("--folder", tmp_path, "--build", tmp_path)
+    assert done.returncode == 1
+    assert "limpid.pb; scripts/build limpid_descriptor_set" in done.stderr
+    assert "Traceback" not in done.stderr
+    # The option's key and certificate are not in the folder.
+    done = gateway_script("--folder", tmp_path, "--build", BUILD, "--option",
+                          "tls")
+    assert done.returncode != 0 and "tls.key" in done.stderr
+    done = gateway_script("--folder", tmp_path, "--build", BUILD)
+    assert done.returncode == 0

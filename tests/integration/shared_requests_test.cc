@@ -16,6 +16,7 @@ namespace limpid::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class SharedRequestsTest : public ::testing::Test {
  protected:
@@ -137,6 +138,8 @@ TEST_F(SharedRequestsTest, TheLastToLeaveEndsTheWork) {
   first->context.TryCancel();
   second->context.TryCancel();
   WaitForIdle();  // although the engine is held
+  EXPECT_THAT(server_.Scrape(),
+              Not(HasSubstr("limpid_cancelled_compute_seconds_total 0\n")));
   // Nobody joins what was cancelled.
   const auto third = Ask(TextRequest("abc"));
   server_.engine.WaitForRuns(2);
