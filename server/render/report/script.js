@@ -8,7 +8,11 @@ const lineColors = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
 const state = {run: 0, view: "", layer: 0, reduction: 0, opacity: 0.6,
                cell: null};
 const run = () => data.runs[state.run];
-const format = (x) => x === null ? "not finite" : String(Number(x.toPrecision(4)));
+function format(x) {
+  if (x === null) return "not finite";
+  return x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential(2)
+                                       : String(Number(x.toPrecision(4)));
+}
 
 // ---- colours -------------------------------------------------------------
 const tables = {};
