@@ -2,6 +2,7 @@
 #include "client/cli/model_commands.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -41,22 +42,41 @@ std::string Bytes(int64_t bytes) {
   return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
-// Columns as wide as their widest entry.
-void PrintRows(Terminal& terminal,
-               const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
+using Rows = std::vector<std::vector<std::string>>;
+
+// Of each column with the two blanks behind it.
+std::vector<int> WidthsOf(const Rows& rows) {
+  std::vector<int> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()), 0);
     for (size_t i = 0; i < row.size(); ++i) {
-      widths[i] = std::max<size_t>(widths[i], DisplayWidth(row[i]));
+      widths[i] = std::max(widths[i], DisplayWidth(row[i]) + 2);
     }
   }
+  return widths;
+}
+
+int WidthOf(const Rows& rows) {
+  const std::vector<int> widths = WidthsOf(rows);
+  return std::accumulate(widths.begin(), widths.end(), -2);
+}
+
+// Columns as wide as their widest entry; the last one is wrapped to the
+// terminal.
+void PrintRows(Terminal& terminal, const Rows& rows) {
+  const std::vector<int> widths = WidthsOf(rows);
   for (const auto& row : rows) {
     std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      line += FitToWidth(row[i], static_cast<int>(widths[i]) + 2);
+    for (size_t i = 0; i + 1 < row.size(); ++i) {
+      line += FitToWidth(row[i], widths[i]);
     }
-    terminal.out << absl::StripTrailingAsciiWhitespace(line) << "\n";
+    const int left = DisplayWidth(line);
+    const int room =
+        terminal.columns > 0 ? std::max(20, terminal.columns - left) : 0;
+    for (const std::string& part : WrapText(row.back(), room)) {
+      terminal.out << line << part << "\n";
+      line.assign(static_cast<size_t>(left), ' ');
+    }
   }
 }
 
@@ -125,6 +145,12 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
                     ModalityOf(model), absl::StrCat(model.num_layers()),
                     Bytes(model.resident_bytes()), Safe(model.device())});
   }
+  // A narrow terminal shows what matters most; `limpid model` has the rest.
+  while (terminal.columns > 0 && WidthOf(rows) > terminal.columns &&
+         rows.front().size() > 3) {
+    const size_t columns = rows.front().size() - 1;
+    for (auto& row : rows) row.resize(std::min(row.size(), columns));
+  }
   PrintRows(terminal, rows);
   return kExitOk;
 }
@@ -176,6 +202,8 @@ void PrintMethodMatrix(const std::vector<v1::Method>& methods,
     }
     table.push_back(std::move(row));
   }
+  // Where it does not fit, the lists of each method must do.
+  if (terminal.columns > 0 && WidthOf(table) > terminal.columns) return;
   PrintRows(terminal, table);
   terminal.out << "\n";
 }

@@ -75,15 +75,13 @@ def test_colours_only_on_a_terminal(server):
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_lines_fit_the_terminal(server, columns):
-    for command in (EXPLAIN + ["--layer-view"], ["methods"],
+    for command in (EXPLAIN + ["--layer-view"], ["methods"], ["models"],
                     ["compare", "--model", "sentiment-mamba", "--method",
                      "raw-attention,input-x-gradient"] + EXPLAIN[3:],
                     ["explain", "--model", "nobody", "--text", "x"],
-                    ["--help"], ["explain", "--help"], ["compare", "--help"]):
+                    ["model", "sentiment-mamba"], ["--help"],
+                    ["explain", "--help"], ["compare", "--help"]):
         _, seen = on_terminal(server, *command, columns=columns)
-        if command == ["methods"]:
-            # The table of methods is as wide as the methods' names.
-            seen = seen[seen.index("\r\n\r\n"):]
         for line in lines_of(seen):
             assert width(line) <= columns, (command[0], line)
 

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "tests/support/process.h"
 #include "tests/support/server_process.h"
@@ -83,11 +84,21 @@ TEST_F(InstallTest, ExamplesAreShort) {
 TEST_F(InstallTest, AnotherProjectFindsTheLibraryAndItsProgramsWork) {
   Install("dev");
   const std::string build = folder_.path() + "/build";
-  const ProcessResult configured =
-      Run({"cmake", "-S", LIMPID_SOURCE_DIR "/tests/install_consumer", "-B",
-           build, "-G", "Ninja", "-DCMAKE_PREFIX_PATH=" + prefix(),
-           // A package that another folder offers is not the one under test.
-           "-DCMAKE_FIND_PACKAGE_NO_PACKAGE_REGISTRY=ON"});
+  std::vector<std::string> configure = {"cmake",
+                                        "-S",
+                                        LIMPID_SOURCE_DIR
+                                        "/tests/install_consumer",
+                                        "-B",
+                                        build,
+                                        "-G",
+                                        "Ninja",
+                                        "-DCMAKE_PREFIX_PATH=" + prefix()};
+  // What a sanitizer has instrumented needs its runtime.
+  const std::string sanitize = LIMPID_SANITIZE;
+  if (!sanitize.empty()) {
+    configure.push_back("-DCMAKE_CXX_FLAGS=-fsanitize=" + sanitize);
+  }
+  const ProcessResult configured = Run(configure);
   ASSERT_EQ(configured.exit_status, 0) << configured.errors;
   const ProcessResult built = Run({"cmake", "--build", build});
   ASSERT_EQ(built.exit_status, 0) << built.output << built.errors;
