@@ -49,18 +49,23 @@ int TerminalColumns() {
   return 0;
 }
 
+// Help is wrapped, to 80 columns in a pipe; mistakes only on a terminal, so that
+// a program finds its words; scripts for shells never.
+void PrintExit(const ParseExit& exit, bool is_script) {
+  const bool is_help = exit.code == kExitOk;
+  int columns = std::min(TerminalColumns(), 120);
+  if (columns == 0 && is_help) columns = 80;
+  (is_help ? std::cout : std::cerr)
+      << (is_script || columns == 0 ? exit.text
+                                    : WrapHelp(exit.text, columns));
+}
+
 int Main(const std::vector<std::string>& arguments) {
   const GetEnv get_env = [](const char* name) { return std::getenv(name); };
   const std::variant<CommandLine, ParseExit> parsed =
       ParseCommandLine(arguments, get_env);
   if (const ParseExit* exit = std::get_if<ParseExit>(&parsed)) {
-    // Neither scripts for shells nor anything else that a program may read has
-    // lines that look like a help text.
-    const bool is_help = arguments.empty() || arguments[0] != "completion";
-    const int columns = TerminalColumns() > 0 ? TerminalColumns() : 80;
-    (exit->code == kExitOk ? std::cout : std::cerr)
-        << (is_help ? WrapHelp(exit->text, std::min(columns, 120))
-                    : exit->text);
+    PrintExit(*exit, !arguments.empty() && arguments[0] == "completion");
     return exit->code;
   }
   const CommandLine& line = std::get<CommandLine>(parsed);
