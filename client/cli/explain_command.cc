@@ -45,9 +45,13 @@ absl::Status WriteMatrices(const std::string& folder,
       ViewLayers(explanation, /*matrices=*/true);
   if (!layers.ok()) return layers.status();
   for (const LayerView& layer : *layers) {
-    const absl::Status status =
-        WriteResult(absl::StrCat(folder, "/layer-", layer.layer, ".png"),
-                    LayerPng(explanation, layer), terminal);
+    const std::string name = absl::StrCat(folder, "/layer-", layer.layer);
+    absl::Status status =
+        WriteResult(name + ".png", LayerPng(explanation, layer), terminal);
+    if (status.ok()) {
+      status =
+          WriteResult(name + ".svg", LayerSvg(explanation, layer), terminal);
+    }
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

@@ -49,15 +49,14 @@ int TerminalColumns() {
   return 0;
 }
 
-// Help is wrapped, to 80 columns in a pipe; mistakes only on a terminal, so that
-// a program finds its words; scripts for shells never.
+// Help is wrapped, to 80 columns in a pipe; mistakes only on a terminal, so
+// that a program finds its words; scripts for shells never.
 void PrintExit(const ParseExit& exit, bool is_script) {
   const bool is_help = exit.code == kExitOk;
   int columns = std::min(TerminalColumns(), 120);
   if (columns == 0 && is_help) columns = 80;
   (is_help ? std::cout : std::cerr)
-      << (is_script || columns == 0 ? exit.text
-                                    : WrapHelp(exit.text, columns));
+      << (is_script || columns == 0 ? exit.text : WrapHelp(exit.text, columns));
 }
 
 int Main(const std::vector<std::string>& arguments) {

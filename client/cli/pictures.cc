@@ -140,6 +140,23 @@ render::MatrixFigure GridFigure(const Explanation& explanation,
   return figure;
 }
 
+// `layer` must outlive the figure.
+render::MatrixFigure LayerFigure(const Explanation& explanation,
+                                 const LayerView& layer) {
+  render::MatrixFigure figure;
+  figure.caption = {
+      absl::StrCat(explanation.header.model(), " - layer ", layer.layer),
+      {"rows: target position, columns: source position"}};
+  figure.rows = layer.rows;
+  figure.columns = layer.columns;
+  figure.values = layer.values();
+  for (const v1::Token& token : explanation.header.tokens()) {
+    figure.column_labels.push_back(token.piece());
+  }
+  figure.row_labels = figure.column_labels;
+  return figure;
+}
+
 absl::StatusOr<std::vector<AttributionView>> ViewAll(
     std::span<const Explanation> explanations) {
   std::vector<AttributionView> views;
@@ -297,18 +314,13 @@ absl::StatusOr<std::string> AttributionSvg(const Explanation& explanation) {
 
 absl::StatusOr<std::string> LayerPng(const Explanation& explanation,
                                      const LayerView& layer) {
-  render::MatrixFigure figure;
-  figure.caption = {
-      absl::StrCat(explanation.header.model(), " - layer ", layer.layer),
-      {"rows: target position, columns: source position"}};
-  figure.rows = layer.rows;
-  figure.columns = layer.columns;
-  figure.values = layer.values();
-  for (const v1::Token& token : explanation.header.tokens()) {
-    figure.column_labels.push_back(token.piece());
-  }
-  figure.row_labels = figure.column_labels;
-  return render::RenderMatrixPng(figure);
+  return render::RenderMatrixPng(LayerFigure(explanation, layer));
+}
+
+absl::StatusOr<std::string> LayerSvg(const Explanation& explanation,
+                                     const LayerView& layer) {
+  return render::RenderMatrixSvg(LayerFigure(explanation, layer),
+                                 /*patches=*/false);
 }
 
 }  // namespace limpid::cli

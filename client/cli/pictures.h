@@ -80,8 +80,10 @@ absl::StatusOr<std::string> AttributionPng(
 // The attribution as an SVG file.
 absl::StatusOr<std::string> AttributionSvg(const Explanation& explanation);
 
-// A layer's matrix as a PNG file.
+// A layer's matrix, with tokens on its axes, as a PNG or SVG file.
 absl::StatusOr<std::string> LayerPng(const Explanation& explanation,
+                                     const LayerView& layer);
+absl::StatusOr<std::string> LayerSvg(const Explanation& explanation,
                                      const LayerView& layer);
 
 }  // namespace limpid::cli

@@ -212,7 +212,7 @@ TEST_F(CommandsTest, OutWritesEveryFile) {
   EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
   for (const char* name :
        {"explanation.safetensors", "explanation.json", "attribution.png",
-        "attribution.svg", "report.html", "layer-0.png"}) {
+        "attribution.svg", "report.html", "layer-0.png", "layer-0.svg"}) {
     EXPECT_TRUE(std::filesystem::exists(folder + "/a/b/" + name)) << name;
   }
 }
