@@ -14,6 +14,13 @@ struct Loaded {
   absl::Status status;
 };
 
+// In a program that is linked to HDF5, too, its variables may have moved into
+// the program itself; the library's own copies are not used then.
+void* Find(void* file, const char* name) {
+  void* const shared = dlsym(RTLD_DEFAULT, name);
+  return shared != nullptr ? shared : dlsym(file, name);
+}
+
 Loaded Load() {
   Loaded out;
   void* const file = dlopen(LIMPID_HDF5_LIBRARY, RTLD_NOW | RTLD_LOCAL);
@@ -24,12 +31,12 @@ Loaded Load() {
                      dlerror()));
     return out;
   }
-#define LIMPID_FIND(name)                                               \
-  out.library.name =                                                    \
-      reinterpret_cast<decltype(out.library.name)>(dlsym(file, #name)); \
-  if (out.library.name == nullptr) {                                    \
-    out.status = DataError(LIMPID_HDF5_LIBRARY " has no " #name);       \
-    return out;                                                         \
+#define LIMPID_FIND(name)                                              \
+  out.library.name =                                                   \
+      reinterpret_cast<decltype(out.library.name)>(Find(file, #name)); \
+  if (out.library.name == nullptr) {                                   \
+    out.status = DataError(LIMPID_HDF5_LIBRARY " has no " #name);      \
+    return out;                                                        \
   }
   LIMPID_HDF5_FUNCTIONS(LIMPID_FIND)
   LIMPID_HDF5_TYPES(LIMPID_FIND)
