@@ -7,6 +7,20 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+# limpid_install_man(NAME SECTION COMPONENT): compressed, and without a time in
+# it, so that packages made twice are the same.
+find_program(LIMPID_GZIP gzip REQUIRED)
+function(limpid_install_man name section component)
+  set(page "${PROJECT_SOURCE_DIR}/docs/man/${name}.${section}")
+  set(packed "${PROJECT_BINARY_DIR}/man/${name}.${section}.gz")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${page}")
+  file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/man")
+  execute_process(COMMAND "${LIMPID_GZIP}" -9nc "${page}"
+                  OUTPUT_FILE "${packed}" COMMAND_ERROR_IS_FATAL ANY)
+  install(FILES "${packed}" COMPONENT ${component}
+          DESTINATION "${CMAKE_INSTALL_MANDIR}/man${section}")
+endfunction()
+
 install(TARGETS limpid_cli RUNTIME COMPONENT client)
 # Scripts for completion come from the program itself.
 install(CODE "
@@ -78,7 +92,7 @@ if(NOT LIMPID_WITH_CUDA)
     file(GLOB _found "${LIMPID_SITE_PACKAGES}/nvidia/*/lib/${_library}")
     list(APPEND _private "${_found}")
   endforeach()
-  install(PROGRAMS ${_private} DESTINATION "${LIMPID_PRIVATE_LIBDIR}"
+  install(FILES ${_private} DESTINATION "${LIMPID_PRIVATE_LIBDIR}"
           COMPONENT server)
   # They look for each other in the wheel's folders, too; here one folder is
   # all there is.
@@ -98,8 +112,7 @@ if(NOT LIMPID_WITH_CUDA)
           ${_licenses}
           DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/limpid-server"
           COMPONENT server)
-  install(FILES docs/man/limpid-server.8
-          DESTINATION "${CMAKE_INSTALL_MANDIR}/man8" COMPONENT server)
+  limpid_install_man(limpid-server 8 server)
 endif()
 foreach(_component client dev)
   set(_package_client limpid-client)
@@ -107,5 +120,4 @@ foreach(_component client dev)
   install(FILES deploy/package/copyright COMPONENT ${_component} DESTINATION
           "${CMAKE_INSTALL_DATADIR}/doc/${_package_${_component}}")
 endforeach()
-install(FILES docs/man/limpid.1
-        DESTINATION "${CMAKE_INSTALL_MANDIR}/man1" COMPONENT client)
+limpid_install_man(limpid 1 client)

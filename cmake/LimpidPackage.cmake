@@ -5,7 +5,7 @@ if(LIMPID_WITH_CUDA)
 endif()
 set(CPACK_PACKAGE_VENDOR "The Limpid authors")
 set(CPACK_PACKAGE_CONTACT "The Limpid authors <limpid@localhost>")
-set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
 set(CPACK_COMPONENTS_ALL client server debian dev)
 set(CPACK_GENERATOR DEB TGZ)
 set(CPACK_STRIP_FILES ON)
@@ -20,18 +20,17 @@ set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 
 set(CPACK_DEBIAN_CLIENT_PACKAGE_NAME limpid-client)
 set(CPACK_DEBIAN_CLIENT_PACKAGE_SECTION science)
-set(CPACK_COMPONENT_CLIENT_DESCRIPTION
-"Command-line client of Limpid
- Asks a Limpid server what a gated-linear recurrent network (Mamba, Griffin,
- RWKV, Vision Mamba and others) looked at, and draws the answer.")
+set(CPACK_DEBIAN_CLIENT_DESCRIPTION
+"The command line: asks a Limpid server what a gated-linear recurrent network
+(Mamba, Griffin, RWKV, Vision Mamba and others) looked at, and draws the
+answer.")
 set(CPACK_DEBIAN_SERVICE_PACKAGE_NAME limpid-server)
 set(CPACK_DEBIAN_SERVICE_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_SERVICE_PACKAGE_SUGGESTS limpid-client)
-set(CPACK_COMPONENT_GROUP_SERVICE_DESCRIPTION
-"Explanations of gated-linear recurrent networks over gRPC
- Keeps models resident and answers with their implicit attention matrices and
- with attribution maps made from them. LibTorch for CPUs and small embedded
- models are included.")
+set(CPACK_DEBIAN_SERVICE_DESCRIPTION
+"The server: keeps gated-linear recurrent networks resident and answers over
+gRPC with their implicit attention matrices and with attribution maps made from
+them. LibTorch for CPUs and small embedded models are included.")
 set(CPACK_DEBIAN_SERVICE_PACKAGE_CONTROL_EXTRA
     "${PROJECT_SOURCE_DIR}/deploy/package/conffiles"
     "${PROJECT_SOURCE_DIR}/deploy/package/postinst"
@@ -41,9 +40,9 @@ set(CPACK_DEBIAN_DEV_PACKAGE_NAME liblimpid-dev)
 set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS
     "libgrpc++-dev, libprotobuf-dev, libabsl-dev, zlib1g-dev")
-set(CPACK_COMPONENT_DEV_DESCRIPTION
-"C++ client library of Limpid
- Headers, a static library and a CMake package: find_package(limpid).")
+set(CPACK_DEBIAN_DEV_DESCRIPTION
+"The C++ client library: headers, a static library and a CMake package for
+find_package(limpid).")
 # What only a Debian package has: unit and configuration outside of the prefix,
 # so not part of `cmake --install` and of the tarball.
 install(FILES deploy/limpid.service DESTINATION /lib/systemd/system
