@@ -97,7 +97,7 @@ TEST_F(AsyncExplainTest, DamagedStreamsAreSeen) {
   };
   handlers_.stream = [](auto&, const auto&, StreamWriter& writer) {
     auto parts = MakeStream(MakeResponse(), 4);
-    parts.erase(parts.begin() + 2);  // a chunk of the first tensor
+    parts.erase(parts.begin() + 3);  // a chunk of the first tensor
     for (const auto& part : parts) writer.Write(part);
     return grpc::Status::OK;
   };
