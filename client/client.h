@@ -25,6 +25,7 @@
 #include "absl/time/time.h"
 #include "client/error_report.h"
 #include "client/explanation.h"
+#include "client/retry.h"
 #include "limpid/v1/explanation.pb.h"
 #include "limpid/v1/model.pb.h"
 
@@ -40,16 +41,17 @@ struct ClientOptions {
   // Of each call with all its tries; told to the server.
   // absl::InfiniteDuration() for none.
   absl::Duration deadline = absl::Seconds(30);
-  // Tries per call in all; only UNAVAILABLE is tried again, after the time that
-  // the server names or an exponential back-off.
-  int max_attempts = 3;
+  RetryPolicy retry;  // which failed calls are tried again, and when
   // Sent as x-request-id with every call; empty: a random one for each call.
   std::string request_id;
 };
 
-// A connection to a server. Thread-safe; calls block their thread. Every call
-// ends within ClientOptions::deadline with the server's status, DATA_LOSS if a
-// reply is damaged or incomplete, or CANCELLED after Cancel().
+struct ClientState;
+
+// A connection to a server. Thread-safe; calls block their thread, but for
+// ExplainAsync. Every call ends within ClientOptions::deadline with the
+// server's status, DATA_LOSS if a reply is damaged or incomplete, or CANCELLED
+// after Cancel().
 class Client {
  public:
   // INVALID_ARGUMENT if a file of the options can't be used. Does not connect:
@@ -76,14 +78,21 @@ class Client {
   absl::StatusOr<Explanation> StreamExplain(const v1::ExplainRequest& request,
                                             const StreamObserver& observer);
 
+  // Explain without blocking: returns at once and calls `done` exactly once,
+  // from another thread, with what Explain would have returned. `done` must
+  // neither block nor destroy the client. Any number of calls may run at a
+  // time; the destructor cancels those that still run and waits for their
+  // `done`.
+  void ExplainAsync(v1::ExplainRequest request,
+                    std::function<void(absl::StatusOr<Explanation>)> done);
+
   // Cancels all calls of this client, running and future. From any thread, but
   // not from a signal handler.
   void Cancel();
 
  private:
-  struct Impl;
-  explicit Client(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  explicit Client(std::unique_ptr<ClientState> state);
+  std::unique_ptr<ClientState> state_;
 };
 
 }  // namespace limpid

@@ -12,11 +12,14 @@ std::optional<absl::Duration> NextDelay(const RetryPolicy& policy, int attempts,
                                         const absl::Status& status,
                                         absl::Duration remaining,
                                         double random) {
-  if (!absl::IsUnavailable(status) || attempts >= policy.max_attempts) {
+  if (attempts >= policy.max_attempts) return std::nullopt;
+  const auto named = GetErrorReport(status).retry_after;
+  if (!absl::IsUnavailable(status) &&
+      !(absl::IsResourceExhausted(status) && named)) {
     return std::nullopt;
   }
   absl::Duration delay;
-  if (const auto named = GetErrorReport(status).retry_after; named) {
+  if (named) {
     // The server knows when it will be ready; coming earlier is no use.
     delay = *named * (1 + 0.1 * random);
   } else {

@@ -20,9 +20,11 @@ struct RetryPolicy {
 };
 
 // How long to wait after `attempts` tries of which the last ended with
-// `status`, or nullopt to give up: only UNAVAILABLE is tried again, and only if
-// the wait ends before `remaining` does. The wait is at least what the server
-// named, else the back-off; `random` (0 to 1) spreads callers over half of it.
+// `status`, or nullopt to give up. UNAVAILABLE is tried again, and
+// RESOURCE_EXHAUSTED where the server names a time (a full queue does, a limit
+// does not); only if the wait ends before `remaining` does. The wait is at
+// least what the server named, else the back-off; `random` (0 to 1) spreads
+// callers over half of it.
 std::optional<absl::Duration> NextDelay(const RetryPolicy& policy, int attempts,
                                         const absl::Status& status,
                                         absl::Duration remaining,

@@ -8,7 +8,7 @@ function(limpid_library name)
   add_library(limpid::${name} ALIAS limpid_${name})
   target_link_libraries(limpid_${name}
     PUBLIC ${ARG_DEPS}
-    PRIVATE limpid_options ${ARG_PRIVATE_DEPS})
+    PRIVATE "$<BUILD_INTERFACE:limpid_options>" ${ARG_PRIVATE_DEPS})
 endfunction()
 
 # limpid_write_list(FILE FOLDER NAMESPACE TYPE FUNCTION ENTRY INCLUDE name...)

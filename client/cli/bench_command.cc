@@ -10,6 +10,7 @@
 #include "client/bench/load.h"
 #include "client/bench/report.h"
 #include "client/bench/workload.h"
+#include "client/cli/error_text.h"
 #include "client/cli/flag_values.h"
 
 namespace limpid::cli {
@@ -79,7 +80,7 @@ absl::StatusOr<bench::Summary> Bench(Client& client, const CommandLine& line) {
 int RunBench(Client& client, const CommandLine& line, Terminal& terminal) {
   absl::StatusOr<bench::Summary> summary = Bench(client, line);
   if (!summary.ok()) {
-    PrintError(terminal, summary.status());
+    PrintError(terminal, summary.status(), line.bench.json);
     return kExitFailed;
   }
   summary->first_mistake = Safe(summary->first_mistake);

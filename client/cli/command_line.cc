@@ -5,117 +5,15 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cli/completion.h"
 #include "client/cli/flag_values.h"
 
 namespace limpid::cli {
 namespace {
-
-// A flag with one value that is kept byte for byte: empty values, values that
-// look like flags and values in brackets are as good as any other.
-CLI::Option* AddValue(CLI::App& app, const std::string& name,
-                      const std::string& type,
-                      std::optional<std::string>& value,
-                      const std::string& help) {
-  return app
-      .add_option(
-          name,
-          [&value](const CLI::results_t& results) {
-            value = results.front();
-            return true;
-          },
-          help)
-      ->type_name(type);
-}
-
-std::string OneOf(const google::protobuf::EnumDescriptor* type) {
-  return absl::StrCat(": ", EnumNames(type));
-}
-
-void AddInputs(CLI::App& app, ExplainFlags& flags) {
-  CLI::App& group = *app.add_option_group("Input");
-  AddValue(group, "--text", "TEXT", flags.text, "Text, taken verbatim");
-  AddValue(group, "--text-file", "FILE", flags.text_file,
-           "Text from a file, byte for byte; - for standard input");
-  AddValue(group, "--tokens", "IDS", flags.tokens, "Token ids: 1,2,3");
-  AddValue(group, "--image", "FILE", flags.image, "PNG or JPEG file");
-  AddValue(group, "--pixels", "FILE", flags.pixels,
-           "safetensors file with the tensor `pixels` [3, H, W]");
-  AddValue(group, "--jsonl", "FILE", flags.jsonl,
-           "One {\"text\": ...} or {\"tokens\": [...]} per line; one JSON "
-           "result per line is printed. - for standard input");
-  group.require_option(1);
-}
-
-void AddWhat(CLI::App& app, ExplainFlags& flags) {
-  CLI::App& group = *app.add_option_group("What to explain");
-  AddValue(group, "--method", "NAME", flags.method,
-           "Attribution method (default raw-attention); see `limpid methods`");
-  AddValue(group, "--target", "TARGET", flags.target,
-           "predicted (default), next (the token that follows), token:ID, "
-           "class:ID or contrast:ID,ID");
-  AddValue(group, "--position", "N|last|cls", flags.position,
-           "Explained position (default last, for pictures cls), or several: "
-           "3-6,9");
-  AddValue(group, "--aggregate", "UNITS", flags.aggregate,
-           "Sum attributions over word, span:0-3,7 or region:ROWSxCOLUMNS,... "
-           "such as region:0-1x2-5");
-  AddValue(group, "--attention", "KIND", flags.attention,
-           "Attention to return" + OneOf(v1::AttentionKind_descriptor()) +
-               " (default row)");
-  AddValue(group, "--channels", "REDUCTION", flags.channels,
-           "Reduction over channels" +
-               OneOf(v1::ChannelReduction_descriptor()) +
-               " (default mean-abs)");
-  AddValue(group, "--form", "FORM", flags.form,
-           "Factors in the matrices" + OneOf(v1::AttentionForm_descriptor()) +
-               " (default full)");
-  AddValue(group, "--layers", "LAYERS", flags.layers,
-           "Layers to return: 0-3,7 (default all)");
-  AddValue(group, "--channel-list", "CHANNELS", flags.channel_list,
-           "With --channels all: the channels to return, 0-3,7 (default all)");
-  AddValue(group, "--downsample", "N", flags.downsample,
-           "Average returned attention over blocks of N entries per side");
-  AddValue(group, "--attention-top-k", "N", flags.attention_top_k,
-           "Keep the N largest entries of every returned row");
-  AddValue(group, "--dtype", "float32|float16|uint8", flags.dtype,
-           "Type in which attention is sent (default float32)");
-  group.add_flag("--head-form", flags.head_form,
-                 "One matrix per head, of the form state");
-  AddValue(group, "--include-skip", "true|false", flags.include_skip,
-           "Whether the recurrence's skip is part of the matrix");
-  group.add_flag("--faithfulness", flags.faithfulness,
-                 "Measure the attribution by deleting and inserting tokens");
-  AddValue(group, "--top-k", "N", flags.top_k,
-           "Predictions to list (default 5)");
-  group
-      .add_option("--option", flags.options,
-                  absl::StrCat("Option of the method, may be repeated: ",
-                               MethodOptionNames()))
-      ->type_name("NAME=VALUE")
-      ->allow_extra_args(false);
-  AddValue(
-      group, "--precision", "NAME", flags.precision,
-      "Arithmetic" + OneOf(v1::Precision_descriptor()) + " (default float32)");
-}
-
-void AddOutputs(CLI::App& app, ExplainFlags& flags, bool& json) {
-  CLI::App& group = *app.add_option_group("Output");
-  group.add_flag("--logits", flags.logits, "Return the logits");
-  group.add_flag("--debug-tensors", flags.debug_tensors,
-                 "Return values, outputs, biases and gradients");
-  group.add_flag("--validate-only", flags.validate_only,
-                 "Tell the cost and run nothing");
-  group.add_flag("--stream", flags.stream, "Print parts as they come");
-  AddValue(group, "--out", "DIR", flags.out,
-           "Write safetensors, JSON, PNG and HTML files to a folder");
-  AddValue(group, "--save", "FILE", flags.save, "Write a safetensors file");
-  group.add_flag("--json", json, "Print the whole reply as JSON");
-  AddValue(group, "--png", "FILE", flags.png, "Write a picture");
-  AddValue(group, "--html", "FILE", flags.html, "Write a report");
-}
 
 CLI::App& AddCommand(CLI::App& app, const std::string& name,
                      const std::string& help, Command command,
@@ -149,12 +47,11 @@ void AddCommands(CLI::App& app, CommandLine& line) {
          false);
   CLI::App& explain =
       AddCommand(app, "explain", "Explain an input", Command::kExplain, line);
-  explain.add_option("--model", line.explain.model, "Model")
-      ->type_name("NAME")
-      ->required();
-  AddInputs(explain, line.explain);
-  AddWhat(explain, line.explain);
-  AddOutputs(explain, line.explain, line.json);
+  AddExplainFlags(explain, line.explain, line.json);
+  AddCompareFlags(AddCommand(app, "compare",
+                             "Put models or methods side by side on one input",
+                             Command::kCompare, line),
+                  line.explain, line.json);
   AddEvaluateFlags(
       AddCommand(app, "evaluate",
                  "Judge the attribution methods by a protocol of the field",
@@ -164,20 +61,27 @@ void AddCommands(CLI::App& app, CommandLine& line) {
       AddCommand(app, "bench", "Load the server and check every reply",
                  Command::kBench, line),
       line.bench);
+  CLI::App& completion = AddCommand(
+      app, "completion", "Print a script that completes commands and flags",
+      Command::kCompletion, line);
+  completion
+      .add_option("shell", line.shell,
+                  "Shell that the script is for:\n"
+                  "  bash: limpid completion bash "
+                  ">/etc/bash_completion.d/limpid\n"
+                  "  zsh:  limpid completion zsh "
+                  ">/usr/share/zsh/vendor-completions/_limpid\n"
+                  "  fish: limpid completion fish "
+                  ">~/.config/fish/completions/limpid.fish")
+      ->type_name("bash|zsh|fish")
+      ->required();
 }
 
 // What CLI11 can't know: returns the mistake, or nothing.
 std::string Mistake(const CommandLine& line) {
-  const ExplainFlags& flags = line.explain;
-  if (flags.jsonl &&
-      (flags.out || flags.save || flags.png || flags.html || flags.stream)) {
-    return "--jsonl prints JSON only: without --out, --save, --png, --html "
-           "and --stream";
-  }
-  if (flags.validate_only &&
-      (flags.out || flags.save || flags.png || flags.html)) {
-    return "--validate-only runs nothing: without --out, --save, --png and "
-           "--html";
+  if (line.command == Command::kExplain || line.command == Command::kCompare) {
+    const std::string mistake = ExplainMistake(line.explain);
+    if (!mistake.empty()) return mistake;
   }
   const EvaluateFlags& evaluate = line.evaluate;
   if (line.command == Command::kEvaluate && evaluate.protocol != "grounding" &&
@@ -257,6 +161,22 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
       ->type_name("FILE");
   AddValue(app, "--deadline", "DURATION", deadline,
            "Longest time for a call (default 30s)");
+  app.add_option("--attempts", line.client.retry.max_attempts,
+                 "Tries per call in all (default 3): a server that is not "
+                 "there or whose queue is full is asked again")
+      ->type_name("N")
+      ->check(CLI::Range(1, 100));
+  app.footer(
+      "Examples:\n"
+      "  limpid models\n"
+      "  limpid explain --model sentiment-mamba --text 'Not bad at all.'\n"
+      "  limpid explain --model shapes-vim --image picture.png --png map.png\n"
+      "  limpid compare --model sentiment-mamba --text 'Not bad.' \\\n"
+      "      --method raw-attention,integrated-gradients --html report.html\n"
+      "  limpid explain --model recall-mamba --jsonl inputs.jsonl --out "
+      "results\n"
+      "\nlimpid COMMAND --help describes a command. Exit status: 0 fine, 1 the "
+      "server\nrefused or failed, 2 wrong usage, 130 interrupted.");
   app.set_version_flag("--version", "limpid " LIMPID_VERSION);
   app.require_subcommand(1);
   AddCommands(app, line);
@@ -277,6 +197,12 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
     return Usage(absl::StrCat(error.what(), "; the commands are ",
                               absl::StrJoin(names, ", ")));
   }
+  if (line.command == Command::kCompletion) {
+    const std::string script = CompletionScript(app, line.shell);
+    if (!script.empty()) return ParseExit{kExitOk, script};
+    return Usage(absl::StrCat("completion: \"", line.shell,
+                              "\" is none of bash, zsh, fish"));
+  }
   if (deadline) {
     const absl::StatusOr<absl::Duration> parsed = ParseDeadline(*deadline);
     if (!parsed.ok()) {
@@ -285,7 +211,7 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
     line.client.deadline = *parsed;
   }
   // A refusal is a figure here, not a reason to try again.
-  if (line.command == Command::kBench) line.client.max_attempts = 1;
+  if (line.command == Command::kBench) line.client.retry.max_attempts = 1;
   if (const std::string mistake = Mistake(line); !mistake.empty()) {
     return Usage(mistake);
   }

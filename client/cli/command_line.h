@@ -11,6 +11,7 @@
 
 #include "client/cli/bench_flags.h"
 #include "client/cli/evaluate_flags.h"
+#include "client/cli/explain_flags.h"
 #include "client/client.h"
 
 namespace limpid::cli {
@@ -29,23 +30,10 @@ enum class Command {
   kHealth,
   kMethods,
   kExplain,
+  kCompare,
   kEvaluate,
-  kBench
-};
-
-// Flags of explain, as they were written.
-struct ExplainFlags {
-  std::string model;
-  // Exactly one is set.
-  std::optional<std::string> text, text_file, tokens, image, pixels, jsonl;
-  std::optional<std::string> method, target, position;
-  std::optional<std::string> attention, channels, form, layers, include_skip;
-  std::optional<std::string> aggregate, top_k, precision;
-  std::optional<std::string> channel_list, downsample, attention_top_k, dtype;
-  std::vector<std::string> options;  // NAME=VALUE
-  bool head_form = false, faithfulness = false, logits = false;
-  bool debug_tensors = false, validate_only = false, stream = false;
-  std::optional<std::string> out, save, png, html;
+  kBench,
+  kCompletion
 };
 
 struct CommandLine {
@@ -53,9 +41,10 @@ struct CommandLine {
   Command command = Command::kModels;
   std::string name;  // of a model, where the command takes one
   bool json = false;
-  ExplainFlags explain;
+  ExplainFlags explain;  // of compare, too
   EvaluateFlags evaluate;
   BenchFlags bench;
+  std::string shell;  // of completion
 };
 
 // Instead of a command: text to print and the exit status.

@@ -2,6 +2,7 @@
 #include "client/cli/commands.h"
 
 #include "client/cli/bench_command.h"
+#include "client/cli/compare_command.h"
 #include "client/cli/evaluate_command.h"
 #include "client/cli/explain_command.h"
 #include "client/cli/model_commands.h"
@@ -24,6 +25,10 @@ int RunCommand(Client& client, const CommandLine& line, Terminal& terminal) {
       return RunBench(client, line, terminal);
     case Command::kEvaluate:
       return RunEvaluate(client, line, terminal);
+    case Command::kCompare:
+      return RunCompare(client, line, terminal);
+    case Command::kCompletion:
+      break;  // answered while the command line is read
     case Command::kExplain:
       return line.explain.jsonl ? RunExplainLines(client, line, terminal)
                                 : RunExplain(client, line, terminal);

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/cli/error_text.h"
 #include "client/cli/flag_values.h"
 #include "client/evaluate/grounding.h"
 #include "client/evaluate/lexicon.h"
@@ -203,7 +204,7 @@ int RunEvaluate(Client& client, const CommandLine& line, Terminal& terminal) {
   const absl::Status status =
       Evaluate(client, line.evaluate, options, terminal);
   if (status.ok()) return kExitOk;
-  PrintError(terminal, status);
+  PrintError(terminal, status, line.evaluate.json);
   return kExitFailed;
 }
 

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/explain_command.h"
 
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/error_text.h"
 #include "client/cli/explain_view.h"
 #include "client/cli/json_output.h"
 #include "client/cli/pictures.h"
+#include "client/cli/report.h"
 #include "client/cli/request_builder.h"
 #include "client/cli/save_file.h"
 #include "client/files.h"
@@ -41,25 +45,39 @@ absl::Status WriteMatrices(const std::string& folder,
       ViewLayers(explanation, /*matrices=*/true);
   if (!layers.ok()) return layers.status();
   for (const LayerView& layer : *layers) {
-    const absl::Status status =
-        WriteResult(absl::StrCat(folder, "/layer-", layer.layer, ".png"),
-                    LayerPng(explanation, layer), terminal);
+    const std::string name = absl::StrCat(folder, "/layer-", layer.layer);
+    absl::Status status =
+        WriteResult(name + ".png", LayerPng(explanation, layer), terminal);
+    if (status.ok()) {
+      status =
+          WriteResult(name + ".svg", LayerSvg(explanation, layer), terminal);
+    }
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+bool HasMatrices(const ExplainFlags& flags) {
+  return flags.attention == "matrix";
+}
+
 // Writes every file that the flags name. The first error ends it.
-absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
+absl::Status WriteFiles(const ExplainFlags& flags, const v1::Input& input,
                         const Explanation& explanation, Terminal& terminal) {
+  const bool matrices = HasMatrices(flags);
+  const std::optional<Underlay> underlay = UnderlayOf(input, flags.opacity);
+  const std::span<const Explanation> one(&explanation, 1);
   absl::Status status;
   if (flags.save) status = Save(*flags.save, explanation, terminal);
   if (status.ok() && flags.png) {
-    status = WriteResult(*flags.png, AttributionPng(explanation), terminal);
+    status = WriteResult(*flags.png, AttributionPng(one, underlay), terminal);
+  }
+  if (status.ok() && flags.svg) {
+    status = WriteResult(*flags.svg, AttributionSvg(explanation), terminal);
   }
   if (status.ok() && flags.html) {
     status =
-        WriteResult(*flags.html, ReportHtml(explanation, matrices), terminal);
+        WriteResult(*flags.html, ReportHtml(one, matrices, underlay), terminal);
   }
   if (!status.ok() || !flags.out) return status;
   const std::string& folder = *flags.out;
@@ -73,11 +91,15 @@ absl::Status WriteFiles(const ExplainFlags& flags, bool matrices,
   }
   if (status.ok()) {
     status = WriteResult(folder + "/attribution.png",
-                         AttributionPng(explanation), terminal);
+                         AttributionPng(one, underlay), terminal);
+  }
+  if (status.ok()) {
+    status = WriteResult(folder + "/attribution.svg",
+                         AttributionSvg(explanation), terminal);
   }
   if (status.ok()) {
     status = WriteResult(folder + "/report.html",
-                         ReportHtml(explanation, matrices), terminal);
+                         ReportHtml(one, matrices, underlay), terminal);
   }
   if (status.ok() && matrices) {
     status = WriteMatrices(folder, explanation, terminal);
@@ -136,8 +158,11 @@ absl::Status Print(const CommandLine& line, const Explanation& explanation,
                    Terminal& terminal) {
   if (!line.json) {
     if (line.explain.stream) terminal.out << "\n";
-    line.explain.validate_only ? PrintCost(terminal, explanation)
-                               : PrintExplanation(terminal, explanation);
+    line.explain.validate_only
+        ? PrintCost(terminal, explanation)
+        : PrintExplanation(terminal, explanation,
+                           {.layers = line.explain.layer_view,
+                            .matrices = HasMatrices(line.explain)});
     return absl::OkStatus();
   }
   if (line.explain.stream && !line.explain.validate_only) {
@@ -167,15 +192,14 @@ int RunExplain(Client& client, const CommandLine& line, Terminal& terminal) {
                : client.Explain(*request);
   absl::Status status = explanation.status();
   if (status.ok()) {
-    const bool matrices =
-        request->attention().kind() == v1::ATTENTION_KIND_MATRIX;
     status = Print(line, *explanation, terminal);
     if (status.ok()) {
-      status = WriteFiles(line.explain, matrices, *explanation, terminal);
+      status =
+          WriteFiles(line.explain, request->input(), *explanation, terminal);
     }
   }
   if (status.ok()) return kExitOk;
-  PrintError(terminal, status);
+  PrintError(terminal, status, line.json);
   return kExitFailed;
 }
 

@@ -9,7 +9,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/flag_values.h"
+#include "client/cli/layer_view.h"
 #include "client/cli/pictures.h"
+#include "client/cli/text_layout.h"
 
 namespace limpid::cli {
 namespace {
@@ -20,30 +22,59 @@ double Milliseconds(const google::protobuf::Duration& duration) {
 }
 
 void PrintBar(Terminal& terminal, const render::ValueRange& range) {
+  const std::string low = absl::StrFormat("%.3g", range.low);
+  const std::string high = absl::StrFormat("%.3g", range.high);
+  const int room = (terminal.columns > 0 ? terminal.columns : 80) - 2 -
+                   static_cast<int>(low.size() + high.size());
+  const int width = std::clamp(room, 8, 32);
   std::string bar;
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < width; ++i) {
     bar += Colored(terminal.color,
-                   render::ColorTable(range.scale)[i * 255 / 31], " ");
+                   render::ColorTable(range.scale)[i * 255 / (width - 1)], " ");
   }
-  terminal.out << absl::StreamFormat("%.3g %s %.3g\n", range.low, bar,
-                                     range.high);
+  terminal.out << low << " " << bar << " " << high << "\n";
+}
+
+void PrintGrid(Terminal& terminal, const AttributionView& view,
+               const render::ValueRange& range) {
+  const bool wide =
+      terminal.columns == 0 || 2 * view.grid_columns <= terminal.columns;
+  for (size_t i = 0; i < view.values.size(); ++i) {
+    terminal.out << Colored(terminal.color, range.Color(view.values[i]),
+                            wide ? "  " : " ");
+    if ((i + 1) % view.grid_columns == 0) terminal.out << "\n";
+  }
+}
+
+// A line is ended before a token that would not fit, so that no token is broken
+// but one that is longer than a line.
+void PrintStrip(Terminal& terminal, const AttributionView& view,
+                const render::ValueRange& range) {
+  int used = 0;
+  for (size_t i = 0; i < view.labels.size(); ++i) {
+    const std::string text = Safe(view.labels[i]);
+    const int width = DisplayWidth(text);
+    if (terminal.columns > 0 && used > 0 && used + width > terminal.columns) {
+      terminal.out << "\n";
+      used = 0;
+    }
+    terminal.out << Colored(terminal.color, range.Color(view.values[i]),
+                            Isolated(text));
+    used += width;
+    if (absl::EndsWith(view.labels[i], "\n")) {
+      terminal.out << "\n";
+      used = 0;
+    }
+  }
+  terminal.out << "\n";
 }
 
 void PrintColored(Terminal& terminal, const AttributionView& view) {
   const render::ValueRange range = render::RangeOf(view.values);
   if (view.grid_rows > 0) {
-    for (size_t i = 0; i < view.values.size(); ++i) {
-      terminal.out << Colored(terminal.color, range.Color(view.values[i]),
-                              "  ");
-      if ((i + 1) % view.grid_columns == 0) terminal.out << "\n";
-    }
+    PrintGrid(terminal, view, range);
   } else {
-    for (size_t i = 0; i < view.labels.size(); ++i) {
-      terminal.out << Colored(terminal.color, range.Color(view.values[i]),
-                              Safe(view.labels[i]));
-      if (absl::EndsWith(view.labels[i], "\n")) terminal.out << "\n";
-    }
-    terminal.out << "\n";
+    PrintStrip(terminal, view, range);
   }
   PrintBar(terminal, range);
 }
@@ -69,27 +100,44 @@ void PrintTable(Terminal& terminal, const Explanation& explanation,
       terminal.out << absl::StreamFormat(
           "  %8d", explanation.header.tokens(static_cast<int>(i)).id());
     }
-    terminal.out << "  " << Safe(view.labels[i]) << "\n";
+    terminal.out << "  " << Isolated(Safe(view.labels[i])) << "\n";
   }
+}
+
+// The name of a fact and the facts themselves, wrapped beside it.
+constexpr int kNameColumns = 23;
+
+void PrintFact(Terminal& terminal, const std::string& name,
+               const std::string& value) {
+  const int room =
+      terminal.columns > 0 ? std::max(20, terminal.columns - kNameColumns) : 0;
+  std::string first = FitToWidth(name, kNameColumns);
+  for (const std::string& part : WrapText(value, room)) {
+    terminal.out << first << part << "\n";
+    first.assign(kNameColumns, ' ');
+  }
+}
+
+void PrintFact(Terminal& terminal, const std::string& name, int64_t value) {
+  PrintFact(terminal, name, absl::StrCat(value));
 }
 
 void PrintPrediction(
     Terminal& terminal,
     const google::protobuf::RepeatedPtrField<v1::Candidate>& predictions) {
+  // The full line takes about 70 columns.
+  const bool narrow = terminal.columns > 0 && terminal.columns < 72;
   bool first = true;
   for (const v1::Candidate& candidate : predictions) {
-    terminal.out << absl::StreamFormat(
-        "%-22s %7.3f %%  logit %9.4f  id %6d  %s\n", first ? "prediction" : "",
-        100 * candidate.probability(), candidate.logit(), candidate.id(),
-        Safe(candidate.piece()));
+    std::string line =
+        absl::StrFormat("%-22s %7.3f %%", first ? "prediction" : "",
+                        100 * candidate.probability());
+    if (!narrow)
+      absl::StrAppendFormat(&line, "  logit %9.4f", candidate.logit());
+    terminal.out << line << absl::StreamFormat("  id %6d  ", candidate.id())
+                 << Isolated(Safe(candidate.piece())) << "\n";
     first = false;
   }
-}
-
-template <class Value>
-void PrintFact(Terminal& terminal, const std::string& name,
-               const Value& value) {
-  terminal.out << absl::StreamFormat("%-22s ", name) << value << "\n";
 }
 
 void PrintFaithfulness(Terminal& terminal,
@@ -205,9 +253,45 @@ void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {
   terminal.out << std::flush;
 }
 
-void PrintExplanation(Terminal& terminal, const Explanation& explanation) {
+void PrintSide(Terminal& terminal, const Explanation& explanation) {
+  const v1::ExplanationSummary& summary = explanation.summary;
+  const auto print = [&terminal](const std::string& text) {
+    const int room = terminal.columns > 0 ? terminal.columns - 3 : 0;
+    for (const std::string& part : WrapText(text, room)) {
+      terminal.out << "   " << part << "\n";
+    }
+  };
+  if (summary.predictions_size() > 0) {
+    const v1::Candidate& best = summary.predictions(0);
+    print(absl::StrFormat("%s %.1f %%, target %s",
+                          best.piece().empty() ? absl::StrCat("#", best.id())
+                                               : Safe(best.piece()),
+                          100 * best.probability(),
+                          FormatTarget(summary.target())));
+  }
+  if (summary.has_faithfulness()) {
+    print(absl::StrFormat("deletion area %.4f, insertion area %.4f",
+                          summary.faithfulness().deletion().area(),
+                          summary.faithfulness().insertion().area()));
+  }
+  std::string quality = absl::StrFormat("reconstruction error %.1e",
+                                        summary.max_reconstruction_error());
+  if (summary.has_completeness_error()) {
+    absl::StrAppendFormat(&quality, ", completeness error %.1e",
+                          summary.completeness_error());
+  }
+  if (summary.has_times()) {
+    absl::StrAppendFormat(&quality, ", compute %.1f ms",
+                          Milliseconds(summary.times().compute()));
+  }
+  print(quality);
+}
+
+void PrintExplanation(Terminal& terminal, const Explanation& explanation,
+                      const ViewOptions& options) {
   const v1::ExplanationSummary& summary = explanation.summary;
   PrintAttribution(terminal, explanation, 0);
+  if (options.layers) PrintLayers(terminal, explanation, options.matrices);
   PrintHeaderPart(terminal, explanation.header);
   PrintPoint(terminal, summary);
   for (int i = 1; i < summary.points_size(); ++i) {

@@ -9,9 +9,18 @@
 
 namespace limpid::cli {
 
+struct ViewOptions {
+  bool layers = false;    // the attention of every layer, too
+  bool matrices = false;  // whether the reply holds matrices, not rows
+};
+
 // Prints the whole explanation, or for validate_only its cost.
-void PrintExplanation(Terminal& terminal, const Explanation& explanation);
+void PrintExplanation(Terminal& terminal, const Explanation& explanation,
+                      const ViewOptions& options = {});
 void PrintCost(Terminal& terminal, const Explanation& explanation);
+
+// Prints in two or three lines what is said of an explanation beside others.
+void PrintSide(Terminal& terminal, const Explanation& explanation);
 
 // Parts of a stream as they come; each ends with a line feed.
 void PrintHeaderPart(Terminal& terminal, const v1::ExplanationHeader& header);

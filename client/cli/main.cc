@@ -5,8 +5,10 @@
 #if GOOGLE_PROTOBUF_VERSION < 4022000
 #include <google/protobuf/stubs/logging.h>
 #endif
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -19,6 +21,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/terminal.h"
+#include "client/cli/text_layout.h"
 #include "client/client.h"
 
 namespace limpid::cli {
@@ -34,19 +37,42 @@ void SilenceLibraries() {
 #endif
 }
 
+// Of the terminal that is written to; 0 if it is none.
+int TerminalColumns() {
+  winsize size = {};
+  for (const int file : {STDOUT_FILENO, STDERR_FILENO}) {
+    if (isatty(file) && ioctl(file, TIOCGWINSZ, &size) == 0 &&
+        size.ws_col > 0) {
+      return size.ws_col;
+    }
+  }
+  return 0;
+}
+
+// Help is wrapped, to 80 columns in a pipe; mistakes only on a terminal, so
+// that a program finds its words; scripts for shells never.
+void PrintExit(const ParseExit& exit, bool is_script) {
+  const bool is_help = exit.code == kExitOk;
+  int columns = std::min(TerminalColumns(), 120);
+  if (columns == 0 && is_help) columns = 80;
+  (is_help ? std::cout : std::cerr)
+      << (is_script || columns == 0 ? exit.text : WrapHelp(exit.text, columns));
+}
+
 int Main(const std::vector<std::string>& arguments) {
   const GetEnv get_env = [](const char* name) { return std::getenv(name); };
   const std::variant<CommandLine, ParseExit> parsed =
       ParseCommandLine(arguments, get_env);
   if (const ParseExit* exit = std::get_if<ParseExit>(&parsed)) {
-    (exit->code == kExitOk ? std::cout : std::cerr) << exit->text;
+    PrintExit(*exit, !arguments.empty() && arguments[0] == "completion");
     return exit->code;
   }
   const CommandLine& line = std::get<CommandLine>(parsed);
   Terminal terminal{.out = std::cout,
                     .err = std::cerr,
                     .color = ChooseColor(isatty(STDOUT_FILENO) != 0, get_env),
-                    .progress = isatty(STDERR_FILENO) != 0};
+                    .progress = isatty(STDERR_FILENO) != 0,
+                    .columns = TerminalColumns()};
   const absl::StatusOr<std::unique_ptr<Client>> client =
       Client::Create(line.client);
   if (!client.ok()) {

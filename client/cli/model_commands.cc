@@ -2,6 +2,7 @@
 #include "client/cli/model_commands.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,13 +12,15 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "client/cli/error_text.h"
 #include "client/cli/json_output.h"
+#include "client/cli/text_layout.h"
 
 namespace limpid::cli {
 namespace {
 
-int Failed(Terminal& terminal, const absl::Status& status) {
-  PrintError(terminal, status);
+int Failed(Terminal& terminal, const absl::Status& status, bool json) {
+  PrintError(terminal, status, json);
   return kExitFailed;
 }
 
@@ -39,23 +42,41 @@ std::string Bytes(int64_t bytes) {
   return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
-// Columns as wide as their widest entry.
-void PrintRows(Terminal& terminal,
-               const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
+using Rows = std::vector<std::vector<std::string>>;
+
+// Of each column with the two blanks behind it.
+std::vector<int> WidthsOf(const Rows& rows) {
+  std::vector<int> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()), 0);
     for (size_t i = 0; i < row.size(); ++i) {
-      widths[i] = std::max(widths[i], row[i].size());
+      widths[i] = std::max(widths[i], DisplayWidth(row[i]) + 2);
     }
   }
+  return widths;
+}
+
+int WidthOf(const Rows& rows) {
+  const std::vector<int> widths = WidthsOf(rows);
+  return std::accumulate(widths.begin(), widths.end(), -2);
+}
+
+// Columns as wide as their widest entry; the last one is wrapped to the
+// terminal.
+void PrintRows(Terminal& terminal, const Rows& rows) {
+  const std::vector<int> widths = WidthsOf(rows);
   for (const auto& row : rows) {
     std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      absl::StrAppendFormat(&line, "%-*s", static_cast<int>(widths[i]) + 2,
-                            row[i]);
+    for (size_t i = 0; i + 1 < row.size(); ++i) {
+      line += FitToWidth(row[i], widths[i]);
     }
-    terminal.out << absl::StripTrailingAsciiWhitespace(line) << "\n";
+    const int left = DisplayWidth(line);
+    const int room =
+        terminal.columns > 0 ? std::max(20, terminal.columns - left) : 0;
+    for (const std::string& part : WrapText(row.back(), room)) {
+      terminal.out << line << part << "\n";
+      line.assign(static_cast<size_t>(left), ' ');
+    }
   }
 }
 
@@ -96,7 +117,7 @@ int PrintJsonList(Terminal& terminal, const Messages& messages) {
   std::vector<std::string> entries;
   for (const auto& message : messages) {
     const absl::StatusOr<std::string> json = MessageJson(message);
-    if (!json.ok()) return Failed(terminal, json.status());
+    if (!json.ok()) return Failed(terminal, json.status(), true);
     entries.push_back(*json);
   }
   terminal.out << "[" << absl::StrJoin(entries, ",") << "]\n";
@@ -107,7 +128,7 @@ int PrintJsonList(Terminal& terminal, const Messages& messages) {
 
 int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
   const absl::StatusOr<std::vector<v1::Model>> models = client.ListModels();
-  if (!models.ok()) return Failed(terminal, models.status());
+  if (!models.ok()) return Failed(terminal, models.status(), line.json);
   if (line.json) return PrintJsonList(terminal, *models);
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "STATE", "ARCHITECTURE", "INPUT", "LAYERS", "WEIGHTS",
@@ -124,6 +145,12 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
                     ModalityOf(model), absl::StrCat(model.num_layers()),
                     Bytes(model.resident_bytes()), Safe(model.device())});
   }
+  // A narrow terminal shows what matters most; `limpid model` has the rest.
+  while (terminal.columns > 0 && WidthOf(rows) > terminal.columns &&
+         rows.front().size() > 3) {
+    const size_t columns = rows.front().size() - 1;
+    for (auto& row : rows) row.resize(std::min(row.size(), columns));
+  }
   PrintRows(terminal, rows);
   return kExitOk;
 }
@@ -133,13 +160,13 @@ int RunModel(Client& client, const CommandLine& line, Terminal& terminal) {
       line.command == Command::kLoad     ? client.LoadModel(line.name)
       : line.command == Command::kUnload ? client.UnloadModel(line.name)
                                          : client.GetModel(line.name);
-  if (!model.ok()) return Failed(terminal, model.status());
+  if (!model.ok()) return Failed(terminal, model.status(), line.json);
   if (!line.json) {
     PrintModel(terminal, *model);
     return kExitOk;
   }
   const absl::StatusOr<std::string> json = MessageJson(*model);
-  if (!json.ok()) return Failed(terminal, json.status());
+  if (!json.ok()) return Failed(terminal, json.status(), line.json);
   terminal.out << *json << "\n";
   return kExitOk;
 }
@@ -175,26 +202,30 @@ void PrintMethodMatrix(const std::vector<v1::Method>& methods,
     }
     table.push_back(std::move(row));
   }
+  // Where it does not fit, the lists of each method must do.
+  if (terminal.columns > 0 && WidthOf(table) > terminal.columns) return;
   PrintRows(terminal, table);
   terminal.out << "\n";
 }
 
 int RunMethods(Client& client, const CommandLine& line, Terminal& terminal) {
   const absl::StatusOr<std::vector<v1::Method>> methods = client.ListMethods();
-  if (!methods.ok()) return Failed(terminal, methods.status());
+  if (!methods.ok()) return Failed(terminal, methods.status(), line.json);
   if (line.json) return PrintJsonList(terminal, *methods);
   PrintMethodMatrix(*methods, terminal);
   for (const v1::Method& method : *methods) {
-    terminal.out << Safe(method.name()) << "\n  " << Safe(method.description())
-                 << "\n";
-    if (!method.source().empty()) {
-      terminal.out << "  source: " << Safe(method.source()) << "\n";
-    }
-    terminal.out << "  architectures: "
-                 << Safe(absl::StrJoin(method.architectures(), ", ")) << "\n";
+    terminal.out << Safe(method.name()) << "\n";
+    const auto print = [&terminal](const std::string& text) {
+      const int width = std::max(0, terminal.columns - 2);
+      for (const std::string& part : WrapText(Safe(text), width)) {
+        terminal.out << "  " << part << "\n";
+      }
+    };
+    print(method.description());
+    if (!method.source().empty()) print("source: " + method.source());
+    print("architectures: " + absl::StrJoin(method.architectures(), ", "));
     for (const v1::MethodOptionSpec& option : method.options()) {
-      terminal.out << "  option " << Safe(option.name()) << ": "
-                   << Safe(option.description()) << "\n";
+      print(absl::StrCat("option ", option.name(), ": ", option.description()));
     }
   }
   return kExitOk;
@@ -202,7 +233,7 @@ int RunMethods(Client& client, const CommandLine& line, Terminal& terminal) {
 
 int RunHealth(Client& client, const CommandLine& line, Terminal& terminal) {
   const absl::StatusOr<std::string> state = client.CheckHealth(line.name);
-  if (!state.ok()) return Failed(terminal, state.status());
+  if (!state.ok()) return Failed(terminal, state.status(), line.json);
   if (line.json) {
     terminal.out << "{\"status\":\"" << *state << "\"}\n";
   } else {

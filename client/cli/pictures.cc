@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/cli/pictures.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
+#include <span>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -15,15 +18,11 @@
 #include "client/cli/flag_values.h"
 #include "client/tensor_codec.h"
 #include "server/render/heatmap_png.h"
-#include "server/render/html_report.h"
+#include "server/render/overlay_png.h"
+#include "server/render/svg.h"
 
 namespace limpid::cli {
 namespace {
-
-std::string TitleOf(const Explanation& explanation) {
-  return absl::StrCat(explanation.header.model(), " - ",
-                      explanation.header.method());
-}
 
 std::vector<std::string> CaptionLines(const Explanation& explanation) {
   const v1::ExplanationSummary& summary = explanation.summary;
@@ -50,16 +49,49 @@ std::vector<std::string> CaptionLines(const Explanation& explanation) {
   return lines;
 }
 
-// Mean of the absolute values over the first of `count` equal parts.
-std::vector<float> MeanAbs(const std::vector<float>& values, int64_t count) {
-  const size_t size = count > 0 ? values.size() / count : 0;
-  std::vector<double> sums(size, 0.0);
-  for (size_t i = 0; i < values.size(); ++i) {
-    sums[i % size] += std::abs(values[i]);
-  }
+// One number per entry out of those of `channels` equal parts.
+template <class Fold>
+std::vector<float> FoldChannels(const std::vector<float>& values,
+                                int64_t channels, Fold fold) {
+  const size_t size = values.size() / static_cast<size_t>(channels);
   std::vector<float> out(size);
-  for (size_t i = 0; i < size; ++i)
-    out[i] = static_cast<float>(sums[i] / count);
+  for (size_t i = 0; i < size; ++i) {
+    double sum = 0;
+    for (size_t at = i; at < values.size(); at += size) {
+      sum = fold(sum, static_cast<double>(values[at]), at == i);
+    }
+    out[i] = static_cast<float>(sum);
+  }
+  return out;
+}
+
+// The reductions that a reply with every channel allows; the first is what the
+// server would have returned by itself.
+std::vector<LayerReduction> ReduceChannels(const std::vector<float>& values,
+                                           int64_t channels) {
+  const double weight = 1.0 / static_cast<double>(channels);
+  const auto mean_abs = [weight](double sum, double x, bool) {
+    return sum + weight * std::abs(x);
+  };
+  const auto mean = [weight](double sum, double x, bool) {
+    return sum + weight * x;
+  };
+  const auto largest = [](double best, double x, bool first) {
+    return first ? x : std::max(best, x);
+  };
+  const auto smallest = [](double best, double x, bool first) {
+    return first ? x : std::min(best, x);
+  };
+  const auto square = [weight](double sum, double x, bool) {
+    return sum + weight * x * x;
+  };
+  std::vector<LayerReduction> out = {
+      {"mean-abs", FoldChannels(values, channels, mean_abs)},
+      {"mean", FoldChannels(values, channels, mean)},
+      {"max", FoldChannels(values, channels, largest)},
+      {"min", FoldChannels(values, channels, smallest)},
+      {"l2", FoldChannels(values, channels, square)}};
+  for (float& value : out.back().values) value = std::sqrt(value);
   return out;
 }
 
@@ -71,16 +103,78 @@ std::optional<LayerView> MakeLayer(int32_t layer,
   if (values.empty() || (rank != inner && rank != inner + 1)) {
     return std::nullopt;
   }
-  if (rank == inner + 1) values = MeanAbs(values, header.shape(0));
   LayerView view;
   view.layer = layer;
   view.rows = matrix ? header.shape(rank - 2) : 1;
   view.columns = header.shape(rank - 1);
-  view.values = std::move(values);
+  if (rank == inner + 1) {
+    view.reductions = ReduceChannels(values, header.shape(0));
+  } else {
+    view.reductions.push_back({"as asked for", std::move(values)});
+  }
   return view;
 }
 
-// The index of the explained token, if every token has its own value.
+render::Caption CaptionOf(const Explanation& explanation) {
+  return {TitleOf(explanation), CaptionLines(explanation)};
+}
+
+render::AttributionFigure TextFigure(const Explanation& explanation,
+                                     AttributionView view) {
+  render::AttributionFigure figure;
+  figure.caption = CaptionOf(explanation);
+  figure.position = ShownPosition(explanation, view);
+  figure.tokens = std::move(view.labels);
+  figure.values = std::move(view.values);
+  return figure;
+}
+
+// `view` must outlive the figure.
+render::MatrixFigure GridFigure(const Explanation& explanation,
+                                const AttributionView& view) {
+  render::MatrixFigure figure;
+  figure.caption = CaptionOf(explanation);
+  figure.rows = view.grid_rows;
+  figure.columns = view.grid_columns;
+  figure.values = view.values;
+  return figure;
+}
+
+// `layer` must outlive the figure.
+render::MatrixFigure LayerFigure(const Explanation& explanation,
+                                 const LayerView& layer) {
+  render::MatrixFigure figure;
+  figure.caption = {
+      absl::StrCat(explanation.header.model(), " - layer ", layer.layer),
+      {"rows: target position, columns: source position"}};
+  figure.rows = layer.rows;
+  figure.columns = layer.columns;
+  figure.values = layer.values();
+  for (const v1::Token& token : explanation.header.tokens()) {
+    figure.column_labels.push_back(token.piece());
+  }
+  figure.row_labels = figure.column_labels;
+  return figure;
+}
+
+absl::StatusOr<std::vector<AttributionView>> ViewAll(
+    std::span<const Explanation> explanations) {
+  std::vector<AttributionView> views;
+  for (const Explanation& explanation : explanations) {
+    absl::StatusOr<AttributionView> view = ViewAttribution(explanation);
+    if (!view.ok()) return view.status();
+    views.push_back(*std::move(view));
+  }
+  return views;
+}
+
+}  // namespace
+
+std::string TitleOf(const Explanation& explanation) {
+  return absl::StrCat(explanation.header.model(), " - ",
+                      explanation.header.method());
+}
+
 std::optional<size_t> ShownPosition(const Explanation& explanation,
                                     const AttributionView& view) {
   if (view.labels.size() !=
@@ -90,8 +184,6 @@ std::optional<size_t> ShownPosition(const Explanation& explanation,
   }
   return static_cast<size_t>(explanation.header.position());
 }
-
-}  // namespace
 
 absl::StatusOr<AttributionView> ViewAttribution(const Explanation& explanation,
                                                 int point) {
@@ -158,94 +250,77 @@ absl::StatusOr<std::vector<LayerView>> ViewLayers(
   return out;
 }
 
-absl::StatusOr<std::string> AttributionPng(const Explanation& explanation) {
+std::optional<Underlay> UnderlayOf(const v1::Input& input,
+                                   const std::optional<std::string>& opacity) {
+  if (!input.has_image()) return std::nullopt;
+  absl::StatusOr<RgbImage> image = DecodeImage(input.image());
+  if (!image.ok()) return std::nullopt;
+  Underlay underlay{.image = *std::move(image)};
+  if (opacity) std::ignore = absl::SimpleAtod(*opacity, &underlay.opacity);
+  return underlay;
+}
+
+absl::StatusOr<std::string> AttributionPng(
+    std::span<const Explanation> explanations,
+    const std::optional<Underlay>& underlay) {
+  const absl::StatusOr<std::vector<AttributionView>> views =
+      ViewAll(explanations);
+  if (!views.ok()) return views.status();
+  if (views->empty()) return absl::InvalidArgumentError("nothing to draw");
+  const Explanation& first = explanations.front();
+  if (views->front().grid_rows == 0) {
+    std::vector<render::AttributionFigure> figures;
+    for (size_t i = 0; i < views->size(); ++i) {
+      figures.push_back(TextFigure(explanations[i], (*views)[i]));
+    }
+    return render::RenderAttributionsPng(figures);
+  }
+  if (!underlay && views->size() > 1) {
+    return absl::InvalidArgumentError(
+        "maps side by side need the picture: --image");
+  }
+  if (!underlay) {
+    return render::RenderGridPng(GridFigure(first, views->front()));
+  }
+  render::OverlayFigure figure;
+  figure.caption = CaptionOf(first);
+  if (explanations.size() > 1) figure.caption.title = "comparison";
+  figure.caption.lines.push_back(
+      "framed: the tenth of the patches with the largest values");
+  figure.width = underlay->image.width;
+  figure.height = underlay->image.height;
+  figure.pixels = underlay->image.pixels;
+  figure.opacity = underlay->opacity;
+  for (size_t i = 0; i < views->size(); ++i) {
+    const AttributionView& view = (*views)[i];
+    figure.maps.push_back({explanations.size() > 1
+                               ? TitleOf(explanations[i])
+                               : explanations[i].header.method(),
+                           view.grid_rows, view.grid_columns, view.values});
+  }
+  return render::RenderOverlayPng(figure);
+}
+
+absl::StatusOr<std::string> AttributionSvg(const Explanation& explanation) {
   absl::StatusOr<AttributionView> view = ViewAttribution(explanation);
   if (!view.ok()) return view.status();
-  const render::Caption caption{TitleOf(explanation),
-                                CaptionLines(explanation)};
   if (view->grid_rows > 0) {
-    render::MatrixFigure figure;
-    figure.caption = caption;
-    figure.rows = view->grid_rows;
-    figure.columns = view->grid_columns;
-    figure.values = view->values;
-    return render::RenderGridPng(figure);
+    return render::RenderMatrixSvg(GridFigure(explanation, *view),
+                                   /*patches=*/true);
   }
-  render::AttributionFigure figure;
-  figure.caption = caption;
-  figure.position = ShownPosition(explanation, *view);
-  figure.tokens = std::move(view->labels);
-  figure.values = std::move(view->values);
-  return render::RenderAttributionPng(figure);
+  return render::RenderAttributionSvg(
+      TextFigure(explanation, *std::move(view)));
 }
 
 absl::StatusOr<std::string> LayerPng(const Explanation& explanation,
                                      const LayerView& layer) {
-  render::MatrixFigure figure;
-  figure.caption = {
-      absl::StrCat(explanation.header.model(), " - layer ", layer.layer),
-      {"rows: target position, columns: source position"}};
-  figure.rows = layer.rows;
-  figure.columns = layer.columns;
-  figure.values = layer.values;
-  for (const v1::Token& token : explanation.header.tokens()) {
-    figure.column_labels.push_back(token.piece());
-  }
-  figure.row_labels = figure.column_labels;
-  return render::RenderMatrixPng(figure);
+  return render::RenderMatrixPng(LayerFigure(explanation, layer));
 }
 
-absl::StatusOr<std::string> ReportHtml(const Explanation& explanation,
-                                       bool matrices) {
-  absl::StatusOr<AttributionView> view = ViewAttribution(explanation);
-  if (!view.ok()) return view.status();
-  absl::StatusOr<std::vector<LayerView>> layers =
-      ViewLayers(explanation, matrices);
-  if (!layers.ok()) return layers.status();
-  const v1::ExplanationHeader& header = explanation.header;
-  const v1::ExplanationSummary& summary = explanation.summary;
-  render::Report report;
-  report.title = TitleOf(explanation);
-  report.facts = {
-      {"model", absl::StrCat(header.model(), " (", header.architecture(), ")")},
-      {"digest", header.model_digest()},
-      {"method", header.method()},
-      {"target", FormatTarget(summary.target())},
-      {"position", absl::StrCat(header.position())},
-      {"reconstruction error",
-       absl::StrFormat("%.3g at most", summary.max_reconstruction_error())},
-      {"device", header.device()},
-      {"server", header.server_version()}};
-  if (summary.has_completeness_error()) {
-    report.facts.emplace_back(
-        "completeness error",
-        absl::StrFormat("%.3g", summary.completeness_error()));
-  }
-  for (const v1::Candidate& candidate : summary.predictions()) {
-    report.predictions.push_back({candidate.piece(), candidate.id(),
-                                  candidate.logit(), candidate.probability()});
-  }
-  report.position = ShownPosition(explanation, *view);
-  report.tokens = std::move(view->labels);
-  report.attribution = std::move(view->values);
-  report.grid_rows = view->grid_rows;
-  report.grid_columns = view->grid_columns;
-  std::map<int32_t, double> errors;
-  for (const v1::LayerReport& layer : summary.layers()) {
-    errors[layer.layer()] = layer.reconstruction_error();
-  }
-  for (LayerView& layer : *layers) {
-    render::LayerPanel panel;
-    panel.layer = layer.layer;
-    panel.rows = layer.rows;
-    panel.columns = layer.columns;
-    panel.values = std::move(layer.values);
-    if (const auto error = errors.find(layer.layer); error != errors.end()) {
-      panel.reconstruction_error = error->second;
-    }
-    report.layers.push_back(std::move(panel));
-  }
-  return render::RenderHtmlReport(report);
+absl::StatusOr<std::string> LayerSvg(const Explanation& explanation,
+                                     const LayerView& layer) {
+  return render::RenderMatrixSvg(LayerFigure(explanation, layer),
+                                 /*patches=*/false);
 }
 
 }  // namespace limpid::cli

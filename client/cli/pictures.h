@@ -4,21 +4,34 @@
 // in a reply.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "client/explanation.h"
+#include "server/input/image_decode.h"
 
 namespace limpid::cli {
 
-// Attention of one layer, reduced to a row [1, L] or a matrix [L, L]; channels
-// are averaged by their absolute values.
+// Entries of a layer under one reduction over channels.
+struct LayerReduction {
+  std::string name;
+  std::vector<float> values;  // row-major
+};
+
+// Attention of one layer, reduced to a row [1, L] or a matrix [L, L]: as the
+// reply has it or, if it has every channel, by several reductions of which mean
+// absolute values are the first.
 struct LayerView {
   int32_t layer = 0;
   int64_t rows = 0, columns = 0;
-  std::vector<float> values;
+  std::vector<LayerReduction> reductions;  // at least one
+
+  const std::vector<float>& values() const { return reductions[0].values; }
 };
 
 // What is attributed: one text and value per token or unit of tokens, or the
@@ -39,15 +52,38 @@ absl::StatusOr<AttributionView> ViewAttribution(const Explanation& explanation,
 absl::StatusOr<std::vector<LayerView>> ViewLayers(
     const Explanation& explanation, bool matrices);
 
-// The attribution as a PNG file.
-absl::StatusOr<std::string> AttributionPng(const Explanation& explanation);
+// Model and method.
+std::string TitleOf(const Explanation& explanation);
 
-// A layer's matrix as a PNG file.
+// The index of the explained token, if every token has its own value.
+std::optional<size_t> ShownPosition(const Explanation& explanation,
+                                    const AttributionView& view);
+
+// The picture that was explained, for maps to be laid over.
+struct Underlay {
+  RgbImage image;
+  double opacity = 0.6;  // of the map, 0 to 1
+};
+
+// The picture of an input; nothing for other inputs. `opacity` as it was
+// written, "0" to "1".
+std::optional<Underlay> UnderlayOf(const v1::Input& input,
+                                   const std::optional<std::string>& opacity);
+
+// The attributions as a PNG file: texts below each other, maps side by side and
+// over the picture where there is one. At least one explanation, all of the
+// same input.
+absl::StatusOr<std::string> AttributionPng(
+    std::span<const Explanation> explanations,
+    const std::optional<Underlay>& underlay);
+
+// The attribution as an SVG file.
+absl::StatusOr<std::string> AttributionSvg(const Explanation& explanation);
+
+// A layer's matrix, with tokens on its axes, as a PNG or SVG file.
 absl::StatusOr<std::string> LayerPng(const Explanation& explanation,
                                      const LayerView& layer);
-
-// The report as an HTML file.
-absl::StatusOr<std::string> ReportHtml(const Explanation& explanation,
-                                       bool matrices);
+absl::StatusOr<std::string> LayerSvg(const Explanation& explanation,
+                                     const LayerView& layer);
 
 }  // namespace limpid::cli

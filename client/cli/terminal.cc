@@ -3,12 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
-#include "client/error_report.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "server/render/token_text.h"
 
 namespace limpid::cli {
@@ -65,14 +66,35 @@ std::string Colored(ColorMode mode, render::Rgb background,
   return std::string(text);
 }
 
+std::string FormatProgress(int64_t done, int64_t total, const std::string& unit,
+                           double seconds, int columns) {
+  const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
+  std::string text = absl::StrCat(Safe(unit.substr(0, 20)), " ", done);
+  if (total > 0) absl::StrAppend(&text, "/", total);
+  // Before a second has passed, rates are noise.
+  if (seconds >= 1 && rate > 0) {
+    absl::StrAppendFormat(&text, rate < 10 ? ", %.1f/s" : ", %.0f/s", rate);
+    if (total > done) {
+      const double left = std::ceil(static_cast<double>(total - done) / rate);
+      absl::StrAppend(&text, ", ", absl::FormatDuration(absl::Seconds(left)),
+                      " left");
+    }
+  }
+  // Room for the bar: at most 30 columns, none if it would be tiny.
+  const int64_t width =
+      std::min<int64_t>(30, columns - static_cast<int64_t>(text.size()) - 4);
+  if (total <= 0 || width < 5) return text;
+  const int64_t filled = std::clamp<int64_t>(done, 0, total) * width / total;
+  return absl::StrCat("[", std::string(filled, '='),
+                      std::string(width - filled, ' '), "] ", text);
+}
+
 void ProgressLine::Show(int64_t done, int64_t total, const std::string& unit) {
   if (!terminal_.progress) return;
-  constexpr int64_t kWidth = 30;
-  const int64_t filled =
-      total > 0 ? std::clamp<int64_t>(done, 0, total) * kWidth / total : 0;
-  terminal_.err << "\r\x1b[K[" << std::string(filled, '=')
-                << std::string(kWidth - filled, ' ') << "] "
-                << Safe(unit.substr(0, 20)) << " " << done << "/" << total
+  const double seconds = absl::ToDoubleSeconds(absl::Now() - begin_);
+  const int columns = terminal_.columns > 0 ? terminal_.columns : 80;
+  terminal_.err << "\r\x1b[K"
+                << FormatProgress(done, total, unit, seconds, columns)
                 << std::flush;
   shown_ = true;
 }
@@ -80,30 +102,6 @@ void ProgressLine::Show(int64_t done, int64_t total, const std::string& unit) {
 void ProgressLine::Clear() {
   if (shown_) terminal_.err << "\r\x1b[K" << std::flush;
   shown_ = false;
-}
-
-void PrintError(Terminal& terminal, const absl::Status& status) {
-  const ErrorReport report = GetErrorReport(status);
-  terminal.err << "limpid: " << CanonicalName(status.code());
-  if (!report.reason.empty()) {
-    terminal.err << " (" << Safe(report.reason) << ")";
-  }
-  terminal.err << ": " << Safe(status.message()) << "\n";
-  for (const auto& [field, what] : report.violations) {
-    terminal.err << "  " << Safe(field) << ": " << Safe(what) << "\n";
-  }
-  for (const auto& [key, value] : report.metadata) {
-    if (key == "request_id") continue;
-    terminal.err << "  " << Safe(key) << " = " << Safe(value) << "\n";
-  }
-  if (report.retry_after) {
-    terminal.err << "  try again after "
-                 << absl::FormatDuration(*report.retry_after) << "\n";
-  }
-  if (!report.request_id.empty()) {
-    terminal.err << "  request id " << Safe(report.request_id) << "\n";
-  }
-  terminal.err << std::flush;
 }
 
 std::string Safe(absl::string_view text) { return render::SafeText(text); }

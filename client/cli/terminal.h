@@ -9,6 +9,8 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "client/cli/command_line.h"
 #include "server/render/colormap.h"
 
@@ -25,6 +27,7 @@ struct Terminal {
   std::ostream& err;
   ColorMode color = ColorMode::kNone;  // of `out`
   bool progress = false;               // `err` is a terminal
+  int columns = 0;  // of the terminal; 0 without one: nothing is wrapped
 };
 
 // Text on a background, with the escapes that switch back after it.
@@ -34,11 +37,17 @@ std::string Colored(ColorMode mode, render::Rgb background,
 // Index of the nearest of the 240 fixed colours of a 256-colour terminal.
 int NearestOf256(render::Rgb color);
 
+// "[====    ] lines 12/40, 3.1/s, 9s left" in fewer than `columns` columns if
+// that is possible; `total` 0 if it is not known, `seconds` since the start.
+std::string FormatProgress(int64_t done, int64_t total, const std::string& unit,
+                           double seconds, int columns);
+
 // A line on `err` that is written over as work proceeds; nothing without a
 // terminal. Gone when it is destroyed.
 class ProgressLine {
  public:
-  explicit ProgressLine(Terminal& terminal) : terminal_(terminal) {}
+  explicit ProgressLine(Terminal& terminal)
+      : terminal_(terminal), begin_(absl::Now()) {}
   ~ProgressLine() { Clear(); }
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
@@ -48,12 +57,9 @@ class ProgressLine {
 
  private:
   Terminal& terminal_;
+  const absl::Time begin_;
   bool shown_ = false;
 };
-
-// Prints an error as every command does: code, reason, message, fields, request
-// id.
-void PrintError(Terminal& terminal, const absl::Status& status);
 
 // Text that others wrote, safe to print.
 std::string Safe(absl::string_view text);

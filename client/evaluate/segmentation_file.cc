@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/evaluate/segmentation_file.h"
 
-#include <hdf5.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/evaluate/hdf5_library.h"
 #include "client/evaluate/protocol.h"
 
 namespace limpid::evaluate {
@@ -15,6 +14,9 @@ namespace {
 
 // Limit of a picture's side, so that a damaged file can't ask for all memory.
 constexpr hsize_t kMaxSide = 16384;
+// H5F_ACC_RDONLY, a macro that calls into a library that is not linked.
+constexpr unsigned kReadOnly = 0;
+constexpr hid_t kDefaults = 0;  // H5P_DEFAULT
 
 // An HDF5 identifier, closed at the end.
 class Handle {
@@ -37,10 +39,10 @@ class Handle {
 class QuietErrors {
  public:
   QuietErrors() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    Hdf5().H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
+    Hdf5().H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   }
-  ~QuietErrors() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
+  ~QuietErrors() { Hdf5().H5Eset_auto2(H5E_DEFAULT, function_, data_); }
   QuietErrors(const QuietErrors&) = delete;
   QuietErrors& operator=(const QuietErrors&) = delete;
 
@@ -50,16 +52,17 @@ class QuietErrors {
 };
 
 bool HoldsReferences(hid_t dataset) {
-  const Handle type(H5Dget_type(dataset), H5Tclose);
-  return type.ok() && H5Tget_class(type.get()) == H5T_REFERENCE;
+  const Handle type(Hdf5().H5Dget_type(dataset), Hdf5().H5Tclose);
+  return type.ok() && Hdf5().H5Tget_class(type.get()) == H5T_REFERENCE;
 }
 
 std::vector<hsize_t> Dimensions(hid_t dataset) {
-  const Handle space(H5Dget_space(dataset), H5Sclose);
-  const int rank = space.ok() ? H5Sget_simple_extent_ndims(space.get()) : -1;
+  const Handle space(Hdf5().H5Dget_space(dataset), Hdf5().H5Sclose);
+  const int rank =
+      space.ok() ? Hdf5().H5Sget_simple_extent_ndims(space.get()) : -1;
   if (rank < 0) return {};
   std::vector<hsize_t> sizes(static_cast<size_t>(rank));
-  H5Sget_simple_extent_dims(space.get(), sizes.data(), nullptr);
+  Hdf5().H5Sget_simple_extent_dims(space.get(), sizes.data(), nullptr);
   return sizes;
 }
 
@@ -72,8 +75,8 @@ absl::StatusOr<std::vector<hobj_ref_t>> ReadCells(hid_t dataset,
     return DataError(absl::StrCat(name, " is no cell array"));
   }
   std::vector<hobj_ref_t> cells(count);
-  if (H5Dread(dataset, H5T_STD_REF_OBJ, H5S_ALL, H5S_ALL, H5P_DEFAULT,
-              cells.data()) < 0) {
+  if (Hdf5().H5Dread(dataset, *Hdf5().H5T_STD_REF_OBJ_g, H5S_ALL, H5S_ALL,
+                     kDefaults, cells.data()) < 0) {
     return DataError(absl::StrCat(name, " can't be read"));
   }
   return cells;
@@ -90,8 +93,9 @@ absl::StatusOr<Array> ReadArray(hid_t file, hobj_ref_t reference,
                                 const std::string& name) {
   for (int depth = 0; depth < 4; ++depth) {
     const Handle dataset(
-        H5Rdereference2(file, H5P_DEFAULT, H5R_OBJECT, &reference), H5Oclose);
-    if (!dataset.ok() || H5Iget_type(dataset.get()) != H5I_DATASET) {
+        Hdf5().H5Rdereference2(file, kDefaults, H5R_OBJECT, &reference),
+        Hdf5().H5Oclose);
+    if (!dataset.ok() || Hdf5().H5Iget_type(dataset.get()) != H5I_DATASET) {
       return DataError(absl::StrCat(name, " refers to nothing"));
     }
     if (HoldsReferences(dataset.get())) {
@@ -112,8 +116,8 @@ absl::StatusOr<Array> ReadArray(hid_t file, hobj_ref_t reference,
                                     "], not [W, H] or [3, W, H]"));
     }
     array.values.resize((flat ? 1 : 3) * sizes.end()[-1] * sizes.end()[-2]);
-    if (H5Dread(dataset.get(), H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                array.values.data()) < 0) {
+    if (Hdf5().H5Dread(dataset.get(), *Hdf5().H5T_NATIVE_UINT8_g, H5S_ALL,
+                       H5S_ALL, kDefaults, array.values.data()) < 0) {
       return DataError(absl::StrCat(name, " holds no numbers"));
     }
     return array;
@@ -164,15 +168,17 @@ absl::StatusOr<Picture> ReadPair(hid_t file, hobj_ref_t picture,
 
 absl::StatusOr<std::vector<Picture>> ReadSegmentationFile(
     const std::string& path, const PictureOptions& options) {
+  if (absl::Status loaded = LoadHdf5(); !loaded.ok()) return loaded;
   const QuietErrors quiet;
-  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT),
-                    H5Fclose);
+  const Handle file(Hdf5().H5Fopen(path.c_str(), kReadOnly, kDefaults),
+                    Hdf5().H5Fclose);
   if (!file.ok()) {
     return DataError(absl::StrCat(path, " is no HDF5 file (MATLAB 7.3)"));
   }
   std::vector<std::vector<hobj_ref_t>> cells;
   for (const char* name : {"/value/img", "/value/gt"}) {
-    const Handle dataset(H5Dopen2(file.get(), name, H5P_DEFAULT), H5Dclose);
+    const Handle dataset(Hdf5().H5Dopen2(file.get(), name, kDefaults),
+                         Hdf5().H5Dclose);
     if (!dataset.ok()) {
       return DataError(absl::StrCat(path, " has no ", name));
     }

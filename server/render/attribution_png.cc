@@ -73,35 +73,7 @@ std::vector<Box> PlaceTokens(const std::vector<std::string>& tokens,
   return boxes;
 }
 
-}  // namespace
-
-CaptionLayout::CaptionLayout(const Caption& caption, int width)
-    : title_(Wrap(caption.title, kTitleDot, width)) {
-  for (const std::string& text : caption.lines) {
-    for (std::string& line : Wrap(text, kDot, width)) {
-      if (lines_.size() < kMaxCaptionLines) lines_.push_back(std::move(line));
-    }
-  }
-}
-
-int CaptionLayout::height() const {
-  return static_cast<int>(title_.size()) * (TextHeight(kTitleDot) + kLineGap) +
-         static_cast<int>(lines_.size()) * (TextHeight(kDot) + kLineGap);
-}
-
-void CaptionLayout::Draw(Canvas& canvas, int x, int y) const {
-  for (const std::string& line : title_) {
-    canvas.DrawText(x, y, line, kTitleDot, kBlack);
-    y += TextHeight(kTitleDot) + kLineGap;
-  }
-  for (const std::string& line : lines_) {
-    canvas.DrawText(x, y, line, kDot, {70, 70, 70});
-    y += TextHeight(kDot) + kLineGap;
-  }
-}
-
-absl::StatusOr<std::string> RenderAttributionPng(
-    const AttributionFigure& figure) {
+absl::StatusOr<Canvas> DrawAttribution(const AttributionFigure& figure) {
   if (figure.tokens.size() != figure.values.size() || figure.tokens.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a picture needs one value per token: ", figure.tokens.size(),
@@ -137,7 +109,60 @@ absl::StatusOr<std::string> RenderAttributionPng(
   }
   canvas.DrawText(kMargin, rest_top, rest, kDot, {70, 70, 70});
   canvas.DrawColorBar(kMargin, bar_top, 400, range);
-  return canvas.EncodePng();
+  return canvas;
+}
+
+}  // namespace
+
+CaptionLayout::CaptionLayout(const Caption& caption, int width)
+    : title_(Wrap(caption.title, kTitleDot, width)) {
+  for (const std::string& text : caption.lines) {
+    for (std::string& line : Wrap(text, kDot, width)) {
+      if (lines_.size() < kMaxCaptionLines) lines_.push_back(std::move(line));
+    }
+  }
+}
+
+int CaptionLayout::height() const {
+  return static_cast<int>(title_.size()) * (TextHeight(kTitleDot) + kLineGap) +
+         static_cast<int>(lines_.size()) * (TextHeight(kDot) + kLineGap);
+}
+
+void CaptionLayout::Draw(Canvas& canvas, int x, int y) const {
+  for (const std::string& line : title_) {
+    canvas.DrawText(x, y, line, kTitleDot, kBlack);
+    y += TextHeight(kTitleDot) + kLineGap;
+  }
+  for (const std::string& line : lines_) {
+    canvas.DrawText(x, y, line, kDot, {70, 70, 70});
+    y += TextHeight(kDot) + kLineGap;
+  }
+}
+
+absl::StatusOr<std::string> RenderAttributionPng(
+    const AttributionFigure& figure) {
+  return RenderAttributionsPng({&figure, 1});
+}
+
+absl::StatusOr<std::string> RenderAttributionsPng(
+    std::span<const AttributionFigure> figures) {
+  std::vector<Canvas> parts;
+  int height = 0;
+  for (const AttributionFigure& figure : figures) {
+    absl::StatusOr<Canvas> part = DrawAttribution(figure);
+    if (!part.ok()) return part.status();
+    height += part->height();
+    parts.push_back(*std::move(part));
+  }
+  if (parts.empty()) return absl::InvalidArgumentError("no figure to draw");
+  if (parts.size() == 1) return parts.front().EncodePng();
+  Canvas all(kFigureWidth, height);
+  int y = 0;
+  for (const Canvas& part : parts) {
+    all.DrawCanvas(0, y, part);
+    y += part.height();
+  }
+  return all.EncodePng();
 }
 
 }  // namespace limpid::render

@@ -85,6 +85,19 @@ void Canvas::DrawTextUp(int x, int y, absl::string_view text, int dot,
   }
 }
 
+void Canvas::DrawCanvas(int x, int y, const Canvas& other) {
+  const int left = std::max(0, -x), right = std::min(other.width_, width_ - x);
+  const int bottom = std::min(other.height_, height_ - y);
+  if (left >= right) return;
+  for (int row = std::max(0, -y); row < bottom; ++row) {
+    const auto from =
+        other.pixels_.begin() + static_cast<ptrdiff_t>(row) * other.width_;
+    std::copy(
+        from + left, from + right,
+        pixels_.begin() + static_cast<ptrdiff_t>(y + row) * width_ + x + left);
+  }
+}
+
 void Canvas::DrawColorBar(int x, int y, int width, const ValueRange& range) {
   constexpr int kDot = 2, kBar = 14;
   for (int i = 0; i < width; ++i) {

@@ -3,6 +3,7 @@
 // A picture in memory with the few ways of drawing that heatmaps need.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -36,6 +37,11 @@ class Canvas {
   int width() const { return width_; }
   int height() const { return height_; }
 
+  // Of a pixel inside the picture.
+  void SetPixel(int x, int y, Rgb color) {
+    pixels_[static_cast<size_t>(y) * width_ + x] = color;
+  }
+
   void FillRect(int x, int y, int width, int height, Rgb color);
   // A frame of `thickness` pixels just inside the rectangle.
   void DrawFrame(int x, int y, int width, int height, int thickness, Rgb color);
@@ -43,6 +49,8 @@ class Canvas {
   void DrawText(int x, int y, absl::string_view text, int dot, Rgb color);
   // From bottom to top; (x, y) is the lower left corner.
   void DrawTextUp(int x, int y, absl::string_view text, int dot, Rgb color);
+  // Another picture with its upper left corner at (x, y).
+  void DrawCanvas(int x, int y, const Canvas& other);
   // A bar that shows a range, with its low end, middle and high end named below
   // it: kBarHeight pixels in all.
   void DrawColorBar(int x, int y, int width, const ValueRange& range);

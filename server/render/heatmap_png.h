@@ -50,6 +50,10 @@ inline constexpr int kFigureWidth = 960;
 absl::StatusOr<std::string> RenderAttributionPng(
     const AttributionFigure& figure);
 
+// Several figures below each other. INVALID_ARGUMENT without any.
+absl::StatusOr<std::string> RenderAttributionsPng(
+    std::span<const AttributionFigure> figures);
+
 // Matrices with more rows or columns than pixels are reduced: a pixel shows the
 // entry with the largest absolute value among those that it stands for.
 absl::StatusOr<std::string> RenderMatrixPng(const MatrixFigure& figure);

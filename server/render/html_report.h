@@ -15,11 +15,18 @@
 
 namespace limpid::render {
 
-// What a layer looks like: one row [1, L] or a matrix [L, L].
+// A layer's entries under one reduction over channels.
+struct ReducedValues {
+  std::string name;           // for example "mean-abs"
+  std::vector<float> values;  // [rows, columns], row-major
+};
+
+// What a layer looks like: one row [1, L] or a matrix [L, L], perhaps under
+// several reductions.
 struct LayerPanel {
   int64_t layer = 0;
   int64_t rows = 0, columns = 0;
-  std::vector<float> values;  // row-major
+  std::vector<ReducedValues> reductions;  // at least one
   std::optional<double> reconstruction_error;
 };
 
@@ -29,8 +36,15 @@ struct ReportCandidate {
   double logit = 0, probability = 0;
 };
 
-struct Report {
-  std::string title;
+// Probability of the target against the share of tokens deleted or inserted.
+struct ReportCurve {
+  std::vector<float> fraction, score;  // of the same size
+  double area = 0, random_area = 0;
+};
+
+// One explanation.
+struct ReportRun {
+  std::string name;  // for example model and method
   // Name and value, for example {"method", "raw-attention"}.
   std::vector<std::pair<std::string, std::string>> facts;
   std::vector<ReportCandidate> predictions;
@@ -41,12 +55,33 @@ struct Report {
   // Rows and columns of the patches; 0 for text.
   int64_t grid_rows = 0, grid_columns = 0;
   std::optional<size_t> position;  // the explained token
+  std::optional<ReportCurve> deletion, insertion;
   std::vector<LayerPanel> layers;
 };
 
+// The values of all explanations on units that they have in common.
+struct ReportComparison {
+  std::string unit;                        // "token", "word" or "patch"
+  std::vector<std::string> labels;         // any bytes; empty for patches
+  std::vector<std::vector<float>> values;  // [run][unit]
+};
+
+// The picture that was explained, for the map to be laid over.
+struct ReportPicture {
+  std::string png;       // a PNG file
+  double opacity = 0.6;  // of the map at first, 0 to 1
+};
+
+struct Report {
+  std::string title;
+  std::vector<ReportRun> runs;  // at least one
+  std::optional<ReportComparison> comparison;
+  std::optional<ReportPicture> picture;
+};
+
 // The file's text (UTF-8). INVALID_ARGUMENT if sizes do not fit each other.
-// Matrices are shown with at most 256 x 256 entries of 8 bits each, so that the
-// file of a deep model stays small; the file says so.
+// Entries of matrices are kept in 8 bits, and matrices are reduced as
+// RenderMatrixPng does so that all together take about 12 MB; the file says so.
 absl::StatusOr<std::string> RenderHtmlReport(const Report& report);
 
 // JSON that may stand in a script element: <, >, & and the two line separators

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The fixed parts of the HTML report. Between them stand, in this order, the
-// escaped title and the report's JSON.
+// The fixed parts of the HTML report, made from the files in report/. Between
+// them stand, in this order, the escaped title and the report's JSON.
 #pragma once
 
 namespace limpid::render {

@@ -29,9 +29,8 @@ Process::Process(const std::vector<std::string>& command) {
     argv.push_back(const_cast<char*>(argument.c_str()));
   }
   argv.push_back(nullptr);
-  EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(),
-                        environ),
-            0)
+  EXPECT_EQ(
+      posix_spawnp(&pid_, argv[0], &actions, nullptr, argv.data(), environ), 0)
       << command[0];
   posix_spawn_file_actions_destroy(&actions);
   close(out[1]);
@@ -106,8 +105,8 @@ ProcessResult Process::Wait(std::chrono::seconds limit) {
   int status = 0;
   waitpid(pid_, &status, 0);
   pid_ = -1;
-  result_.exit_status = WIFEXITED(status) ? WEXITSTATUS(status)
-                                          : 128 + WTERMSIG(status);
+  result_.exit_status =
+      WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result_;
 }
 

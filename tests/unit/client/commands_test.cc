@@ -4,6 +4,8 @@
 // is written, how they exit.
 #include "client/cli/commands.h"
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -11,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -38,6 +41,7 @@ class CommandsTest : public ::testing::Test {
   CommandsTest() {
     handlers_.explain = [this](auto&, const v1::ExplainRequest& request,
                                v1::ExplainResponse& response) {
+      ++explained_;
       if (request.input().text().empty() &&
           request.input().tokens().ids().empty()) {
         return testing::MakeError(grpc::StatusCode::INVALID_ARGUMENT,
@@ -87,7 +91,8 @@ class CommandsTest : public ::testing::Test {
     line.client.target = server.address();
     const auto client = Client::Create(line.client);
     std::ostringstream out, err;
-    Terminal terminal{.out = out, .err = err, .color = color};
+    Terminal terminal{
+        .out = out, .err = err, .color = color, .columns = columns_};
     const int code = RunCommand(**client, line, terminal);
     return {code, out.str(), err.str()};
   }
@@ -106,6 +111,8 @@ class CommandsTest : public ::testing::Test {
 
   FakeHandlers handlers_;
   v1::ExplainResponse response_ = MakeResponse();
+  std::atomic<int> explained_ = 0;
+  int columns_ = 0;
 };
 
 TEST_F(CommandsTest, ModelsAreListedWithTheirState) {
@@ -157,7 +164,7 @@ TEST_F(CommandsTest, RefusalsShowFieldsAndExitWithOne) {
   EXPECT_EQ(outcome.code, kExitFailed);
   EXPECT_EQ(outcome.out, "");
   EXPECT_THAT(outcome.err, HasSubstr("INVALID_ARGUMENT"));
-  EXPECT_THAT(outcome.err, HasSubstr("input.text: is empty"));
+  EXPECT_THAT(outcome.err, HasSubstr("input.text (--text): is empty"));
 }
 
 TEST_F(CommandsTest, WhatCanNotBeParsedExitsWithTwo) {
@@ -203,14 +210,15 @@ TEST_F(CommandsTest, OutWritesEveryFile) {
   const Outcome outcome = Explain(
       {"--text", "a", "--attention", "matrix", "--out", folder + "/a/b"});
   EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
-  for (const char* name : {"explanation.safetensors", "explanation.json",
-                           "attribution.png", "report.html", "layer-0.png"}) {
+  for (const char* name :
+       {"explanation.safetensors", "explanation.json", "attribution.png",
+        "attribution.svg", "report.html", "layer-0.png", "layer-0.svg"}) {
     EXPECT_TRUE(std::filesystem::exists(folder + "/a/b/" + name)) << name;
   }
 }
 
 TEST_F(CommandsTest, FilesThatCanNotBeWrittenFail) {
-  for (const char* flag : {"--png", "--html", "--save"}) {
+  for (const char* flag : {"--png", "--svg", "--html", "--save"}) {
     const Outcome outcome =
         Explain({"--text", "a", flag, "/nonexistent/folder/file"});
     EXPECT_EQ(outcome.code, kExitFailed);
@@ -245,6 +253,111 @@ TEST_F(CommandsTest, LinesAreExplainedOneByOne) {
   EXPECT_TRUE(results[0].contains("explanation"));
   EXPECT_EQ(results[1]["line"], 3);
   EXPECT_EQ(results[2]["error"]["violations"][0]["field"], "input.text");
+}
+
+TEST_F(CommandsTest, ManyLinesAreInFlight) {
+  std::atomic<int> inside = 0;
+  handlers_.explain = [&](grpc::ServerContext& context, const auto&,
+                          v1::ExplainResponse& response) {
+    // None ends before three are here.
+    ++inside;
+    while (inside < 3 && !context.IsCancelled()) std::this_thread::yield();
+    response = response_;
+    return grpc::Status::OK;
+  };
+  const std::string path = ::testing::TempDir() + "/flight.jsonl";
+  std::ofstream(path) << "{\"text\": \"a\"}\n{\"text\": \"b\"}\n"
+                      << "{\"text\": \"c\"}\n";
+  EXPECT_EQ(Explain({"--jsonl", path, "--in-flight", "3"}).code, kExitOk);
+}
+
+TEST_F(CommandsTest, WhatIsInTheFolderIsNotComputedAgain) {
+  const std::string folder = Folder();
+  const std::string path = ::testing::TempDir() + "/resume.jsonl";
+  std::ofstream(path) << "{\"text\": \"a\"}\n{\"text\": \"\"}\n"
+                      << "{\"text\": \"c\"}\n";
+  const Outcome first = Explain({"--jsonl", path, "--out", folder});
+  EXPECT_EQ(first.code, kExitFailed);
+  EXPECT_EQ(first.out, "");
+  EXPECT_THAT(first.err,
+              HasSubstr("2 explained, 0 were there already, 1 fail"));
+  EXPECT_FALSE(std::filesystem::exists(folder + "/000002.json"));
+  std::ifstream file(folder + "/000003.json");
+  const json result = json::parse(file);
+  EXPECT_EQ(result["line"], 3);
+  EXPECT_EQ(result["request"]["input"]["text"], "c");
+  EXPECT_TRUE(result["explanation"].contains("summary"));
+
+  // Only the line that failed is tried again.
+  explained_ = 0;
+  const Outcome second = Explain({"--jsonl", path, "--out", folder});
+  EXPECT_EQ(explained_, 1);
+  EXPECT_THAT(second.err, HasSubstr("0 explained, 2 were there already"));
+  // Another request is not the one that is there.
+  const Outcome third =
+      Explain({"--jsonl", path, "--out", folder, "--method", "alti"});
+  EXPECT_THAT(third.err, HasSubstr("2 explained, 0 were there already"));
+  // What a killed run has left under another name does not count.
+  std::filesystem::rename(folder + "/000003.json",
+                          folder + "/000003.json.1.tmp");
+  explained_ = 0;
+  Explain({"--jsonl", path, "--out", folder, "--method", "alti"});
+  EXPECT_EQ(explained_, 2);
+}
+
+TEST_F(CommandsTest, LayersAreShownByTokens) {
+  const Outcome plain = Explain({"--text", "a", "--layer-view"});
+  EXPECT_THAT(plain.out, HasSubstr("layer\t0\t1\t2\n0\t"));
+  const Outcome colored =
+      Explain({"--text", "a", "--layer-view"}, ColorMode::k256);
+  EXPECT_THAT(colored.out, HasSubstr("layer   0 \x1b["));
+  response_.mutable_tensors()->DeleteSubrange(1, 2);
+  response_.mutable_summary()->set_num_tensors(1);
+  EXPECT_THAT(Explain({"--text", "a", "--layer-view"}).out,
+              HasSubstr("no attention"));
+}
+
+TEST_F(CommandsTest, ComparePutsMethodsSideBySide) {
+  const std::string folder = Folder();
+  std::filesystem::create_directories(folder);
+  const std::vector<std::string> compare = {
+      "compare",     "--model",  "sentiment-mamba",   "--text",
+      "A good film", "--method", "alti,raw-attention"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), compare.begin(), compare.end());
+    return Run(more);
+  };
+  const Outcome outcome =
+      with({"--png", folder + "/p.png", "--html", folder + "/r.html"});
+  EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
+  EXPECT_EQ(explained_, 2);
+  EXPECT_THAT(outcome.out, HasSubstr("A and B: rank correlation 1.00"));
+  EXPECT_TRUE(std::filesystem::exists(folder + "/p.png"));
+  EXPECT_TRUE(std::filesystem::exists(folder + "/r.html"));
+  const json reply = json::parse(with({"--json"}).out);
+  EXPECT_EQ(reply["explanations"].size(), 2u);
+  EXPECT_EQ(reply["agreement"][0]["rankCorrelation"], 1);
+}
+
+TEST_F(CommandsTest, CompareNeedsSeveralExplanationsAndAllOfThem) {
+  const Outcome one =
+      Run({"compare", "--model", "sentiment-mamba", "--text", "a"});
+  EXPECT_EQ(one.code, kExitUsage);
+  EXPECT_THAT(one.err, HasSubstr("--method A,B"));
+  const Outcome refused = Run({"compare", "--model", "sentiment-mamba",
+                               "--text", "", "--method", "a,b", "--json"});
+  EXPECT_EQ(refused.code, kExitFailed);
+  EXPECT_EQ(json::parse(refused.err)["error"]["code"], "INVALID_ARGUMENT");
+}
+
+TEST_F(CommandsTest, StripsFitTheTerminal) {
+  const Outcome wide = Explain({"--text", "a"}, ColorMode::k256);
+  const auto lines = [](const std::string& text) {
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  columns_ = 8;  // "A", " good" and " film" do not fit one line
+  const Outcome narrow = Explain({"--text", "a"}, ColorMode::k256);
+  EXPECT_GT(lines(narrow.out), lines(wide.out));
 }
 
 TEST_F(CommandsTest, LinesThatAreNotRequestsExitWithTwo) {

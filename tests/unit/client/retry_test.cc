@@ -75,6 +75,18 @@ TEST_F(RetryTest, WaitsAtLeastAsLongAsTheServerSays) {
   EXPECT_LE(slept_[0], absl::Seconds(5));
 }
 
+TEST_F(RetryTest, FullQueuesAreTriedAgainAndLimitsAreNot) {
+  const absl::Status full =
+      FromGrpcStatus(testing::MakeError(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                        "QUEUE_FULL", "full", {}, 2),
+                     "");
+  EXPECT_TRUE(Run({{full}, {absl::OkStatus()}}).ok());
+  ASSERT_EQ(slept_.size(), 1u);
+  EXPECT_GE(slept_[0], absl::Seconds(2));
+  const absl::Status limit = absl::ResourceExhaustedError("too large");
+  EXPECT_EQ(Run({{limit}, {absl::OkStatus()}}), limit);
+}
+
 TEST_F(RetryTest, DoesNotWaitPastTheDeadline) {
   EXPECT_TRUE(
       absl::IsUnavailable(Run({{UnavailableFor(4)}}, absl::Seconds(3))));

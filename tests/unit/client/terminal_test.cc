@@ -8,10 +8,8 @@
 #include <sstream>
 #include <string>
 
-#include "client/error_report.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/support/fake_explanation_service.h"
 
 namespace limpid::cli {
 namespace {
@@ -55,21 +53,20 @@ TEST(TerminalTest, ColoursEndAfterTheText) {
               HasSubstr("48;5;231;38;5;16m"));
 }
 
-TEST(TerminalTest, ErrorsShowEverythingThatIsKnown) {
-  std::ostringstream out, err;
-  Terminal terminal{.out = out, .err = err};
-  PrintError(
-      terminal,
-      FromGrpcStatus(testing::MakeError(grpc::StatusCode::INVALID_ARGUMENT,
-                                        "INVALID_REQUEST", "two \x1b[2Jfields",
-                                        {{"input.text", "is empty"}}, 1),
-                     "id-1"));
-  EXPECT_EQ(out.str(), "");
-  for (const char* part : {"INVALID_ARGUMENT", "INVALID_REQUEST", "fields",
-                           "input.text: is empty", "1s", "id-1"}) {
-    EXPECT_THAT(err.str(), HasSubstr(part));
+TEST(TerminalTest, ProgressTellsRateAndRemainingTime) {
+  EXPECT_EQ(FormatProgress(30, 120, "lines", 10, 80),
+            "[=======                       ] lines 30/120, 3.0/s, 30s left");
+  EXPECT_EQ(FormatProgress(30, 0, "lines", 10, 80), "lines 30, 3.0/s");
+  EXPECT_EQ(FormatProgress(1, 4, "layer", 0.2, 80),
+            "[=======                       ] layer 1/4");
+  EXPECT_EQ(FormatProgress(4, 4, "layer", 2, 24), "layer 4/4, 2.0/s");
+}
+
+TEST(TerminalTest, ProgressFitsNarrowTerminals) {
+  for (int columns = 30; columns <= 200; columns += 10) {
+    EXPECT_LT(FormatProgress(30, 120, "lines", 10, columns).size(),
+              static_cast<size_t>(columns) + 1);
   }
-  EXPECT_THAT(err.str(), Not(HasSubstr("\x1b")));
 }
 
 TEST(TerminalTest, ProgressNeedsATerminal) {

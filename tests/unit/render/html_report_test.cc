@@ -16,15 +16,17 @@ namespace {
 Report SmallReport() {
   Report report;
   report.title = "sentiment - raw-attention";
-  report.facts = {{"method", "raw-attention"}};
-  report.predictions = {{" good", 5, 2.5, 0.9}};
-  report.tokens = {"A", " film"};
-  report.attribution = {0.25f, 0.75f};
-  report.layers = {{.layer = 3,
-                    .rows = 2,
-                    .columns = 2,
-                    .values = {1, 0, 0.5f, 0.5f},
-                    .reconstruction_error = 1e-7}};
+  ReportRun& run = report.runs.emplace_back();
+  run.name = report.title;
+  run.facts = {{"method", "raw-attention"}};
+  run.predictions = {{" good", 5, 2.5, 0.9}};
+  run.tokens = {"A", " film"};
+  run.attribution = {0.25f, 0.75f};
+  run.layers = {{.layer = 3,
+                 .rows = 2,
+                 .columns = 2,
+                 .reductions = {{"mean-abs", {1, 0, 0.5f, 0.5f}}},
+                 .reconstruction_error = 1e-7}};
   return report;
 }
 
@@ -39,11 +41,14 @@ TEST(HtmlReportTest, CarriesTheExplanation) {
   const auto html = RenderHtmlReport(SmallReport());
   ASSERT_TRUE(html.ok()) << html.status();
   const auto data = nlohmann::json::parse(DataOf(*html));
-  EXPECT_EQ(data["tokens"][1], " film");
-  EXPECT_EQ(data["attribution"][1], 0.75);
-  EXPECT_EQ(data["predictions"][0]["id"], 5);
-  EXPECT_EQ(data["layers"][0]["layer"], 3);
-  EXPECT_EQ(data["layers"][0]["bytes"], "/gB/fw==");  // 254, 0, 127, 127
+  const auto& run = data["runs"][0];
+  EXPECT_EQ(run["tokens"][1], " film");
+  EXPECT_EQ(run["attribution"][1], 0.75);
+  EXPECT_EQ(run["predictions"][0]["id"], 5);
+  EXPECT_EQ(run["layers"][0]["layer"], 3);
+  EXPECT_EQ(run["layers"][0]["reductions"][0]["bytes"],
+            "/gB/fw==");  // 254, 0, 127, 127
+  EXPECT_TRUE(data["comparison"].is_null());
 }
 
 TEST(HtmlReportTest, RefersToNothingOutside) {
@@ -60,15 +65,20 @@ TEST(HtmlReportTest, HostileTextStaysText) {
   Report report = SmallReport();
   const std::string attack = "</script><script>alert(1)</script><!--&lt;";
   report.title = attack;
-  report.facts = {{attack, attack}};
-  report.tokens = {attack, "\xE2\x80\xA8\xff\x1b"};
-  report.predictions[0].piece = attack;
+  ReportRun& run = report.runs[0];
+  run.name = attack;
+  run.facts = {{attack, attack}};
+  run.tokens = {attack, "\xE2\x80\xA8\xff\x1b"};
+  run.predictions[0].piece = attack;
+  run.layers[0].reductions[0].name = attack;
+  report.comparison = {"token", {attack}, {{1.0f}}};
   const auto html = RenderHtmlReport(report);
   ASSERT_TRUE(html.ok());
   EXPECT_FALSE(absl::StrContains(*html, "<script>alert"));
   EXPECT_FALSE(absl::StrContains(*html, "<!--"));
   EXPECT_FALSE(absl::StrContains(*html, "\xE2\x80\xA8"));
-  EXPECT_EQ(nlohmann::json::parse(DataOf(*html))["tokens"][0], attack);
+  EXPECT_EQ(nlohmann::json::parse(DataOf(*html))["runs"][0]["tokens"][0],
+            attack);
 }
 
 TEST(HtmlReportTest, JsonEscapesMeanTheSameAndHoldNoMarkup) {
@@ -88,43 +98,72 @@ TEST(HtmlReportTest, HtmlEscapesCoverTextAndAttributes) {
 
 TEST(HtmlReportTest, NonFiniteValuesBecomeNull) {
   Report report = SmallReport();
-  report.attribution = {std::numeric_limits<float>::quiet_NaN(),
-                        std::numeric_limits<float>::infinity()};
-  report.layers[0].values[0] = std::numeric_limits<float>::quiet_NaN();
+  ReportRun& run = report.runs[0];
+  run.attribution = {std::numeric_limits<float>::quiet_NaN(),
+                     std::numeric_limits<float>::infinity()};
+  run.layers[0].reductions[0].values[0] =
+      std::numeric_limits<float>::quiet_NaN();
   const auto html = RenderHtmlReport(report);
   ASSERT_TRUE(html.ok());
   const auto data = nlohmann::json::parse(DataOf(*html));
-  EXPECT_TRUE(data["attribution"][0].is_null());
-  EXPECT_TRUE(data["attribution"][1].is_null());
+  EXPECT_TRUE(data["runs"][0]["attribution"][0].is_null());
+  EXPECT_TRUE(data["runs"][0]["attribution"][1].is_null());
 }
 
-TEST(HtmlReportTest, LargeMatricesAreReduced) {
+TEST(HtmlReportTest, ManyLargeMatricesAreReducedTogether) {
   Report report = SmallReport();
-  report.layers[0].rows = report.layers[0].columns = 1000;
-  report.layers[0].values.assign(1000 * 1000, 0.5f);
-  const auto html = RenderHtmlReport(report);
-  ASSERT_TRUE(html.ok());
-  EXPECT_LT(html->size(), 200000u);
-  EXPECT_EQ(nlohmann::json::parse(DataOf(*html))["layers"][0]["factor"], 4);
+  LayerPanel panel = report.runs[0].layers[0];
+  panel.rows = panel.columns = 1000;
+  panel.reductions[0].values.assign(1000 * 1000, 0.5f);
+  const auto factor_of = [&](size_t layers) {
+    report.runs[0].layers.assign(layers, panel);
+    const auto html = RenderHtmlReport(report);
+    EXPECT_TRUE(html.ok());
+    EXPECT_LT(html->size(), size_t{13} << 20);
+    const auto data = nlohmann::json::parse(DataOf(*html));
+    return data["runs"][0]["layers"][0]["factor"].get<int>();
+  };
+  EXPECT_EQ(factor_of(1), 1);
+  EXPECT_GT(factor_of(32), 1);
 }
 
 TEST(HtmlReportTest, PatchesNeedNoTokens) {
   Report report;
-  report.grid_rows = 2;
-  report.grid_columns = 3;
-  report.attribution.assign(6, 1.0f);
+  ReportRun& run = report.runs.emplace_back();
+  run.grid_rows = 2;
+  run.grid_columns = 3;
+  run.attribution.assign(6, 1.0f);
   EXPECT_TRUE(RenderHtmlReport(report).ok());
-  report.attribution.pop_back();
+  run.attribution.pop_back();
   EXPECT_FALSE(RenderHtmlReport(report).ok());
+}
+
+TEST(HtmlReportTest, PicturesAreEmbedded) {
+  Report report = SmallReport();
+  report.picture = {"png bytes", 0.5};
+  const auto html = RenderHtmlReport(report);
+  ASSERT_TRUE(html.ok());
+  EXPECT_EQ(nlohmann::json::parse(DataOf(*html))["picture"]["png"],
+            "data:image/png;base64,cG5nIGJ5dGVz");
 }
 
 TEST(HtmlReportTest, RefusesSizesThatDoNotFit) {
   Report report = SmallReport();
-  report.layers[0].columns = 3;
+  report.runs[0].layers[0].columns = 3;
   EXPECT_FALSE(RenderHtmlReport(report).ok());
   report = SmallReport();
-  report.attribution.pop_back();
+  report.runs[0].layers[0].reductions.clear();
   EXPECT_FALSE(RenderHtmlReport(report).ok());
+  report = SmallReport();
+  report.runs[0].attribution.pop_back();
+  EXPECT_FALSE(RenderHtmlReport(report).ok());
+  report = SmallReport();
+  report.runs[0].deletion = {{0, 1}, {1}, 0, 0};
+  EXPECT_FALSE(RenderHtmlReport(report).ok());
+  report = SmallReport();
+  report.comparison = {"token", {"a"}, {{1}, {2}}};  // of two, but there is one
+  EXPECT_FALSE(RenderHtmlReport(report).ok());
+  EXPECT_FALSE(RenderHtmlReport(Report()).ok());
 }
 
 }  // namespace
