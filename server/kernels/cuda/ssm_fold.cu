@@ -316,38 +316,45 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     float products[2][2] = {};
 #pragma unroll
-    for (int x = 0; x < 8; ++x) {
-      const uint4 key = stage.key[warp_column * 8 + x][lane];
-      float2 value = {0, 0};
-      if (kProducts) {
-        value = *reinterpret_cast<const float2*>(
-            stage.value + warp_column * 64 + x * 8 + 2 * t);
-      }
-      float entries[2][4] = {};
-      // Either product waits for the one before it, but not for the other's.
+    for (int x = 0; x < 8; x += 2) {
+      // Of 16 rows by 8 columns each. A product waits for the one before it
+      // that goes to the same entries, but not for those of others.
+      float entries[4][4] = {};
+      uint4 keys[2];
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        MultiplyHalves(entries[m], left[m].low, key.x, key.y);
+      for (int k = 0; k < 2; ++k) {
+        keys[k] = stage.key[warp_column * 8 + x + k][lane];
       }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        MultiplyHalves(entries[m], left[m].high, key.z, key.w);
+      for (int k = 0; k < 4; ++k) {
+        MultiplyHalves(entries[k], left[k % 2].low, keys[k / 2].x,
+                       keys[k / 2].y);
       }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        MultiplyHalves(entries[m], left[m].high, key.x, key.y);
+      for (int k = 0; k < 4; ++k) {
+        MultiplyHalves(entries[k], left[k % 2].high, keys[k / 2].z,
+                       keys[k / 2].w);
       }
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int k = 0; k < 4; ++k) {
+        MultiplyHalves(entries[k], left[k % 2].high, keys[k / 2].x,
+                       keys[k / 2].y);
+      }
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const int m = k % 2, column_tile = x + k / 2;
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[m][e], weight);
+          float& sum = sums[m][column_tile][e];
+          sum = Folded<kFold>(sum, entries[k][e], weight);
         }
         if (kProducts) {
-          products[m][0] = AddProducts(products[m][0], entries[m][0], value.x,
-                                       entries[m][1], value.y);
-          products[m][1] = AddProducts(products[m][1], entries[m][2], value.x,
-                                       entries[m][3], value.y);
+          const float2 value = *reinterpret_cast<const float2*>(
+              stage.value + warp_column * 64 + column_tile * 8 + 2 * t);
+          products[m][0] = AddProducts(products[m][0], entries[k][0], value.x,
+                                       entries[k][1], value.y);
+          products[m][1] = AddProducts(products[m][1], entries[k][2], value.x,
+                                       entries[k][3], value.y);
         }
       }
     }
