@@ -12,6 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "server/attribution/method_spec.h"
+#include "server/base/heap_trimmer.h"
 #include "server/config.h"
 #include "server/explain/engine.h"
 #include "server/observe/log.h"
@@ -105,6 +106,7 @@ void RaiseDescriptorLimit() {
 }
 
 int Serve(const limpid::Settings& settings, limpid::ShutdownSignal& signal) {
+  const limpid::HeapTrimmer trimmer{limpid::HeapTrimmer::Options()};
   limpid::Log log(ToLogOptions(settings));
   const limpid::LibraryLogs library_logs(log);
   const auto engine = limpid::Engine::Create(ToEngineOptions(settings));
