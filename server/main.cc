@@ -89,6 +89,7 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
   options.max_queue_time = settings.max_queue_time;
   options.max_running_memory_bytes = settings.max_running_memory_bytes;
   options.max_resident_bytes = settings.max_resident_bytes;
+  options.repository_poll = settings.repository_poll;
   options.max_tokens = settings.max_tokens;
   options.max_unary_reply_bytes = settings.max_unary_reply_bytes;
   options.max_request_time = settings.max_request_time;

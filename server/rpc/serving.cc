@@ -8,7 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/base/periodic.h"
 #include "server/observe/exposer.h"
+#include "server/registry/repository_watch.h"
 #include "server/rpc/explanation_service.h"
 #include "server/rpc/model_service.h"
 #include "server/rpc/status_map.h"
@@ -69,6 +71,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
                  options_.architectures, options_.max_tokens}) {}
 
   ~ServingImpl() override {
+    poll_.reset();
     Drain(absl::InfinitePast(), absl::InfiniteFuture());
     // Nobody may be told of models that go with the registry.
     MutexLock lock(mutex_);
@@ -98,6 +101,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
       server_ = std::move(server);
     }
     for (const std::string& name : registry_.Names()) OnModelChanged(name);
+    if (options_.repository_poll != absl::InfiniteDuration()) {
+      poll_ = std::make_unique<Periodic>(options_.repository_poll,
+                                         [this] { LookAtRepository(); });
+    }
     return absl::OkStatus();
   }
 
@@ -169,6 +176,24 @@ class ServingImpl final : public Serving, private RegistryObserver {
                                             }));
     calls_.tokens = tokens_.get();
     return absl::OkStatus();
+  }
+
+  void LookAtRepository() {
+    const auto changed = watch_.Look();
+    if (!changed.ok()) {
+      return log_.Write(LogLevel::kError, "repository not read",
+                        {{"error", std::string(changed.status().message())}});
+    }
+    for (const std::string& name : *changed) {
+      log_.Write(LogLevel::kInfo, "model folder changed", {{"model", name}});
+      // A refusal means that the server is going, or comes again with the next
+      // look.
+      (void)loaders_.Submit(
+          {CancelToken(), [this, name](const absl::Status& status) {
+             if (!status.ok()) return;
+             registry_.Load(name, [](const absl::StatusOr<ModelStatus>&) {});
+           }});
+    }
   }
 
   void MeasureDevice() {
@@ -255,6 +280,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
   WorkerPool pool_;
   ExplanationService explanations_;
   ModelService models_;
+  // Where all models are served, new ones are, too.
+  RepositoryWatch watch_{registry_, options_.startup_models.empty()};
+  std::unique_ptr<Periodic> poll_;
 };
 
 }  // namespace
