@@ -21,6 +21,10 @@ namespace {
 // Loading is mostly reading files; two at a time keep disk and CPU busy.
 constexpr int64_t kNumLoaders = 2;
 constexpr int64_t kMaxLoadsWaiting = 1024;
+// Streams that wait for their readers beside those that are computed, each on a
+// thread; beyond them workers wait, too.
+constexpr int64_t kMaxPaused = 64;
+constexpr int64_t kMaxPausedOfClient = 8;
 // What clients get to take the last bytes of their replies.
 constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
 
@@ -39,6 +43,8 @@ QueueLimits ComputeLimits(const ServingOptions& options) {
   limits.max_waiting_seconds = absl::ToDoubleSeconds(options.max_queue_time) *
                                static_cast<double>(options.num_workers);
   limits.max_running_bytes = options.max_running_memory_bytes;
+  limits.max_paused = kMaxPaused;
+  limits.max_paused_of_client = kMaxPausedOfClient;
   return limits;
 }
 
