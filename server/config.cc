@@ -42,7 +42,8 @@ void SetTransport(const Settings& s, Config& config) {
   config.set_gzip(s.gzip);
   config.set_serving_window_seconds(absl::ToDoubleSeconds(s.serving_window));
   if (s.repository_poll != absl::InfiniteDuration()) {
-    config.set_repository_poll_seconds(absl::ToDoubleSeconds(s.repository_poll));
+    config.set_repository_poll_seconds(
+        absl::ToDoubleSeconds(s.repository_poll));
   }
   config::v1::Connections& connections = *config.mutable_connections();
   connections.set_max_connections(static_cast<int32_t>(s.max_connections));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Gives free memory back to the system. glibc's allocator keeps what threads
-// have freed in arenas of their own: after a flood of small objects, such as the
-// streams that a hostile peer opens and resets, hundreds of MiB that nobody
+// have freed in arenas of their own: after a flood of small objects, such as
+// the streams that a hostile peer opens and resets, hundreds of MiB that nobody
 // uses.
 #pragma once
 
@@ -17,11 +17,11 @@ namespace limpid {
 // system does not say.
 int64_t AnonymousBytes();
 
-// Trims the heap while the process holds more than `slack_bytes` above the least
-// that it ever held. What is in use now may be free at the next look without any
-// sign of it, so that it goes on, but ever more seldom while it gains nothing.
-// Looks every `period`, on a thread of its own, from construction to
-// destruction.
+// Trims the heap while the process holds more than `slack_bytes` above the
+// least that it ever held. What is in use now may be free at the next look
+// without any sign of it, so that it goes on, but ever more seldom while it
+// gains nothing. Looks every `period`, on a thread of its own, from
+// construction to destruction.
 class HeapTrimmer {
  public:
   struct Options {

@@ -22,8 +22,8 @@ Periodic::~Periodic() {
 
 void Periodic::Run() {
   while (true) {
-    const auto next = std::chrono::steady_clock::now() +
-                      absl::ToChronoNanoseconds(period_);
+    const auto next =
+        std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(period_);
     {
       MutexLock lock(mutex_);
       while (!stop_ && lock.WaitUntil(ended_, next)) {

@@ -96,12 +96,13 @@ class ModelRegistry {
   // Makes a model resident and calls `done` once with its state, or with why
   // that failed. A model that is ready is read again if its folder has changed
   // since: the old one serves until the new one is there, and goes on if that
-  // fails; the budget must hold both. If the budget leaves no room, idle models are evicted, the
-  // least recently used first; see ChooseEvictions for refusals, which leave
-  // the model kFailed. Loads on the calling thread, which takes as long as it
-  // takes, unless another thread is loading the same model: then it returns at
-  // once and that thread calls `done`. An unknown name is looked for in the
-  // repository first. UNAVAILABLE while it is being unloaded.
+  // fails; the budget must hold both. If the budget leaves no room, idle models
+  // are evicted, the least recently used first; see ChooseEvictions for
+  // refusals, which leave a model that was not ready kFailed. Loads on the
+  // calling thread, which takes as long as it takes, unless another thread is
+  // loading the same model: then it returns at once and that thread calls
+  // `done`. An unknown name is looked for in the repository first. UNAVAILABLE
+  // while it is being unloaded.
   void Load(const std::string& name, Done done) {
     Load(name, /*may_evict=*/true, std::move(done));
   }

@@ -262,20 +262,19 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(ToExplainRequest(message), true, call);
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job =
-        Submit(*std::move(accepted), call, kRenderHeatmap,
-               [this, reactor](JobId, const absl::Status& admission,
-                               Accepted& work) {
-                 Call& call = reactor->call();
-                 HeatmapWriter writer;
-                 const absl::Status status =
-                     Run(admission, work, true, call.request_id(),
-                         call.cancel(), call.explained, writer);
-                 if (!status.ok()) return reactor->Fail(status);
-                 const auto picture = writer.Draw();
-                 picture.ok() ? reactor->Reply(*picture)
-                              : reactor->Fail(picture.status());
-               });
+    const auto job = Submit(
+        *std::move(accepted), call, kRenderHeatmap,
+        [this, reactor](JobId, const absl::Status& admission, Accepted& work) {
+          Call& call = reactor->call();
+          HeatmapWriter writer;
+          const absl::Status status =
+              Run(admission, work, true, call.request_id(), call.cancel(),
+                  call.explained, writer);
+          if (!status.ok()) return reactor->Fail(status);
+          const auto picture = writer.Draw();
+          picture.ok() ? reactor->Reply(*picture)
+                       : reactor->Fail(picture.status());
+        });
     if (!job.ok()) return reactor->Fail(job.status());
     call.set_job(deps_.pool, *job);
   });

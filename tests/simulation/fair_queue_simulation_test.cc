@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random schedules of arrivals, starts, pauses, ends and cancellations against a
-// FairQueue, with what it promises checked after every step.
+// Random schedules of arrivals, starts, pauses, ends and cancellations against
+// a FairQueue, with what it promises checked after every step.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -113,9 +113,9 @@ class QueueSchedule {
 
   void Pause() {
     if (running_.empty()) return;
-    const JobId id = *std::next(
-        running_.begin(),
-        Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
+    const JobId id =
+        *std::next(running_.begin(),
+                   Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
     const bool pauses = paused_.count(id) == 0;
     queue_.SetPaused(id, pauses);
     pauses ? (void)paused_.insert(id) : (void)paused_.erase(id);
@@ -215,8 +215,8 @@ class QueueSchedule {
     EXPECT_EQ(queue_.num_running(), static_cast<int64_t>(running_.size()));
     EXPECT_EQ(queue_.num_paused(), static_cast<int64_t>(paused_.size()));
     EXPECT_LE(queue_.num_running(), limits_.max_running + limits_.max_paused);
-    EXPECT_LE(queue_.num_waiting(), limits_.max_waiting + limits_.max_running +
-                                        queue_.num_paused());
+    EXPECT_LE(queue_.num_waiting(),
+              limits_.max_waiting + limits_.max_running + queue_.num_paused());
     EXPECT_EQ(queue_.running_bytes(), RunningBytes());
     EXPECT_LE(RunningBytes(), limits_.max_running_bytes);
     double seconds = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Random schedules of loads, unloads, changed folders, leases and their return
-// against a ModelRegistry with a byte budget. What happens while a model is loading is
-// simulated by steps in the middle of the load function.
+// against a ModelRegistry with a byte budget. What happens while a model is
+// loading is simulated by steps in the middle of the load function.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -62,9 +62,7 @@ class RegistrySchedule final : private RegistryObserver {
           return LoadModel(name);
         },
         this, &Clock::Real(), budget_,
-        [this](const std::string& folder) {
-          return bytes_[NameOf(folder)];
-        },
+        [this](const std::string& folder) { return bytes_[NameOf(folder)]; },
         [this](const std::string& folder) {
           return std::to_string(versions_[NameOf(folder)]);
         }});

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Preloaded into the server: its wall clock is off by the seconds that the file
-// LIMPID_CLOCK_OFFSET holds (a native int64), read anew at every look, so that a
-// test can let it jump. The monotonic clock stays as it is, as in a machine
+// LIMPID_CLOCK_OFFSET holds (a native int64), read anew at every look, so that
+// a test can let it jump. The monotonic clock stays as it is, as in a machine
 // whose clock is set.
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -112,8 +112,8 @@ class Server:
 
     def metric(self, start):
         """Sum of the samples whose line begins with start."""
-        text = urllib.request.urlopen(
-            f"http://{self.metrics_address}/metrics", timeout=10).read().decode()
+        url = f"http://{self.metrics_address}/metrics"
+        text = urllib.request.urlopen(url, timeout=10).read().decode()
         return sum(float(line.split()[-1]) for line in text.splitlines()
                    if line.startswith(start))
 

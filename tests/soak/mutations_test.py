@@ -16,8 +16,10 @@ TEXTS = ("", "a", "raw-attention", "integrated-gradients", "occlusion",
 OURS = {"INTERNAL", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "UNAVAILABLE"}
 
 
-RANGES = {Field.CPPTYPE_INT32: (-2**31, 2**31), Field.CPPTYPE_UINT32: (0, 2**32),
-          Field.CPPTYPE_INT64: (-2**63, 2**63), Field.CPPTYPE_UINT64: (0, 2**64)}
+RANGES = {Field.CPPTYPE_INT32: (-2**31, 2**31),
+          Field.CPPTYPE_UINT32: (0, 2**32),
+          Field.CPPTYPE_INT64: (-2**63, 2**63),
+          Field.CPPTYPE_UINT64: (0, 2**64)}
 
 
 def values(field):
