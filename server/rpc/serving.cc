@@ -237,6 +237,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
     if (!status.ok()) return;
     metrics_.SetResidentBytes(name, device_,
                               status->info ? status->info->resident_bytes : 0);
+    metrics_.SetModelState(name, status->state);
     if (server_ != nullptr) {
       server_->SetServing(name, status->state == ModelState::kReady);
     }

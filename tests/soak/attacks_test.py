@@ -43,11 +43,12 @@ def test_honest_client_is_served_beside(name, start, honest):
     client = honest(server, timeout=3)
     time.sleep(1)  # so that memory has reached its usual height
     begin = time.monotonic()
-    with Watch(server) as watch, Attack(name, server):
-        time.sleep(max(0, begin + SECONDS - time.monotonic()))
-    end = time.monotonic()
-    # By then the calls that were begun during the attack have ended, too.
-    time.sleep(QUIET + 2)
+    with Watch(server) as watch:
+        with Attack(name, server):
+            time.sleep(max(0, begin + SECONDS - time.monotonic()))
+        end = time.monotonic()
+        # By then the calls that were begun during the attack have ended, too.
+        time.sleep(QUIET + 2)
     during, after = client.during(begin, end), client.during(end + QUIET)
     serves_new_connections(server)
     print(f"figure: {name}: during {during}, afterwards {after}; memory "
