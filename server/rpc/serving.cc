@@ -23,8 +23,8 @@ constexpr int64_t kNumLoaders = 2;
 constexpr int64_t kMaxLoadsWaiting = 1024;
 // Streams that wait for their readers beside those that are computed, each on a
 // thread; beyond them workers wait, too.
-constexpr int64_t kMaxPaused = 64;
-constexpr int64_t kMaxPausedOfClient = 8;
+constexpr int64_t kMaxPaused = 32;
+constexpr int64_t kMaxPausedOfClient = 4;
 // What clients get to take the last bytes of their replies.
 constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
 

@@ -198,6 +198,7 @@ class Calls:
     @property
     def p99(self):
         took = sorted(took for _, _, took, _ in self.samples)
+        assert took, "nothing was asked"
         return took[int(len(took) * 0.99)]
 
     def __str__(self):
