@@ -41,6 +41,10 @@ void SetTransport(const Settings& s, Config& config) {
   if (!s.token_file.empty()) config.set_token_file(s.token_file);
   config.set_gzip(s.gzip);
   config.set_serving_window_seconds(absl::ToDoubleSeconds(s.serving_window));
+  if (s.repository_poll != absl::InfiniteDuration()) {
+    config.set_repository_poll_seconds(
+        absl::ToDoubleSeconds(s.repository_poll));
+  }
   config::v1::Connections& connections = *config.mutable_connections();
   connections.set_max_connections(static_cast<int32_t>(s.max_connections));
   connections.set_max_idle_seconds(absl::ToDoubleSeconds(s.max_idle));

@@ -48,6 +48,7 @@ struct Settings {
   int64_t max_client_queue_size = 128;
   absl::Duration max_queue_time = absl::Seconds(600);
   int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
+  absl::Duration repository_poll = absl::InfiniteDuration();  // never
   int64_t max_running_memory_bytes = int64_t{16} << 30;
   absl::Duration max_request_time = absl::Seconds(600);
 

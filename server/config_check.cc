@@ -213,6 +213,9 @@ Settings CheckConfig(const Config& config, bool repository_required,
               config.serving_window_seconds(), 0.0,
               absl::ToDoubleSeconds(s.drain),
               [&](double v) { s.serving_window = absl::Seconds(v); });
+  check.Range("repository_poll_seconds", config.has_repository_poll_seconds(),
+              config.repository_poll_seconds(), 0.1, 86400.0,
+              [&](double v) { s.repository_poll = absl::Seconds(v); });
   if (config.has_tls()) CheckTls(config.tls(), check, s);
   if (config.has_token_file()) {
     CheckTokenFile(config.token_file(), check, s);

@@ -12,6 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "server/attribution/method_spec.h"
+#include "server/base/heap_trimmer.h"
 #include "server/config.h"
 #include "server/explain/engine.h"
 #include "server/observe/log.h"
@@ -88,6 +89,7 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
   options.max_queue_time = settings.max_queue_time;
   options.max_running_memory_bytes = settings.max_running_memory_bytes;
   options.max_resident_bytes = settings.max_resident_bytes;
+  options.repository_poll = settings.repository_poll;
   options.max_tokens = settings.max_tokens;
   options.max_unary_reply_bytes = settings.max_unary_reply_bytes;
   options.max_request_time = settings.max_request_time;
@@ -105,6 +107,7 @@ void RaiseDescriptorLimit() {
 }
 
 int Serve(const limpid::Settings& settings, limpid::ShutdownSignal& signal) {
+  const limpid::HeapTrimmer trimmer{limpid::HeapTrimmer::Options()};
   limpid::Log log(ToLogOptions(settings));
   const limpid::LibraryLogs library_logs(log);
   const auto engine = limpid::Engine::Create(ToEngineOptions(settings));

@@ -80,6 +80,8 @@ Metrics::Metrics(absl::string_view version)
                         "Loading and warming a model.", r);
   resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
                           "Bytes held for a model's weights.", r);
+  model_state_ = Build(BuildGauge(), "limpid_model_state",
+                       "1 for the state that a model is in, else 0.", r);
   evictions_ = Build(BuildCounter(), "limpid_model_evictions_total",
                      "Idle models that were freed to make room.", r);
   gpu_memory_used_ = Build(BuildGauge(), "limpid_gpu_memory_used_bytes",
@@ -174,6 +176,16 @@ void Metrics::SetResidentBytes(const std::string& model,
                                const std::string& device, int64_t bytes) {
   resident_bytes_->Add({{"model", model}, {"device", device}})
       .Set(static_cast<double>(bytes));
+}
+
+void Metrics::SetModelState(const std::string& model, ModelState state) {
+  for (const ModelState one :
+       {ModelState::kUnloaded, ModelState::kLoading, ModelState::kReady,
+        ModelState::kUnloading, ModelState::kFailed}) {
+    model_state_
+        ->Add({{"model", model}, {"state", std::string(StateName(one))}})
+        .Set(one == state ? 1 : 0);
+  }
 }
 
 void Metrics::ModelEvicted(const std::string& model) {

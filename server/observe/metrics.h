@@ -17,6 +17,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/registry/residency_policy.h"
 #include "server/schedule/worker_pool.h"
 
 namespace limpid {
@@ -70,6 +71,8 @@ class Metrics final : public PoolObserver {
   // limpid_model_resident_bytes{model,device}; 0 when it is not resident.
   void SetResidentBytes(const std::string& model, const std::string& device,
                         int64_t bytes);
+  // limpid_model_state{model,state}: 1 for the state that it is in, else 0.
+  void SetModelState(const std::string& model, ModelState state);
   // limpid_model_evictions_total{model}.
   void ModelEvicted(const std::string& model);
   // limpid_gpu_memory_{used,total}_bytes{device}: of the whole device.
@@ -114,6 +117,7 @@ class Metrics final : public PoolObserver {
   Histograms reconstruction_error_;
   Histograms load_seconds_;
   Gauges resident_bytes_;
+  Gauges model_state_;
   Counters evictions_;
   Gauges gpu_memory_used_, gpu_memory_total_;
   Counters weights_copied_;

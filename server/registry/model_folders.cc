@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/registry/model_folders.h"
 
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -96,6 +99,19 @@ absl::StatusOr<std::map<std::string, std::string>> FindModelFolders(
                                   " can't be read: ", error.message()));
   }
   return folders;
+}
+
+std::string FolderFingerprint(const std::string& folder) {
+  std::vector<std::string> files = FilesIn(folder);
+  std::sort(files.begin(), files.end());
+  std::string print;
+  for (const std::string& file : files) {
+    struct stat found = {};
+    if (stat((folder + "/" + file).c_str(), &found) != 0) continue;
+    absl::StrAppend(&print, file, "/", found.st_ino, "/", found.st_size, "/",
+                    found.st_mtim.tv_sec, ".", found.st_mtim.tv_nsec, "\n");
+  }
+  return print;
 }
 
 }  // namespace limpid

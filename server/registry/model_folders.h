@@ -26,4 +26,9 @@ bool IsModelName(const std::string& name);
 absl::StatusOr<std::map<std::string, std::string>> FindModelFolders(
     const std::string& repository);
 
+// Stands for what is in a model folder without reading it: names, sizes and
+// times of its files, so that another value means that something was changed.
+// Empty if the folder can't be listed.
+std::string FolderFingerprint(const std::string& folder);
+
 }  // namespace limpid

@@ -114,16 +114,18 @@ std::vector<Resident> ModelRegistry::Residents(const State& state,
     if (entry.reserved_bytes == 0) continue;
     // Leases are made under the lock only, so that nobody can get one now.
     const bool idle = may_evict && entry.state == ModelState::kReady &&
+                      !entry.reloading && entry.num_alive == 1 &&
                       entry.lease.use_count() == 1;
     residents.push_back({name, entry.reserved_bytes, entry.last_use, idle});
   }
   return residents;
 }
 
-absl::Status ModelRegistry::Reserve(const std::string& name,
-                                    const std::string& folder, bool may_evict) {
+absl::StatusOr<int64_t> ModelRegistry::Reserve(const std::string& name,
+                                               const std::string& folder,
+                                               bool may_evict) {
   const int64_t budget = options_.max_resident_bytes;
-  if (budget == std::numeric_limits<int64_t>::max()) return absl::OkStatus();
+  if (budget == std::numeric_limits<int64_t>::max()) return 0;
   LIMPID_ASSIGN_OR_RETURN(const int64_t need, options_.estimate_bytes(folder));
   // Others may take what was freed before this thread comes back to it.
   while (true) {
@@ -135,8 +137,8 @@ absl::Status ModelRegistry::Reserve(const std::string& name,
           names,
           ChooseEvictions(name, need, budget, Residents(*state_, may_evict)));
       if (names.empty()) {
-        state_->entries[name].reserved_bytes = need;
-        return absl::OkStatus();
+        state_->entries[name].reserved_bytes += need;
+        return need;
       }
       for (const std::string& other : names) {
         Entry& entry = state_->entries[other];
@@ -154,6 +156,40 @@ absl::Status ModelRegistry::Reserve(const std::string& name,
   }
 }
 
+bool ModelRegistry::FolderChanged(const std::string& name) const {
+  std::string folder, fingerprint;
+  {
+    MutexLock lock(state_->mutex);
+    const auto it = state_->entries.find(name);
+    if (it == state_->entries.end()) return false;
+    folder = it->second.folder;
+    fingerprint = it->second.fingerprint;
+  }
+  return options_.fingerprint(folder) != fingerprint;
+}
+
+std::map<std::string, std::string> ModelRegistry::Changed(bool unread) const {
+  std::map<std::string, std::pair<std::string, std::string>> looked;
+  {
+    MutexLock lock(state_->mutex);
+    for (const auto& [name, entry] : state_->entries) {
+      const bool is_unread = entry.last_fingerprint.empty();
+      const bool wanted = entry.state == ModelState::kReady ||
+                          entry.state == ModelState::kFailed ||
+                          (entry.state == ModelState::kUnloaded && is_unread);
+      if (!wanted || entry.reloading || (is_unread && !unread)) continue;
+      looked[name] = {entry.folder, entry.last_fingerprint};
+    }
+  }
+  std::map<std::string, std::string> changed;
+  for (const auto& [name, seen] : looked) {
+    std::string now = options_.fingerprint(seen.first);
+    // A folder that is gone is no reason to read it.
+    if (!now.empty() && now != seen.second) changed[name] = std::move(now);
+  }
+  return changed;
+}
+
 void ModelRegistry::Load(const std::string& name, bool may_evict, Done done) {
   if (!Get(name).ok()) {
     // Names come from the directory's listing only, never from a caller.
@@ -161,6 +197,7 @@ void ModelRegistry::Load(const std::string& name, bool may_evict, Done done) {
       return done(std::move(status));
     }
   }
+  const bool changed = FolderChanged(name);
   std::string folder;
   absl::StatusOr<ModelStatus> now = ModelStatus();
   bool start = false;
@@ -183,7 +220,17 @@ void ModelRegistry::Load(const std::string& name, bool may_evict, Done done) {
           entry.waiting.push_back(std::move(done));
           return;
         case ResidencyAction::kNothing:
-          now = Snapshot(name, entry);
+          if (entry.reloading) {
+            entry.waiting.push_back(std::move(done));
+            return;
+          }
+          start = entry.reloading = changed;
+          if (start) {
+            folder = entry.folder;
+            entry.waiting.push_back(std::move(done));
+          } else {
+            now = Snapshot(name, entry);
+          }
           break;
         case ResidencyAction::kRefuse:
           now = StateStatus(name, entry.state, entry.failure);
@@ -194,38 +241,52 @@ void ModelRegistry::Load(const std::string& name, bool may_evict, Done done) {
   if (!start) return done(std::move(now));
   if (options_.observer != nullptr) options_.observer->OnModelChanged(name);
   const absl::Time begin = options_.clock->Now();
-  const absl::Status reserved = Reserve(name, folder, may_evict);
+  // Before the files are read: what changes meanwhile counts as changed.
+  const std::string fingerprint = options_.fingerprint(folder);
+  const absl::StatusOr<int64_t> reserved = Reserve(name, folder, may_evict);
   Loaded loaded = reserved.ok() ? LoadGuarded(options_.load, name, folder)
-                                : Loaded(reserved);
-  FinishLoad(name, options_.clock->Now() - begin, std::move(loaded));
+                                : Loaded(reserved.status());
+  FinishLoad(name, options_.clock->Now() - begin, reserved.value_or(0),
+             fingerprint, std::move(loaded));
 }
 
 void ModelRegistry::FinishLoad(const std::string& name, absl::Duration took,
-                               Loaded loaded) {
+                               int64_t reserved_bytes,
+                               const std::string& fingerprint, Loaded loaded) {
   const absl::Status status = loaded.status();
   std::vector<Done> waiting;
+  std::shared_ptr<const Model> replaced;
   absl::StatusOr<ModelStatus> now = ModelStatus();
   {
     MutexLock lock(state_->mutex);
     // Nothing erases an entry while it is loading.
     Entry& entry = state_->entries[name];
+    entry.last_fingerprint = fingerprint;
     if (status.ok()) {
+      replaced = std::move(entry.lease);
       entry.state = ModelState::kReady;
+      entry.failure = absl::OkStatus();
       entry.info = (*loaded)->info();
       entry.last_use = ++state_->num_uses;
-      entry.lease = MakeLease(*std::move(loaded),
-                              [weak = std::weak_ptr<State>(state_), name] {
-                                OnLastLeaseGone(weak, name);
-                              });
+      entry.fingerprint = fingerprint;
+      ++entry.num_alive;
+      entry.lease = MakeLease(
+          *std::move(loaded),
+          [weak = std::weak_ptr<State>(state_), name, reserved_bytes] {
+            OnLastLeaseGone(weak, name, reserved_bytes);
+          });
       now = Snapshot(name, entry);
     } else {
-      entry.state = ModelState::kFailed;
       entry.failure = status;
-      entry.reserved_bytes = 0;
-      now = StateStatus(name, entry.state, entry.failure);
+      entry.reserved_bytes -= reserved_bytes;
+      if (!entry.reloading) entry.state = ModelState::kFailed;
+      now = StateStatus(name, ModelState::kFailed, entry.failure);
     }
+    entry.reloading = false;
     waiting.swap(entry.waiting);
   }
+  // Freed here, without the lock, if nobody uses it any more.
+  replaced.reset();
   if (options_.observer != nullptr) {
     options_.observer->OnLoadEnded(name, took, status);
     options_.observer->OnModelChanged(name);
@@ -243,7 +304,8 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
       now = found.status();
     } else {
       Entry& entry = **found;
-      switch (OnUnloadWish(entry.state)) {
+      switch (entry.reloading ? ResidencyAction::kRefuse
+                              : OnUnloadWish(entry.state)) {
         case ResidencyAction::kStart:
           entry.state = ModelState::kUnloading;
           entry.failure = absl::OkStatus();
@@ -257,7 +319,7 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
           now = Snapshot(name, entry);
           break;
         case ResidencyAction::kRefuse:
-          now = StateStatus(name, entry.state, entry.failure);
+          now = StateStatus(name, ModelState::kLoading, entry.failure);
           break;
       }
     }
@@ -270,7 +332,7 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
 }
 
 void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
-                                    const std::string& name) {
+                                    const std::string& name, int64_t bytes) {
   const std::shared_ptr<State> state = weak.lock();
   if (state == nullptr) return;  // the registry went first
   std::vector<Done> waiting;
@@ -279,9 +341,11 @@ void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
   {
     MutexLock lock(state->mutex);
     Entry& entry = state->entries[name];
+    entry.reserved_bytes -= bytes;
+    // One that was replaced has gone, or one is left that was.
+    if (--entry.num_alive > 0 || entry.state == ModelState::kReady) return;
     entry.state = ModelState::kUnloaded;
     entry.info.reset();
-    entry.reserved_bytes = 0;
     waiting.swap(entry.waiting);
     now = Snapshot(name, entry);
     observer = state->observer;

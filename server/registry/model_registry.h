@@ -19,6 +19,7 @@
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/models/model.h"
+#include "server/registry/model_folders.h"
 #include "server/registry/residency_policy.h"
 
 namespace limpid {
@@ -27,7 +28,8 @@ namespace limpid {
 struct ModelStatus {
   std::string name;
   ModelState state = ModelState::kUnloaded;
-  // kFailed: why; kUnloaded: why it was evicted, if it was.
+  // kFailed: why; kUnloaded: why it was evicted, if it was; kReady: why its
+  // changed folder could not be read, if it could not.
   absl::Status failure;
   std::optional<ModelInfo> info;  // while resident: kReady and kUnloading
 };
@@ -65,6 +67,9 @@ class ModelRegistry {
     int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
     std::function<absl::StatusOr<int64_t>(const std::string& folder)>
         estimate_bytes;
+    // See FolderFingerprint.
+    std::function<std::string(const std::string& folder)> fingerprint =
+        FolderFingerprint;
   };
 
   explicit ModelRegistry(Options options);
@@ -89,20 +94,29 @@ class ModelRegistry {
       absl::string_view name) const;
 
   // Makes a model resident and calls `done` once with its state, or with why
-  // that failed. If the budget leaves no room, idle models are evicted, the
-  // least recently used first; see ChooseEvictions for refusals, which leave
-  // the model kFailed. Loads on the calling thread, which takes as long as it
-  // takes, unless another thread is loading the same model: then it returns at
-  // once and that thread calls `done`. An unknown name is looked for in the
-  // repository first. UNAVAILABLE while it is being unloaded.
+  // that failed. A model that is ready is read again if its folder has changed
+  // since: the old one serves until the new one is there, and goes on if that
+  // fails; the budget must hold both. If the budget leaves no room, idle models
+  // are evicted, the least recently used first; see ChooseEvictions for
+  // refusals, which leave a model that was not ready kFailed. Loads on the
+  // calling thread, which takes as long as it takes, unless another thread is
+  // loading the same model: then it returns at once and that thread calls
+  // `done`. An unknown name is looked for in the repository first. UNAVAILABLE
+  // while it is being unloaded.
   void Load(const std::string& name, Done done) {
     Load(name, /*may_evict=*/true, std::move(done));
   }
   void Load(const std::string& name, bool may_evict, Done done);
 
   // Refuses new leases, and calls `done` once when the last one is gone and
-  // the model is freed; never blocks. UNAVAILABLE while it is being loaded.
+  // the model is freed; never blocks. UNAVAILABLE while it is being loaded, the
+  // first time or again.
   void Unload(const std::string& name, Done done);
+
+  // Fingerprints, by name, of folders that are not as they were when they were
+  // last read, well or not; those that were never read only if `unread`. Models
+  // that somebody has unloaded are left out.
+  std::map<std::string, std::string> Changed(bool unread) const;
 
  private:
   struct Entry {
@@ -112,8 +126,12 @@ class ModelRegistry {
     std::shared_ptr<const Model> lease;  // kReady only
     std::optional<ModelInfo> info;
     std::vector<Done> waiting;   // for the end of a load or an unload
-    int64_t reserved_bytes = 0;  // of the budget
+    int num_alive = 0;           // `lease`, and those it has replaced
+    int64_t reserved_bytes = 0;  // of the budget, for all that are alive
     uint64_t last_use = 0;
+    std::string fingerprint;       // of the folder, when `lease` was read
+    std::string last_fingerprint;  // when it was read last, well or not
+    bool reloading = false;        // kReady only: another one is being read
   };
   // What outlives the registry in the leases that are still out.
   struct State {
@@ -126,15 +144,20 @@ class ModelRegistry {
   static ModelStatus Snapshot(const std::string& name, const Entry& entry);
   static absl::StatusOr<Entry*> Find(State& state, absl::string_view name)
       LIMPID_REQUIRES(state.mutex);
+  // `bytes`: what was reserved for it.
   static void OnLastLeaseGone(const std::weak_ptr<State>& weak,
-                              const std::string& name);
-  // Takes a loading model's bytes from the budget; frees others for that.
-  absl::Status Reserve(const std::string& name, const std::string& folder,
-                       bool may_evict);
+                              const std::string& name, int64_t bytes);
+  // Whether a ready model's folder is another than the one that was read.
+  bool FolderChanged(const std::string& name) const;
+  // Takes a loading model's bytes, which it returns, from the budget; frees
+  // others for that.
+  absl::StatusOr<int64_t> Reserve(const std::string& name,
+                                  const std::string& folder, bool may_evict);
   // The models that take part in the budget.
   static std::vector<Resident> Residents(const State& state, bool may_evict)
       LIMPID_REQUIRES(state.mutex);
   void FinishLoad(const std::string& name, absl::Duration took,
+                  int64_t reserved_bytes, const std::string& fingerprint,
                   absl::StatusOr<std::shared_ptr<const Model>> loaded);
 
   const Options options_;

@@ -116,17 +116,18 @@ absl::Status ExplanationService::Run(const absl::Status& admission,
 absl::StatusOr<JobId> ExplanationService::Submit(
     std::shared_ptr<Accepted> accepted, Call& call, const RpcName& rpc,
     Work work) const {
-  const Ticket ticket = MakeTicket(accepted->planned, call, NewJobId());
+  const JobId id = NewJobId();
+  const Ticket ticket = MakeTicket(accepted->planned, call, id);
   return deps_.pool.Submit(
       {call.cancel(),
-       [this, accepted = std::move(accepted), &call, &rpc,
+       [this, id, accepted = std::move(accepted), &call, &rpc,
         work = std::move(work)](const absl::Status& admission) {
          call.explained.queue = absl::Now() - accepted->when;
          if (admission.ok()) {
            LogStarted(deps_.calls, rpc, call.request_id(),
                       call.explained.model);
          }
-         work(admission, *accepted);
+         work(id, admission, *accepted);
        },
        ticket});
 }
@@ -245,8 +246,13 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
     if (!accepted.ok()) return reactor->End(accepted.status());
     const auto job =
         Submit(*std::move(accepted), call, kStreamExplain,
-               [this, reactor](const absl::Status& admission, Accepted& work) {
+               [this, reactor](JobId id, const absl::Status& admission,
+                               Accepted& work) {
                  Call& call = reactor->call();
+                 // Who reads slowly holds no worker.
+                 reactor->set_on_wait([this, id](bool waits) {
+                   waits ? deps_.pool.Pause(id) : deps_.pool.Resume(id);
+                 });
                  StreamWriter writer(*reactor);
                  reactor->End(Run(admission, work, false, call.request_id(),
                                   call.cancel(), call.explained, writer));
@@ -269,19 +275,19 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(ToExplainRequest(message), true, call);
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job =
-        Submit(*std::move(accepted), call, kRenderHeatmap,
-               [this, reactor](const absl::Status& admission, Accepted& work) {
-                 Call& call = reactor->call();
-                 HeatmapWriter writer;
-                 const absl::Status status =
-                     Run(admission, work, true, call.request_id(),
-                         call.cancel(), call.explained, writer);
-                 if (!status.ok()) return reactor->Fail(status);
-                 const auto picture = writer.Draw();
-                 picture.ok() ? reactor->Reply(*picture)
-                              : reactor->Fail(picture.status());
-               });
+    const auto job = Submit(
+        *std::move(accepted), call, kRenderHeatmap,
+        [this, reactor](JobId, const absl::Status& admission, Accepted& work) {
+          Call& call = reactor->call();
+          HeatmapWriter writer;
+          const absl::Status status =
+              Run(admission, work, true, call.request_id(), call.cancel(),
+                  call.explained, writer);
+          if (!status.ok()) return reactor->Fail(status);
+          const auto picture = writer.Draw();
+          picture.ok() ? reactor->Reply(*picture)
+                       : reactor->Fail(picture.status());
+        });
     if (!job.ok()) return reactor->Fail(job.status());
     call.set_job(deps_.pool, *job);
   });

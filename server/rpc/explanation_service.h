@@ -71,7 +71,8 @@ class ExplanationService final : public RawExplanationService {
     PlannedExplanation planned;
     absl::Time when;
   };
-  using Work = std::function<void(const absl::Status& admission, Accepted&)>;
+  using Work = std::function<void(JobId job, const absl::Status& admission,
+                                  Accepted& work)>;
 
   FlowOptions Flow(bool unary) const;
   absl::StatusOr<std::shared_ptr<Accepted>> Accept(

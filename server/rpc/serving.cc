@@ -8,7 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/base/periodic.h"
 #include "server/observe/exposer.h"
+#include "server/registry/repository_watch.h"
 #include "server/rpc/explanation_service.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/model_service.h"
@@ -20,6 +22,10 @@ namespace {
 // Loading is mostly reading files; two at a time keep disk and CPU busy.
 constexpr int64_t kNumLoaders = 2;
 constexpr int64_t kMaxLoadsWaiting = 1024;
+// Streams that wait for their readers beside those that are computed, each on a
+// thread; beyond them workers wait, too.
+constexpr int64_t kMaxPaused = 32;
+constexpr int64_t kMaxPausedOfClient = 4;
 // What clients get to take the last bytes of their replies.
 constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
 
@@ -38,6 +44,8 @@ QueueLimits ComputeLimits(const ServingOptions& options) {
   limits.max_waiting_seconds = absl::ToDoubleSeconds(options.max_queue_time) *
                                static_cast<double>(options.num_workers);
   limits.max_running_bytes = options.max_running_memory_bytes;
+  limits.max_paused = kMaxPaused;
+  limits.max_paused_of_client = kMaxPausedOfClient;
   return limits;
 }
 
@@ -72,6 +80,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
                     [this] { return ready_.load(); }}) {}
 
   ~ServingImpl() override {
+    poll_.reset();
     Drain(absl::InfinitePast(), absl::InfiniteFuture());
     // Nobody may be told of models that go with the registry.
     MutexLock lock(mutex_);
@@ -102,6 +111,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
       server_ = std::move(server);
     }
     for (const std::string& name : registry_.Names()) OnModelChanged(name);
+    if (options_.repository_poll != absl::InfiniteDuration()) {
+      poll_ = std::make_unique<Periodic>(options_.repository_poll,
+                                         [this] { LookAtRepository(); });
+    }
     return absl::OkStatus();
   }
 
@@ -177,6 +190,24 @@ class ServingImpl final : public Serving, private RegistryObserver {
     return absl::OkStatus();
   }
 
+  void LookAtRepository() {
+    const auto changed = watch_.Look();
+    if (!changed.ok()) {
+      return log_.Write(LogLevel::kError, "repository not read",
+                        {{"error", std::string(changed.status().message())}});
+    }
+    for (const std::string& name : *changed) {
+      log_.Write(LogLevel::kInfo, "model folder changed", {{"model", name}});
+      // A refusal means that the server is going, or comes again with the next
+      // look.
+      (void)loaders_.Submit(
+          {CancelToken(), [this, name](const absl::Status& status) {
+             if (!status.ok()) return;
+             registry_.Load(name, [](const absl::StatusOr<ModelStatus>&) {});
+           }});
+    }
+  }
+
   void MeasureDevice() {
     const auto memory = engine_.memory();
     if (!memory) return;
@@ -212,6 +243,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
     if (!status.ok()) return;
     metrics_.SetResidentBytes(name, device_,
                               status->info ? status->info->resident_bytes : 0);
+    metrics_.SetModelState(name, status->state);
     if (server_ != nullptr) {
       server_->SetServing(name, status->state == ModelState::kReady);
     }
@@ -263,6 +295,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
   ModelService models_;
   std::atomic<bool> ready_{false};
   InferenceService inference_;
+  // Where all models are served, new ones are, too.
+  RepositoryWatch watch_{registry_, options_.startup_models.empty()};
+  std::unique_ptr<Periodic> poll_;
 };
 
 }  // namespace

@@ -35,6 +35,9 @@ struct ServingOptions {
   absl::Duration max_queue_time = absl::InfiniteDuration();  // per worker
   int64_t max_running_memory_bytes = std::numeric_limits<int64_t>::max();
   int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
+  // How often the repository is looked at for changed folders; infinite: on
+  // request only.
+  absl::Duration repository_poll = absl::InfiniteDuration();
   int64_t max_tokens = 4096;
   int64_t max_unary_reply_bytes = int64_t{64} << 20;
   absl::Duration max_request_time = absl::Seconds(600);

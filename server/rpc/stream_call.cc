@@ -34,13 +34,9 @@ absl::Status StreamCall::Write(const google::protobuf::Message& message) {
   const auto size = static_cast<int64_t>(bytes.Length());
   Step step = Step::kNothing;
   const absl::Time packed = absl::Now();
+  LIMPID_RETURN_IF_ERROR(WaitForRoom(size));
   {
     MutexLock lock(mutex_);
-    while (!broken_ && buffered_bytes_ > 0 &&
-           buffered_bytes_ + size > limits_.max_buffered_bytes) {
-      LIMPID_RETURN_IF_ERROR(call_.cancel().Check());
-      lock.WaitUntil(changed_, absl::ToChronoTime(absl::Now() + kLookAtToken));
-    }
     call_.explained.send += absl::Now() - packed;
     if (broken_) return Broken();
     buffered_bytes_ += size;
@@ -50,6 +46,28 @@ absl::Status StreamCall::Write(const google::protobuf::Message& message) {
   }
   Do(step);
   return absl::OkStatus();
+}
+
+bool StreamCall::HasRoom(int64_t size) const {
+  return broken_ || buffered_bytes_ == 0 ||
+         buffered_bytes_ + size <= limits_.max_buffered_bytes;
+}
+
+absl::Status StreamCall::WaitForRoom(int64_t size) {
+  {
+    MutexLock lock(mutex_);
+    if (HasRoom(size)) return absl::OkStatus();
+  }
+  if (on_wait_) on_wait_(true);
+  absl::Status status;
+  {
+    MutexLock lock(mutex_);
+    while (!HasRoom(size) && (status = call_.cancel().Check()).ok()) {
+      lock.WaitUntil(changed_, absl::ToChronoTime(absl::Now() + kLookAtToken));
+    }
+  }
+  if (on_wait_) on_wait_(false);
+  return status;
 }
 
 void StreamCall::End(absl::Status status) {

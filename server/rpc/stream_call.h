@@ -39,6 +39,11 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   ~StreamCall() override = default;
 
   Call& call() { return call_; }
+  // Told with true before Write waits for the reader and with false after that,
+  // on the thread that writes. Set before the first Write.
+  void set_on_wait(std::function<void(bool waits)> on_wait) {
+    on_wait_ = std::move(on_wait);
+  }
   // Hands a message over; blocks while the buffer is full. CANCELLED, ABORTED
   // (reason READER_STALLED) or DEADLINE_EXCEEDED when there is no use in going
   // on. For one thread at a time that is not gRPC's.
@@ -63,6 +68,9 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnCancel() override;
   void OnDone() override;
 
+  bool HasRoom(int64_t size) const LIMPID_REQUIRES(mutex_);
+  // Waits until a message has room, or there is no use in waiting.
+  absl::Status WaitForRoom(int64_t size);
   Step NextStep() LIMPID_REQUIRES(mutex_);
   void Do(Step step);
   absl::Status Broken() LIMPID_REQUIRES(mutex_);
@@ -72,6 +80,7 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   Call call_;
   const StreamLimits limits_;
   grpc::CallbackServerContext& context_;
+  std::function<void(bool waits)> on_wait_;
 
   Mutex mutex_;
   std::condition_variable changed_;

@@ -31,6 +31,18 @@ int64_t FairQueue::NumWaitingOf(const std::string& client) const {
   return static_cast<int64_t>(count);
 }
 
+int64_t FairQueue::NumPausedOf(const std::string& client) const {
+  if (num_paused_ == 0) return 0;
+  return std::count_if(running_.begin(), running_.end(), [&](const auto& job) {
+    return job.second.paused && job.second.client == client;
+  });
+}
+
+bool FairQueue::HasFreeWorker() const {
+  return num_running() - num_paused_ < limits_.max_running &&
+         num_running() < limits_.max_running + limits_.max_paused;
+}
+
 bool FairQueue::Fits(const Ticket& ticket) const {
   return ticket.bytes <= limits_.max_running_bytes - running_bytes_;
 }
@@ -38,7 +50,7 @@ bool FairQueue::Fits(const Ticket& ticket) const {
 Admission FairQueue::Decide(const Ticket& ticket) const {
   if (ticket.bytes > limits_.max_running_bytes) return Admission::kTooLarge;
   const int64_t num_free =
-      std::max<int64_t>(0, limits_.max_running - num_running());
+      std::max<int64_t>(0, limits_.max_running + num_paused_ - num_running());
   if (num_waiting() >= limits_.max_waiting + num_free) {
     return Admission::kQueueFull;
   }
@@ -64,7 +76,7 @@ void FairQueue::Push(Ticket ticket) {
 }
 
 std::optional<JobId> FairQueue::Pick() {
-  if (num_running() >= limits_.max_running) return std::nullopt;
+  if (!HasFreeWorker()) return std::nullopt;
   Class* class_of_best = nullptr;
   Flow* first = nullptr;  // in line
   Flow* best = nullptr;   // the first in line of those that fit
@@ -77,6 +89,7 @@ std::optional<JobId> FairQueue::Pick() {
     Flow* best_of = nullptr;
     for (auto& [client, flow] : of.flows) {
       if (flow.jobs.empty()) continue;
+      if (NumPausedOf(client) >= limits_.max_paused_of_client) continue;
       if (first_of == nullptr || before(flow, *first_of)) first_of = &flow;
       if (!Fits(flow.jobs.front().ticket)) continue;
       if (best_of == nullptr || before(flow, *best_of)) best_of = &flow;
@@ -101,7 +114,7 @@ JobId FairQueue::Start(Class& of, Flow& flow) {
   flow.tag += ticket.seconds;
   waiting_.erase(ticket.id);
   waiting_seconds_ = waiting_.empty() ? 0 : waiting_seconds_ - ticket.seconds;
-  running_.emplace(ticket.id, ticket.bytes);
+  running_.emplace(ticket.id, Running{ticket.client, ticket.bytes});
   running_bytes_ += ticket.bytes;
   ForgetIdle(of);
   return ticket.id;
@@ -144,10 +157,27 @@ bool FairQueue::Remove(JobId id) {
   return true;
 }
 
+void FairQueue::SetPaused(JobId id, bool paused) {
+  const auto job = running_.find(id);
+  if (job == running_.end() || job->second.paused == paused) return;
+  const std::string& client = job->second.client;
+  if (!paused && NumPausedOf(client) >= limits_.max_paused_of_client) {
+    // It was held back through its own doing and has nothing to catch up on.
+    for (Class& of : classes_) {
+      const auto flow = of.flows.find(client);
+      if (flow == of.flows.end()) continue;
+      flow->second.tag = std::max(flow->second.tag, of.virtual_time);
+    }
+  }
+  job->second.paused = paused;
+  num_paused_ += paused ? 1 : -1;
+}
+
 void FairQueue::End(JobId id) {
+  SetPaused(id, false);
   const auto job = running_.find(id);
   if (job == running_.end()) return;
-  running_bytes_ -= job->second;
+  running_bytes_ -= job->second.bytes;
   running_.erase(job);
   // Nobody competes any more: what was used before does not matter.
   if (running_.empty() && waiting_.empty()) {

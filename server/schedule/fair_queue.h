@@ -11,6 +11,10 @@
 // A job starts only if the running ones leave it enough memory. One that must
 // wait for that may be overtaken by smaller ones, but only a few times; then
 // nothing starts until it fits.
+//
+// A running job may pause: it waits for something else than a worker, such as a
+// reader that takes its reply. Another one starts in its place meanwhile, but a
+// client with many paused jobs has to wait for them first.
 #pragma once
 
 #include <array>
@@ -43,7 +47,11 @@ struct QueueLimits {
   int64_t max_waiting_of_client = 256;
   // Sum of their estimates; a queue that is empty takes any job.
   double max_waiting_seconds = std::numeric_limits<double>::infinity();
-  // Sum over the running ones.
+  // Of running jobs, those that pause beyond max_running: then nothing starts.
+  int64_t max_paused = 0;
+  // Of one client: then none of its jobs starts.
+  int64_t max_paused_of_client = std::numeric_limits<int64_t>::max();
+  // Sum over the running ones, paused or not.
   int64_t max_running_bytes = std::numeric_limits<int64_t>::max();
 };
 
@@ -68,12 +76,16 @@ class FairQueue {
   std::optional<JobId> Pick();
   // Takes a waiting job out; false if it does not wait.
   bool Remove(JobId id);
+  // A running job pauses, or goes on. Twice the same changes nothing.
+  void SetPaused(JobId id, bool paused);
   // A running job has ended.
   void End(JobId id);
 
   const QueueLimits& limits() const { return limits_; }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  // Paused ones included.
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t num_paused() const { return num_paused_; }
   double waiting_seconds() const { return waiting_seconds_; }
   int64_t running_bytes() const { return running_bytes_; }
 
@@ -95,19 +107,28 @@ class FairQueue {
     Priority priority;
     std::string client;
   };
+  struct Running {
+    std::string client;
+    int64_t bytes = 0;
+    bool paused = false;
+  };
 
   Class& ClassOf(Priority priority) {
     return classes_[static_cast<size_t>(priority)];
   }
   int64_t NumWaitingOf(const std::string& client) const;
+  int64_t NumPausedOf(const std::string& client) const;
   bool Fits(const Ticket& ticket) const;
+  // A worker that is not held by a running job.
+  bool HasFreeWorker() const;
   JobId Start(Class& of, Flow& flow);
   static void ForgetIdle(Class& of);
 
   const QueueLimits limits_;
   std::array<Class, 3> classes_;  // by priority, highest first
   std::map<JobId, Place> waiting_;
-  std::map<JobId, int64_t> running_;  // bytes
+  std::map<JobId, Running> running_;
+  int64_t num_paused_ = 0;
   double waiting_seconds_ = 0;
   int64_t running_bytes_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <system_error>
 
 #include "absl/time/clock.h"
 
@@ -36,7 +37,7 @@ JobId NewJobId() {
 
 WorkerPool::WorkerPool(const WorkerPoolOptions& options)
     : options_(options), queue_(options.limits) {
-  threads_.reserve(options_.limits.max_running + 1);
+  MutexLock lock(mutex_);
   for (int64_t i = 0; i < options_.limits.max_running; ++i) {
     threads_.emplace_back([this] { Work(); });
   }
@@ -45,13 +46,15 @@ WorkerPool::WorkerPool(const WorkerPoolOptions& options)
 
 WorkerPool::~WorkerPool() {
   Drain(absl::InfinitePast(), absl::InfiniteFuture());
+  std::vector<std::thread> threads;
   {
     MutexLock lock(mutex_);
     stopping_ = true;
+    threads.swap(threads_);
   }
   work_available_.notify_all();
   deadline_changed_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
 absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
@@ -127,6 +130,32 @@ void WorkerPool::Cancel(JobId id) {
     ending.emplace_back(std::move(job), why);
   }
   FinishEnding(std::move(ending));
+}
+
+void WorkerPool::Pause(JobId id) {
+  {
+    MutexLock lock(mutex_);
+    queue_.SetPaused(id, true);
+    const int64_t wanted =
+        options_.limits.max_running +
+        std::min(queue_.num_paused(), options_.limits.max_paused);
+    // Beside the one that watches deadlines. Those that are made stay.
+    if (std::ssize(threads_) - 1 < wanted) try {
+        threads_.emplace_back([this] { Work(); });
+      } catch (const std::system_error&) {
+        // Without another thread others wait, as they would without Pause.
+      }
+  }
+  work_available_.notify_all();
+}
+
+void WorkerPool::Resume(JobId id) {
+  {
+    MutexLock lock(mutex_);
+    queue_.SetPaused(id, false);
+  }
+  // Its client may start jobs again.
+  work_available_.notify_all();
 }
 
 void WorkerPool::Work() {

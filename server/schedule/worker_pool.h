@@ -72,6 +72,11 @@ class WorkerPool {
   // this call and that is submitted after it is refused.
   void Cancel(JobId id);
 
+  // A running job waits for something else than a worker: another may run
+  // meanwhile, see FairQueue. Resume when it goes on. Called by the job itself.
+  void Pause(JobId id);
+  void Resume(JobId id);
+
   // Refuses new jobs from now on.
   void StopAdmission();
 
@@ -117,7 +122,8 @@ class WorkerPool {
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);
-  std::vector<std::thread> threads_;
+  // More than max_running once jobs have paused.
+  std::vector<std::thread> threads_ LIMPID_GUARDED_BY(mutex_);
 };
 
 }  // namespace limpid

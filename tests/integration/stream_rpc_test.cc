@@ -144,6 +144,25 @@ TEST_F(StreamRpcTest, UnreadStreamsBufferFewBytes) {
   EXPECT_FALSE(reader->Finish().ok());
 }
 
+TEST_F(StreamRpcTest, StreamsThatNobodyReadsHoldNoWorker) {
+  server_.options.num_workers = 1;
+  server_.engine.num_extra_floats = 4 << 20;  // more than any buffer between
+  server_.Start();
+  grpc::ClientContext unread;
+  auto reader =
+      server_.explanations().StreamExplain(&unread, TextRequest("abc"));
+  server_.engine.WaitForRuns(1);
+  grpc::ClientContext context;
+  v1::ExplainResponse response;
+  EXPECT_TRUE(server_.explanations()
+                  .Explain(&context, TextRequest("other"), &response)
+                  .ok());
+  // The first has not ended meanwhile.
+  EXPECT_EQ(server_.serving().pool().load().num_running, 1);
+  unread.TryCancel();
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
 TEST_F(StreamRpcTest, ShutdownEndsStreamsThatNobodyReads) {
   server_.engine.num_extra_floats = 16 << 20;
   server_.Start();

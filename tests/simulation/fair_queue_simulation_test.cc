@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random schedules of arrivals, starts, ends and cancellations against a
-// FairQueue, with what it promises checked after every step.
+// Random schedules of arrivals, starts, pauses, ends and cancellations against
+// a FairQueue, with what it promises checked after every step.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -39,6 +39,8 @@ class QueueSchedule {
         Arrive();
       } else if (Chance(random_, 0.15)) {
         Cancel();
+      } else if (Chance(random_, 0.2)) {
+        Pause();
       } else if (Chance(random_, 0.5)) {
         Start();
       } else {
@@ -64,6 +66,8 @@ class QueueSchedule {
     limits.max_waiting_of_client = Pick(random, 1, limits.max_waiting);
     limits.max_waiting_seconds = static_cast<double>(Pick(random, 5, 100));
     limits.max_running_bytes = Pick(random, 10, 30);
+    limits.max_paused = Pick(random, 0, 3);
+    limits.max_paused_of_client = Pick(random, 1, 2);
     return limits;
   }
 
@@ -89,7 +93,8 @@ class QueueSchedule {
   bool Start() {
     const auto id = queue_.Pick();
     if (!id) {
-      // Whoever is next waits for a worker or for memory, nothing else.
+      // Whoever is next waits for a worker, for memory or for its own paused
+      // jobs, nothing else.
       EXPECT_TRUE(num_waiting() == 0 || !running_.empty());
       return false;
     }
@@ -98,10 +103,30 @@ class QueueSchedule {
         << "job " << *id << " was started twice or after its end";
     if (job == jobs_.end()) return false;
     const Ticket started = job->second;
+    EXPECT_FALSE(IsHeldBack(started.client)) << "too many of it pause";
+    EXPECT_LT(running_.size() - paused_.size(), limits_.max_running);
     CheckOrder(started);
     running_.insert(*id);
     CountService(started);
     return true;
+  }
+
+  void Pause() {
+    if (running_.empty()) return;
+    const JobId id =
+        *std::next(running_.begin(),
+                   Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
+    const bool pauses = paused_.count(id) == 0;
+    queue_.SetPaused(id, pauses);
+    pauses ? (void)paused_.insert(id) : (void)paused_.erase(id);
+    // A client that is held back loses its share.
+    leads_.clear();
+  }
+
+  bool IsHeldBack(const std::string& client) const {
+    return std::count_if(paused_.begin(), paused_.end(), [&](JobId id) {
+             return jobs_.at(id).client == client;
+           }) >= limits_.max_paused_of_client;
   }
 
   // Called before `started` counts as running.
@@ -110,7 +135,7 @@ class QueueSchedule {
     // The first waiting job of each client in each priority.
     std::map<std::pair<Priority, std::string>, const Ticket*> heads;
     for (const auto& [id, job] : jobs_) {
-      if (running_.count(id) == 0) {
+      if (running_.count(id) == 0 && !IsHeldBack(job.client)) {
         heads.try_emplace({job.priority, job.client}, &job);
       }
     }
@@ -137,6 +162,7 @@ class QueueSchedule {
   // within one job of each.
   void CountService(const Ticket& started) {
     if (memory_matters_ || !one_priority_) return;
+    if (!paused_.empty()) return leads_.clear();
     for (auto& [pair, lead] : leads_) {
       if (pair.first == started.client) lead += started.seconds;
       if (pair.second == started.client) lead -= started.seconds;
@@ -164,6 +190,7 @@ class QueueSchedule {
         std::next(running_.begin(),
                   Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
     queue_.End(*it);
+    paused_.erase(*it);
     jobs_.erase(*it);
     running_.erase(it);
     ++num_ended_;
@@ -186,8 +213,10 @@ class QueueSchedule {
   void Check() {
     EXPECT_EQ(queue_.num_waiting(), num_waiting());
     EXPECT_EQ(queue_.num_running(), static_cast<int64_t>(running_.size()));
-    EXPECT_LE(queue_.num_running(), limits_.max_running);
-    EXPECT_LE(queue_.num_waiting(), limits_.max_waiting + limits_.max_running);
+    EXPECT_EQ(queue_.num_paused(), static_cast<int64_t>(paused_.size()));
+    EXPECT_LE(queue_.num_running(), limits_.max_running + limits_.max_paused);
+    EXPECT_LE(queue_.num_waiting(),
+              limits_.max_waiting + limits_.max_running + queue_.num_paused());
     EXPECT_EQ(queue_.running_bytes(), RunningBytes());
     EXPECT_LE(RunningBytes(), limits_.max_running_bytes);
     double seconds = 0;
@@ -214,6 +243,7 @@ class QueueSchedule {
   JobId last_id_ = 0;
   std::map<JobId, Ticket> jobs_;  // accepted and not ended
   std::set<JobId> running_;
+  std::set<JobId> paused_;  // of the running ones
   std::map<JobId, int> overtakes_;
   int64_t num_accepted_ = 0;
   int64_t num_ended_ = 0;

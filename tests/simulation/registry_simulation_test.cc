@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random schedules of loads, unloads, leases and their return against a
-// ModelRegistry with a byte budget. What happens while a model is loading is
-// simulated by steps in the middle of the load function.
+// Random schedules of loads, unloads, changed folders, leases and their return
+// against a ModelRegistry with a byte budget. What happens while a model is
+// loading is simulated by steps in the middle of the load function.
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/registry/model_registry.h"
@@ -60,8 +62,9 @@ class RegistrySchedule final : private RegistryObserver {
           return LoadModel(name);
         },
         this, &Clock::Real(), budget_,
+        [this](const std::string& folder) { return bytes_[NameOf(folder)]; },
         [this](const std::string& folder) {
-          return bytes_[folder.substr(folder.rfind('/') + 1)];
+          return std::to_string(versions_[NameOf(folder)]);
         }});
     EXPECT_TRUE(registry_->Scan().ok());
   }
@@ -78,11 +81,18 @@ class RegistrySchedule final : private RegistryObserver {
   }
 
  private:
+  static std::string NameOf(const std::string& folder) {
+    return folder.substr(folder.rfind('/') + 1);
+  }
+
   void Step() {
     const std::string& name = kNames[Pick(random_, 0, 3)];
-    switch (Pick(random_, 0, 4)) {
+    switch (Pick(random_, 0, 5)) {
       case 0:
         Load(name);
+        break;
+      case 5:
+        ++versions_[name];
         break;
       case 1:
         if (Chance(random_, 0.4)) Unload(name);
@@ -99,8 +109,14 @@ class RegistrySchedule final : private RegistryObserver {
 
   void Load(const std::string& name) {
     ++num_wishes_;
-    registry_->Load(name, Chance(random_, 0.8),
-                    [this](const auto&) { ++num_answers_; });
+    const int version = versions_[name];
+    // Who joins a load that is under way gets what that reads.
+    const bool alone = depth_ == 0;
+    registry_->Load(name, Chance(random_, 0.8), [=, this](const auto& status) {
+      ++num_answers_;
+      if (!status.ok() || !alone) return;
+      EXPECT_GE(newest_[name].second, version) << "a change was missed";
+    });
   }
   void Unload(const std::string& name) {
     ++num_wishes_;
@@ -110,6 +126,7 @@ class RegistrySchedule final : private RegistryObserver {
     auto lease = registry_->Lease(name);
     EXPECT_EQ(lease.ok(), registry_->Get(name)->state == ModelState::kReady);
     if (!lease.ok()) return;
+    EXPECT_EQ(lease->get(), newest_[name].first) << "an old model is served";
     last_use_[name] = ++num_uses_;
     // Some are only looked at.
     if (Chance(random_, 0.7)) leases_.push_back(*std::move(lease));
@@ -125,14 +142,26 @@ class RegistrySchedule final : private RegistryObserver {
       const std::string& name) {
     EXPECT_LE(memory_.bytes + bytes_[name], budget_)
         << "a load began without room";
-    EXPECT_EQ(memory_.num_alive[name], 0) << name << " is there twice";
+    const auto before = registry_->Get(name);
+    // One that is read again serves meanwhile.
+    if (before->state != ModelState::kReady) {
+      EXPECT_EQ(before->state, ModelState::kLoading);
+      EXPECT_EQ(NumLeases(name), 0);
+      EXPECT_EQ(memory_.num_alive[name], 0) << name << " is there twice";
+    }
+    const int version = versions_[name];
+    loading_.insert(name);
     if (depth_ < 2) {
       ++depth_;
       for (int64_t i = Pick(random_, 0, 3); i > 0; --i) Step();
       --depth_;
     }
+    loading_.erase(name);
+    // Whatever happened meanwhile, it did not go.
+    EXPECT_EQ(registry_->Get(name)->state, before->state);
     if (Chance(random_, 0.2)) return absl::DataLossError("damaged");
     auto model = std::make_shared<CountedModel>(name, bytes_[name], memory_);
+    newest_[name] = {model.get(), version};
     last_use_[name] = ++num_uses_;
     return model;
   }
@@ -145,7 +174,8 @@ class RegistrySchedule final : private RegistryObserver {
     EXPECT_EQ(NumLeases(name), 0) << name << " was evicted while in use";
     EXPECT_EQ(memory_.num_alive[name], 0);
     for (const std::string& other : kNames) {
-      if (other != name && NumLeases(other) == 0 &&
+      if (other != name && other != by && loading_.count(other) == 0 &&
+          NumLeases(other) == 0 &&
           registry_->Get(other)->state == ModelState::kReady) {
         EXPECT_LT(last_use_[name], last_use_[other])
             << name << " went before " << other;
@@ -164,7 +194,8 @@ class RegistrySchedule final : private RegistryObserver {
     for (const std::string& name : kNames) {
       const ModelState state = registry_->Get(name)->state;
       const bool alive = memory_.num_alive[name] > 0;
-      EXPECT_LE(memory_.num_alive[name], 1);
+      // The one that is served, and those that it replaced.
+      EXPECT_LE(memory_.num_alive[name], 1 + NumLeases(name));
       if (NumLeases(name) > 0) EXPECT_TRUE(alive) << "freed while in use";
       if (state == ModelState::kReady) EXPECT_TRUE(alive);
       if (state == ModelState::kUnloading) EXPECT_GT(NumLeases(name), 0);
@@ -177,6 +208,10 @@ class RegistrySchedule final : private RegistryObserver {
   Random random_;
   const int64_t budget_;
   std::map<std::string, int64_t> bytes_;
+  std::map<std::string, int> versions_;  // of the folders
+  std::set<std::string> loading_;
+  // Last read, and of which version.
+  std::map<std::string, std::pair<const Model*, int>> newest_;
   Memory memory_;
   std::vector<std::shared_ptr<const Model>> leases_;
   std::map<std::string, uint64_t> last_use_;

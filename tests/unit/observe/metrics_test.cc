@@ -48,6 +48,8 @@ TEST(MetricsTest, GaugesFollow) {
   metrics.AddInFlight(-1);
   metrics.OnQueueSize(4);
   metrics.SetResidentBytes("m", "cpu", 12);
+  metrics.SetModelState("m", ModelState::kLoading);
+  metrics.SetModelState("m", ModelState::kReady);
   metrics.WeightsCopied("cuda:0", 34);
   metrics.LoadEnded("m", absl::Seconds(2), absl::StatusCode::kDataLoss);
   const std::string text = Text(metrics);
@@ -55,6 +57,10 @@ TEST(MetricsTest, GaugesFollow) {
   EXPECT_THAT(text, HasSubstr("limpid_queue_size 4"));
   EXPECT_THAT(text, HasSubstr("limpid_model_resident_bytes{device=\"cpu\","
                               "model=\"m\"} 12"));
+  EXPECT_THAT(text, HasSubstr("limpid_model_state{model=\"m\",state="
+                              "\"ready\"} 1"));
+  EXPECT_THAT(text, HasSubstr("limpid_model_state{model=\"m\",state="
+                              "\"loading\"} 0"));
   EXPECT_THAT(text, HasSubstr("limpid_weights_copied_bytes_total{device="
                               "\"cuda:0\"} 34"));
   EXPECT_THAT(text, HasSubstr("code=\"DATA_LOSS\""));

@@ -33,6 +33,10 @@ TEST(GuaranteesTest, EveryNamedTestExists) {
   std::set<std::string> tests;
   for (const auto& file :
        std::filesystem::recursive_directory_iterator(root / "tests")) {
+    if (file.path().extension() == ".py") {
+      ForEachMatch(Read(file.path()), R"(def (test_\w+)\()",
+                   [&](const std::smatch& match) { tests.insert(match[1]); });
+    }
     if (file.path().extension() != ".cc") continue;
     ForEachMatch(Read(file.path()), R"(TEST(?:_F|_P)?\((\w+),\s*(\w+)\))",
                  [&](const std::smatch& match) {
@@ -40,7 +44,8 @@ TEST(GuaranteesTest, EveryNamedTestExists) {
                  });
   }
   std::set<std::string> named;
-  ForEachMatch(Read(root / "docs/guarantees.md"), R"(`(\w+Test\.\w+)`)",
+  ForEachMatch(Read(root / "docs/guarantees.md"),
+               R"(`(\w+Test\.\w+|test_\w+)`)",
                [&](const std::smatch& match) { named.insert(match[1]); });
   EXPECT_GT(named.size(), 40u);
   for (const std::string& name : named) {

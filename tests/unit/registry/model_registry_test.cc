@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "server/registry/repository_watch.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/temporary_repository.h"
 
@@ -78,6 +79,113 @@ TEST_F(ModelRegistryTest, LoadsAndLeases) {
   EXPECT_EQ(engine_.num_loads(), 1);
 }
 
+TEST_F(ModelRegistryTest, ChangedFoldersAreReadAgainOnRequest) {
+  ASSERT_TRUE(Load("a").ok());
+  const auto old = registry_->Lease("a");
+  repository_.AddFile("a/more.json", "1");
+  // Meanwhile the old one serves.
+  engine_.on_load = [this](const std::string&) {
+    EXPECT_TRUE(registry_->Lease("a").ok());
+    EXPECT_EQ(registry_->Get("a")->state, ModelState::kReady);
+    std::promise<absl::Status> refused;
+    registry_->Unload("a",
+                      [&](auto done) { refused.set_value(done.status()); });
+    EXPECT_EQ(GetErrorDetails(refused.get_future().get()).reason,
+              "MODEL_LOADING");
+  };
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_EQ(engine_.num_loads(), 2);
+  const auto renewed = registry_->Lease("a");
+  EXPECT_NE(renewed->get(), old->get());
+  EXPECT_EQ((*old)->info().name, "a");
+  // Nothing has changed since.
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_EQ(engine_.num_loads(), 2);
+}
+
+TEST_F(ModelRegistryTest, DamagedChangesLeaveTheOldModelServing) {
+  ASSERT_TRUE(Load("a").ok());
+  const auto old = registry_->Lease("a");
+  repository_.AddFile("a/config.json", "damaged");
+  engine_.load_errors["a"] =
+      MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_DAMAGED", "half");
+  EXPECT_EQ(Load("a").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(State("a"), ModelState::kReady);
+  EXPECT_EQ(GetErrorDetails(registry_->Get("a")->failure).reason,
+            "CHECKPOINT_DAMAGED");
+  EXPECT_EQ(registry_->Lease("a")->get(), old->get());
+  // Tried again, and the reason goes.
+  engine_.load_errors.clear();
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_TRUE(registry_->Get("a")->failure.ok());
+  EXPECT_NE(registry_->Lease("a")->get(), old->get());
+}
+
+TEST_F(ModelRegistryTest, UnloadingWaitsForReplacedModelsToo) {
+  ASSERT_TRUE(Load("a").ok());
+  auto old = registry_->Lease("a");
+  repository_.AddFile("a/more.json", "1");
+  ASSERT_TRUE(Load("a").ok());
+  bool unloaded = false;
+  registry_->Unload("a", [&](auto status) { unloaded = status.ok(); });
+  EXPECT_FALSE(unloaded);
+  EXPECT_EQ(State("a"), ModelState::kUnloading);
+  old = absl::CancelledError();
+  EXPECT_TRUE(unloaded);
+  EXPECT_EQ(State("a"), ModelState::kUnloaded);
+}
+
+using RepositoryWatchTest = ModelRegistryTest;
+
+TEST_F(RepositoryWatchTest, ReturnsChangesOnceTheyHaveSettled) {
+  ASSERT_TRUE(Load("a").ok());
+  RepositoryWatch watch(*registry_, /*unread=*/false);
+  EXPECT_TRUE(watch.Look()->empty());
+  repository_.AddFile("a/more.json", "1");
+  EXPECT_TRUE(watch.Look()->empty());
+  repository_.AddFile("a/more.json", "longer");
+  EXPECT_TRUE(watch.Look()->empty());
+  EXPECT_EQ(*watch.Look(), std::vector<std::string>{"a"});
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_TRUE(watch.Look()->empty());
+}
+
+TEST_F(RepositoryWatchTest, DoesNotTryTheSameDamageAgain) {
+  ASSERT_TRUE(Load("a").ok());
+  RepositoryWatch watch(*registry_, /*unread=*/false);
+  repository_.AddFile("a/config.json", "damaged");
+  engine_.load_errors["a"] = absl::DataLossError("half");
+  EXPECT_TRUE(watch.Look()->empty());
+  EXPECT_EQ(watch.Look()->size(), 1u);
+  EXPECT_FALSE(Load("a").ok());
+  EXPECT_TRUE(watch.Look()->empty());
+  EXPECT_TRUE(watch.Look()->empty());
+  repository_.AddFile("a/config.json", "damaged otherwise");
+  EXPECT_TRUE(watch.Look()->empty());
+  EXPECT_EQ(watch.Look()->size(), 1u);
+}
+
+TEST_F(RepositoryWatchTest, NewFoldersAreForThoseWhoServeAll) {
+  RepositoryWatch some(*registry_, /*unread=*/false);
+  RepositoryWatch all(*registry_, /*unread=*/true);
+  ASSERT_TRUE(Load("a").ok());
+  ASSERT_TRUE(Load("b").ok());
+  repository_.AddModel("new");
+  for (RepositoryWatch* watch : {&some, &all}) {
+    EXPECT_TRUE(watch->Look()->empty());
+  }
+  EXPECT_TRUE(some.Look()->empty());
+  EXPECT_EQ(*all.Look(), std::vector<std::string>{"new"});
+  // One that somebody has unloaded stays so.
+  registry_->Unload("b", [](auto) {});
+  repository_.AddFile("b/more.json", "1");
+  all.Look().IgnoreError();
+  EXPECT_EQ(*all.Look(), std::vector<std::string>{"new"});
+  repository_.Remove("");
+  EXPECT_EQ(GetErrorDetails(all.Look().status()).reason,
+            "REPOSITORY_UNREADABLE");
+}
+
 class BudgetTest : public ModelRegistryTest {
  protected:
   // Room for `budget` bytes; the models take 4 each.
@@ -107,6 +215,22 @@ TEST_F(BudgetTest, TheLeastRecentlyUsedIdleModelMakesRoom) {
             "MODEL_EVICTED");
   EXPECT_EQ(GetErrorDetails(registry_->Lease("b").status()).reason,
             "MODEL_NOT_LOADED");
+}
+
+TEST_F(BudgetTest, AChangedModelNeedsRoomBesideTheOldOne) {
+  Open(8);
+  ASSERT_TRUE(Load("a").ok());
+  ASSERT_TRUE(Load("b").ok());
+  auto lease = registry_->Lease("b");
+  repository_.AddFile("a/more.json", "1");
+  EXPECT_EQ(GetErrorDetails(Load("a").status()).reason, "MODEL_MEMORY_FULL");
+  EXPECT_EQ(State("a"), ModelState::kReady);
+  lease = absl::CancelledError();
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_EQ(observer_.evicted, "b");
+  // The old one's bytes are free again.
+  ASSERT_TRUE(Load("c").ok());
+  EXPECT_EQ(State("a"), ModelState::kReady);
 }
 
 TEST_F(BudgetTest, ModelsInUseStay) {

@@ -47,6 +47,42 @@ TEST_F(FairQueueTest, AFloodDelaysAnotherClientByOneJobAtMost) {
   EXPECT_EQ(queue.Pick(), other);
 }
 
+TEST_F(FairQueueTest, PausedJobsLeaveTheirWorkerToOthers) {
+  QueueLimits limits;
+  limits.max_paused = 1;
+  FairQueue queue(limits);
+  for (int i = 0; i < 3; ++i) Push(queue, "a");
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.Pick(), std::nullopt);
+  queue.SetPaused(1, true);
+  EXPECT_EQ(queue.Pick(), 2u);
+  // No more than max_paused beyond the workers, whoever pauses.
+  queue.SetPaused(2, true);
+  EXPECT_EQ(queue.Pick(), std::nullopt);
+  // One that goes on needs its worker again.
+  queue.End(2);
+  queue.SetPaused(1, false);
+  EXPECT_EQ(queue.Pick(), std::nullopt);
+  queue.End(1);
+  EXPECT_EQ(queue.Pick(), 3u);
+}
+
+TEST_F(FairQueueTest, ClientsWhoseJobsPauseHoldUpNobodyElse) {
+  QueueLimits limits;
+  limits.max_paused = 10;
+  limits.max_paused_of_client = 1;
+  FairQueue queue(limits);
+  for (int i = 0; i < 3; ++i) Push(queue, "slow");
+  const JobId other = Push(queue, "other", 5);
+  EXPECT_EQ(queue.Pick(), 1u);
+  queue.SetPaused(1, true);
+  EXPECT_EQ(queue.Pick(), other);
+  queue.End(other);
+  EXPECT_EQ(queue.Pick(), std::nullopt);
+  queue.End(1);
+  EXPECT_EQ(queue.Pick(), 2u);
+}
+
 TEST_F(FairQueueTest, ClientsShareByCostNotByCount) {
   FairQueue queue({});
   std::vector<JobId> large, small;

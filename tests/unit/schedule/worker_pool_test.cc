@@ -64,6 +64,30 @@ TEST_F(WorkerPoolTest, RunsJobsInOrder) {
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
 }
 
+TEST_F(WorkerPoolTest, PausedJobsLeaveTheirWorkerToOthers) {
+  Waiter first, second, third;
+  WorkerPoolOptions options = Options(1, 10);
+  options.limits.max_paused = 4;
+  WorkerPool pool(options);
+  const auto paused = pool.Submit(first.MakeJob());
+  ASSERT_TRUE(paused.ok());
+  first.started.get_future().wait();
+  ASSERT_TRUE(pool.Submit(second.MakeJob()).ok());
+  ASSERT_TRUE(pool.Submit(third.MakeJob()).ok());
+  pool.Pause(*paused);
+  second.started.get_future().wait();
+  EXPECT_EQ(pool.load().num_running, 2);
+  pool.Resume(*paused);
+  // Two run, one is allowed: the end of one does not start another.
+  second.go.set_value();
+  EXPECT_TRUE(second.ended.get_future().get().ok());
+  first.go.set_value();
+  third.started.get_future().wait();
+  EXPECT_TRUE(first.ended.get_future().get().ok());
+  third.go.set_value();
+  EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+}
+
 TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
   Waiter running, waiting, refused;
   WorkerPool pool(Options(1, 1));
