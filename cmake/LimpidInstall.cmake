@@ -58,6 +58,7 @@ install(DIRECTORY "${PROJECT_BINARY_DIR}/proto/gen/"
   FILES_MATCHING PATTERN "*.pb.h"
   PATTERN "*.grpc.pb.h" EXCLUDE
   PATTERN "config" EXCLUDE
+  PATTERN "inference" EXCLUDE
   PATTERN "rpc" EXCLUDE
   PATTERN "grpc" EXCLUDE)
 install(DIRECTORY proto/limpid/v1

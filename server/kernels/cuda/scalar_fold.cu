@@ -29,49 +29,49 @@ __global__ void __launch_bounds__(kBuildThreads)
   float taps[kTaps];
   LoadTaps(op.conv_weight, op.conv_width, c, taps);
 
+  // Loads at every step, of a position that is there, so that many are on their
+  // way at once.
+  const auto key_at = [&](int64_t p) {
+    const float key = NumberAt(recurrence.key, op.sequence, p, c);
+    return op.source_scale == nullptr
+               ? key
+               : key * __ldg(op.source_scale + p * op.source_stride + c);
+  };
   float run = 1;
   float after[kShift] = {};
-#pragma unroll 8
+#pragma unroll 16
   for (int w = kDiagonal - 1; w >= 0; --w) {
     const int64_t p = begin - kShift + w;
     const bool exists = p >= 0 && p < length;
-    float key = 0, decay = 1;
-    if (exists) {
-      key = NumberAt(recurrence.key, op.sequence, p, c);
-      if (op.source_scale != nullptr) {
-        key *= __ldg(op.source_scale + p * op.source_stride + c);
-      }
-      decay = NumberAt(recurrence.decay, op.sequence, p, c);
-    }
-    key *= run;
+    const int64_t at = min(max(p, int64_t{0}), length - 1);
+    const float stored = key_at(at);
+    const float decay = NumberAt(recurrence.decay, op.sequence, at, c);
+    const float key = exists ? stored * run : 0.0f;
     float column = taps[0] * key;
 #pragma unroll
     for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1];
 #pragma unroll
     for (int d = kShift - 1; d > 0; --d) after[d] = after[d - 1];
     after[0] = key;
-    run *= decay;
+    if (exists) run *= decay;
     if (w == kShift) group.through[blockIdx.y * channels + channel] = run;
     if (w < kTile) group.keys[(begin + w) * channels + channel] = column;
   }
 
   run = 1;
   const bool own_decay = recurrence.diagonal.data == nullptr;
-#pragma unroll 8
+#pragma unroll 16
   for (int r = 0; r < kTile; ++r) {
     const int64_t i = begin + r;
-    float query = 0;
-    if (i < length) {
-      const float decay = NumberAt(recurrence.decay, op.sequence, i, c);
-      query = NumberAt(recurrence.query, op.sequence, i, c);
-      if (op.row_scale != nullptr) {
-        query *= __ldg(op.row_scale + i * op.row_stride + c);
-      }
-      if (own_decay) run *= decay;
-      query *= run;
-      if (!own_decay) run *= decay;
+    const int64_t at = min(i, length - 1);
+    const float decay = NumberAt(recurrence.decay, op.sequence, at, c);
+    float query = NumberAt(recurrence.query, op.sequence, at, c);
+    if (op.row_scale != nullptr) {
+      query *= __ldg(op.row_scale + at * op.row_stride + c);
     }
-    group.queries[i * channels + channel] = query;
+    if (own_decay) run *= decay;
+    group.queries[i * channels + channel] = i < length ? query * run : 0.0f;
+    if (!own_decay) run *= decay;
   }
 }
 

@@ -22,10 +22,12 @@ constexpr int kScaleTable = 64;
 
 using Op = SsmAttentionFold<float>;
 
-// Channels whose factors a block builds, and threads that do it: for either
-// factor one per channel and state; 16 neighbours are the states.
+// Channels whose factors a block builds, and threads that do it: four per
+// channel for either factor, with four states each: 2t, 2t + 1, 2t + 8 and 2t +
+// 9, which a lane of a fragment has.
 constexpr int kBuildChannels = 16;
-constexpr int kBuildThreads = 2 * kBuildChannels * kFoldStates;
+constexpr int kLaneStates = 4;
+constexpr int kBuildThreads = 2 * kBuildChannels * kFoldStates / kLaneStates;
 
 // Inputs of a block of positions and of the kShift before it; those outside of
 // the sequence are zeros.
@@ -38,93 +40,128 @@ struct BuildMemory {
 };
 
 // out[x][k] = from[position begin + x, first + k], or `missing` where `from` is
-// null.
+// null. What does not exist is loaded from elsewhere and put aside, so that all
+// loads are on their way at once.
 template <int kRows, int kColumns>
 __device__ void LoadRows(float (&out)[kRows][kColumns], const float* from,
                          int64_t stride, int64_t begin, int64_t length,
                          int64_t first, int64_t count, float missing) {
+  constexpr int kStep = kBuildThreads / kColumns;
   const int k = threadIdx.x % kColumns;
-  for (int x = threadIdx.x / kColumns; x < kRows;
-       x += kBuildThreads / kColumns) {
+  const int64_t column = first + min(int64_t{k}, count - 1);
+#pragma unroll
+  for (int x = threadIdx.x / kColumns, step = 0; step * kStep < kRows;
+       x += kStep, ++step) {
     const int64_t p = begin + x;
-    const bool exists = p >= 0 && p < length && k < count;
-    out[x][k] = !exists           ? 0.0f
-                : from == nullptr ? missing
-                                  : __ldg(from + p * stride + first + k);
+    const int64_t at = min(max(p, int64_t{0}), length - 1);
+    const float number =
+        from == nullptr ? missing : __ldg(from + at * stride + column);
+    if (x < kRows) out[x][k] = p == at && k < count ? number : 0.0f;
   }
 }
 
-__device__ void BuildKeys(const Op& op, const BuildMemory& in, int64_t c,
-                          int channel, int n, bool own, float a,
+// Of states 2t and 2t + 1, then of 2t + 8 and 2t + 9.
+__device__ void LoadLane(const float* states, int t,
+                         float (&out)[kLaneStates]) {
+  const float2 first = *reinterpret_cast<const float2*>(states + 2 * t);
+  const float2 second = *reinterpret_cast<const float2*>(states + 2 * t + 8);
+  out[0] = first.x;
+  out[1] = first.y;
+  out[2] = second.x;
+  out[3] = second.y;
+}
+__device__ int StateOfLane(int t, int k) { return 2 * t + k % 2 + k / 2 * 8; }
+
+__device__ void BuildKeys(const BuildMemory& in, const float (&taps)[kTaps],
+                          int channel, int t, const float (&a)[kLaneStates],
                           BlockFactors& out) {
-  const SsmAttention<float>& attention = op.attention;
-  float taps[kTaps];
-  LoadTaps(attention.conv_weight, attention.conv_width, c, taps);
   float sum_taps = 0;
 #pragma unroll
   for (int d = 0; d < kTaps; ++d) sum_taps += fabsf(taps[d]);
-  const auto key_at = [&](int w) {
-    return in.delta[w][channel] * in.source[w][channel] * in.b[w][n];
-  };
-  float bound = 0;
-#pragma unroll 8
-  for (int w = 0; w < kDiagonal; ++w) bound = fmaxf(bound, fabsf(key_at(w)));
-  bound *= sum_taps;
-  const float scale = PowerOfTwoScale(bound, 13);
+  float bound[kLaneStates] = {}, scale[kLaneStates];
+#pragma unroll 4
+  for (int w = 0; w < kDiagonal; ++w) {
+    float b[kLaneStates];
+    LoadLane(in.b[w], t, b);
+    const float input = in.delta[w][channel] * in.source[w][channel];
+#pragma unroll
+    for (int k = 0; k < kLaneStates; ++k) {
+      bound[k] = fmaxf(bound[k], fabsf(input * b[k]));
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kLaneStates; ++k) {
+    bound[k] *= sum_taps;
+    scale[k] = PowerOfTwoScale(bound[k], 13);
+    out.key_unscale[StateOfLane(t, k)] = 1 / scale[k];
+    out.key_bound[StateOfLane(t, k)] = bound[k];
+  }
 
   float sum = 0;
-  float after[kShift] = {};  // keys at the next positions
-  uint32_t* const keys = reinterpret_cast<uint32_t*>(out.key);
-  const int t = n % 8 / 2;
-#pragma unroll 8
+  float after[kShift][kLaneStates] = {};  // keys at the next positions
+#pragma unroll 4
   for (int w = kDiagonal - 1; w >= 0; --w) {
-    const float key = key_at(w) * ExpOfLog2(a * sum);
-    float column = taps[0] * key;
+    float b[kLaneStates], columns[kLaneStates];
+    LoadLane(in.b[w], t, b);
+    const float delta = in.delta[w][channel];
+    const float input = delta * in.source[w][channel];
 #pragma unroll
-    for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1];
+    for (int k = 0; k < kLaneStates; ++k) {
+      const float key = input * b[k] * ExpOfLog2(a[k] * sum);
+      float column = taps[0] * key;
 #pragma unroll
-    for (int d = kShift - 1; d > 0; --d) after[d] = after[d - 1];
-    after[0] = key;
-    sum += in.delta[w][channel];
+      for (int d = 1; d < kTaps; ++d) column += taps[d] * after[d - 1][k];
+#pragma unroll
+      for (int d = kShift - 1; d > 0; --d) after[d][k] = after[d - 1][k];
+      after[0][k] = key;
+      columns[k] = column * scale[k];
+    }
+    sum += delta;
     if (w < kTile) {
-      // Even lanes write the high halves of two states, odd ones the low.
-      const float mine = column * scale;
-      const float other = __shfl_xor_sync(0xffffffffu, mine, 1);
-      const HalfPairs pairs =
-          n % 2 == 0 ? Split(mine, other) : Split(other, mine);
-      const int lane = w % 8 * 4 + t;
-      if (own) {
-        keys[((w / 8) * 32 + lane) * 4 + (n % 2) * 2 + n / 8] =
-            n % 2 == 0 ? pairs.high : pairs.low;
-      }
+      const HalfPairs first = Split(columns[0], columns[1]);
+      const HalfPairs second = Split(columns[2], columns[3]);
+      out.key[w / 8][w % 8 * 4 + t] = {first.high, second.high, first.low,
+                                       second.low};
     }
   }
-  if (!own) return;
-  out.key_unscale[n] = 1 / scale;
-  out.key_bound[n] = bound;
 }
 
-__device__ void BuildQueries(const BuildMemory& in, int channel, int n,
-                             bool own, float a, BlockFactors& out) {
-  float sum = 0, most = 0, bound = 0;
-  const int t = n % 8 / 2;
-#pragma unroll 8
-  for (int r = 0; r < kTile; ++r) {
-    sum += in.delta[r + kShift][channel];
-    const float whole = in.c[r][n] * in.row_scale[r][channel];
-    const float query = whole * ExpOfLog2(a * sum);
-    most = fmaxf(most, fabsf(query));
-    bound = fmaxf(bound, fabsf(whole));
-    if (own) {
-      float* const fragment =
-          reinterpret_cast<float*>(&out.query[r / 16][n / 8][r % 8 * 4 + t]);
-      fragment[r % 16 / 8 * 2 + n % 2] = query;
+__device__ void BuildQueries(const BuildMemory& in, int channel, int t,
+                             const float (&a)[kLaneStates], BlockFactors& out) {
+  float sum = 0;
+  float most[kLaneStates] = {}, bound[kLaneStates] = {};
+  // A fragment has rows g and g + 8 side by side.
+  float above[8][kLaneStates];
+#pragma unroll 1
+  for (int part = 0; part < kTile / 16; ++part) {
+#pragma unroll
+    for (int r = 0; r < 16; ++r) {
+      const int row = part * 16 + r;
+      float c[kLaneStates], query[kLaneStates];
+      LoadLane(in.c[row], t, c);
+      sum += in.delta[row + kShift][channel];
+      const float row_scale = in.row_scale[row][channel];
+#pragma unroll
+      for (int k = 0; k < kLaneStates; ++k) {
+        const float whole = c[k] * row_scale;
+        query[k] = whole * ExpOfLog2(a[k] * sum);
+        most[k] = fmaxf(most[k], fabsf(query[k]));
+        bound[k] = fmaxf(bound[k], fabsf(whole));
+        if (r < 8) above[r % 8][k] = query[k];
+      }
+      if (r < 8) continue;
+      const int lane = r % 8 * 4 + t;
+      const float(&upper)[kLaneStates] = above[r % 8];
+      out.query[part][0][lane] = {upper[0], upper[1], query[0], query[1]};
+      out.query[part][1][lane] = {upper[2], upper[3], query[2], query[3]};
     }
   }
-  if (!own) return;
-  out.query_most[n] = most;
-  out.query_bound[n] = bound;
-  if (n == 0) out.sum_delta[0] = sum;
+#pragma unroll
+  for (int k = 0; k < kLaneStates; ++k) {
+    out.query_most[StateOfLane(t, k)] = most[k];
+    out.query_bound[StateOfLane(t, k)] = bound[k];
+  }
+  if (t == 0) out.sum_delta[0] = sum;
 }
 
 __global__ void __launch_bounds__(kBuildThreads)
@@ -148,26 +185,32 @@ __global__ void __launch_bounds__(kBuildThreads)
   LoadRows(in.c, ssm.c, ssm.c_stride, begin, length, 0, ssm.state_size, 0);
   __syncthreads();
 
-  const int n = threadIdx.x % kFoldStates;
-  const int channel = threadIdx.x / kFoldStates % kBuildChannels;
-  // Threads without a channel of their own write nothing, but shuffle.
-  const bool own = channel < count;
-  const int place = own ? first + channel : group.num_channels - 1;
-  const int64_t c = group.channel_begin + place;
-  const float a =
-      n < ssm.state_size ? ssm.a[c * ssm.state_size + n] * kLog2E : 0.0f;
+  const int t = threadIdx.x % kLaneStates;
+  const int channel = threadIdx.x / kLaneStates % kBuildChannels;
+  if (channel >= count) return;
+  const int64_t c = first_channel + channel;
+  float a[kLaneStates];
+#pragma unroll
+  for (int k = 0; k < kLaneStates; ++k) {
+    const int n = StateOfLane(t, k);
+    a[k] = n < ssm.state_size ? ssm.a[c * ssm.state_size + n] * kLog2E : 0.0f;
+  }
   BlockFactors& out =
-      group.factors[int64_t{place} * group.num_blocks + blockIdx.y];
+      group.factors[int64_t{first + channel} * group.num_blocks + blockIdx.y];
   if (threadIdx.x < kBuildThreads / 2) {
-    BuildKeys(op, in, c, channel, n, own, a, out);
+    float taps[kTaps];
+    LoadTaps(attention.conv_weight, attention.conv_width, c, taps);
+    BuildKeys(in, taps, channel, t, a, out);
     return;
   }
-  BuildQueries(in, channel, n, own, a, out);
-  if (!own || group.products == nullptr) return;
-  for (int w = n; w < kTile; w += kFoldStates) {
+  BuildQueries(in, channel, t, a, out);
+  if (group.products == nullptr) return;
+#pragma unroll 8
+  for (int w = t; w < kTile; w += kLaneStates) {
     const int64_t j = begin - kShift + w;
-    out.value[w] =
-        j >= 0 && j < length ? op.value[j * op.value_stride + c] : 0.0f;
+    const int64_t at = min(max(j, int64_t{0}), length - 1);
+    const float value = __ldg(op.value + at * op.value_stride + c);
+    out.value[w] = j == at ? value : 0.0f;
   }
 }
 
@@ -316,45 +359,38 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     float products[2][2] = {};
 #pragma unroll
-    for (int x = 0; x < 8; x += 2) {
-      // Of 16 rows by 8 columns each. A product waits for the one before it
-      // that goes to the same entries, but not for those of others.
-      float entries[4][4] = {};
-      uint4 keys[2];
+    for (int x = 0; x < 8; ++x) {
+      const uint4 key = stage.key[warp_column * 8 + x][lane];
+      float2 value = {0, 0};
+      if (kProducts) {
+        value = *reinterpret_cast<const float2*>(
+            stage.value + warp_column * 64 + x * 8 + 2 * t);
+      }
+      float entries[2][4] = {};
+      // Either product waits for the one before it, but not for the other's.
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        keys[k] = stage.key[warp_column * 8 + x + k][lane];
+      for (int m = 0; m < 2; ++m) {
+        MultiplyHalves(entries[m], left[m].low, key.x, key.y);
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        MultiplyHalves(entries[k], left[k % 2].low, keys[k / 2].x,
-                       keys[k / 2].y);
+      for (int m = 0; m < 2; ++m) {
+        MultiplyHalves(entries[m], left[m].high, key.z, key.w);
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        MultiplyHalves(entries[k], left[k % 2].high, keys[k / 2].z,
-                       keys[k / 2].w);
+      for (int m = 0; m < 2; ++m) {
+        MultiplyHalves(entries[m], left[m].high, key.x, key.y);
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        MultiplyHalves(entries[k], left[k % 2].high, keys[k / 2].x,
-                       keys[k / 2].y);
-      }
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const int m = k % 2, column_tile = x + k / 2;
+      for (int m = 0; m < 2; ++m) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          float& sum = sums[m][column_tile][e];
-          sum = Folded<kFold>(sum, entries[k][e], weight);
+          sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[m][e], weight);
         }
         if (kProducts) {
-          const float2 value = *reinterpret_cast<const float2*>(
-              stage.value + warp_column * 64 + column_tile * 8 + 2 * t);
-          products[m][0] = AddProducts(products[m][0], entries[k][0], value.x,
-                                       entries[k][1], value.y);
-          products[m][1] = AddProducts(products[m][1], entries[k][2], value.x,
-                                       entries[k][3], value.y);
+          products[m][0] = AddProducts(products[m][0], entries[m][0], value.x,
+                                       entries[m][1], value.y);
+          products[m][1] = AddProducts(products[m][1], entries[m][2], value.x,
+                                       entries[m][3], value.y);
         }
       }
     }
