@@ -17,6 +17,7 @@
 #include <string>
 
 #include "server/kernels/ops.h"
+#include "server/models/kernel_ops.h"
 
 namespace limpid {
 
@@ -37,6 +38,18 @@ inline int64_t RowStride(const at::Tensor& tensor) {
                                     tensor.stride(1) == 1),
               "expected [L, n] with contiguous rows");
   return tensor.stride(0);
+}
+
+// The factors around a recurrence, in an op that has them.
+template <typename T, typename Op>
+void SetFactors(const FrozenFactors& factors, Op& op) {
+  op.source_scale = Data<T>(factors.source_scale);
+  op.source_stride = RowStride(factors.source_scale);
+  op.conv_weight = Data<T>(factors.conv_weight);
+  op.conv_width =
+      factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
+  op.row_scale = Data<T>(factors.row_scale);
+  op.row_stride = RowStride(factors.row_scale);
 }
 
 #ifdef LIMPID_WITH_CUDA

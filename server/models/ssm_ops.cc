@@ -36,13 +36,7 @@ kernels::SsmAttention<T> Attention(const FrozenSsm& ssm,
                                    const FrozenFactors& factors) {
   kernels::SsmAttention<T> op;
   op.ssm = Ssm<T>(ssm);
-  op.source_scale = Data<T>(factors.source_scale);
-  op.source_stride = RowStride(factors.source_scale);
-  op.conv_weight = Data<T>(factors.conv_weight);
-  op.conv_width =
-      factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
-  op.row_scale = Data<T>(factors.row_scale);
-  op.row_stride = RowStride(factors.row_scale);
+  SetFactors<T>(factors, op);
   return op;
 }
 

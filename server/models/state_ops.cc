@@ -236,13 +236,7 @@ bool FoldScalarAttention(const FrozenRecurrence& recurrence,
                          const AttentionFold& fold) {
   return FoldOnGpu<kernels::ScalarAttentionFold<float>>(fold, [&](auto& op) {
     op.recurrence = Recurrence<float>(recurrence);
-    op.source_scale = Data<float>(factors.source_scale);
-    op.source_stride = RowStride(factors.source_scale);
-    op.conv_weight = Data<float>(factors.conv_weight);
-    op.conv_width =
-        factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
-    op.row_scale = Data<float>(factors.row_scale);
-    op.row_stride = RowStride(factors.row_scale);
+    SetFactors<float>(factors, op);
   });
 }
 
@@ -259,13 +253,7 @@ void ExpandHeads(const at::Tensor& heads, int64_t head_begin,
     op.heads = Data<T>(heads);
     op.head_begin = head_begin;
     op.skip = Data<T>(skip);
-    op.source_scale = Data<T>(factors.source_scale);
-    op.source_stride = RowStride(factors.source_scale);
-    op.conv_weight = Data<T>(factors.conv_weight);
-    op.conv_width =
-        factors.conv_weight.defined() ? factors.conv_weight.size(1) : 0;
-    op.row_scale = Data<T>(factors.row_scale);
-    op.row_stride = RowStride(factors.row_scale);
+    SetFactors<T>(factors, op);
     op.row_begin = row_begin;
     op.row_end = row_begin + out.size(1);
     T* const data = out.mutable_data_ptr<T>();
