@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "server/models/layers.h"
 #include "server/models/slabs.h"
@@ -190,11 +191,52 @@ FrozenFactors FactoredAttention::Around(const DirectionTrace& direction,
 
 bool FactoredAttention::Fold(const MatrixForm& form,
                              const AttentionFold& fold) const {
-  // Entries of two directions must be added up before they are folded.
-  if (trace_.directions.size() > 1) return false;
+  if (trace_.directions.size() > 1) return FoldBothWays(form, fold);
   const DirectionTrace& direction = trace_.directions.front();
   return direction.recurrence->Fold(Around(direction, form.form),
                                     form.include_skip, fold);
+}
+
+bool FactoredAttention::FoldBothWays(const MatrixForm& form,
+                                     const AttentionFold& fold) const {
+  using kernels::ChannelFold;
+  const bool largest = fold.fold == ChannelFold::kMax;
+  const bool smallest = fold.fold == ChannelFold::kMin;
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const double empty = largest ? -kInfinity : smallest ? kInfinity : 0;
+  at::Tensor product, diagonal, matrix;
+  for (const DirectionTrace& direction : trace_.directions) {
+    const FrozenFactors around = Around(direction, form.form);
+    AttentionFold one = fold;
+    one.matrix = at::full_like(fold.matrix, empty);
+    if (fold.product.defined()) {
+      one.value = Turned(direction, fold.value).contiguous();
+      one.product = at::empty_like(fold.product);
+    }
+    if (!direction.recurrence->Fold(around, form.include_skip, one)) {
+      return false;
+    }
+    diagonal = Sum(diagonal, Turned(direction, direction.recurrence->Diagonal(
+                                                   around, form.include_skip)));
+    if (fold.product.defined()) {
+      product = Sum(product, Turned(direction, one.product));
+    }
+    matrix = Sum(matrix, direction.reversed ? one.matrix.flip({0, 1}).triu(1)
+                                            : one.matrix.tril(-1));
+  }
+  at::Tensor folded = at::full({1, num_positions()}, empty, matrix.options());
+  FoldChannels(fold.fold, diagonal.t().contiguous().unsqueeze(1), fold.weight,
+               folded);
+  matrix = matrix + at::diag(folded[0]);
+  if (largest) {
+    fold.matrix.copy_(at::maximum(fold.matrix, matrix));
+  } else if (smallest) {
+    fold.matrix.copy_(at::minimum(fold.matrix, matrix));
+  } else {
+    fold.matrix.add_(matrix);
+  }
+  if (product.defined()) fold.product.copy_(product);
+  return true;
 }
 
 absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,

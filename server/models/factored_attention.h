@@ -85,6 +85,9 @@ class FactoredAttention final : public BlockAttention {
   // What the recurrence of a direction stands between.
   FrozenFactors Around(const DirectionTrace& direction,
                        AttentionForm form) const;
+  // Fold of a block of two directions: each for itself, which is right off the
+  // diagonal, where the other has no entries, and the diagonal by itself.
+  bool FoldBothWays(const MatrixForm& form, const AttentionFold& fold) const;
   // [L, D]: what the form multiplies rows with; undefined: nothing.
   at::Tensor RowScale(AttentionForm form) const;
 

@@ -34,6 +34,21 @@ class S6Operator final : public FrozenOperator {
             const AttentionFold& fold) const override {
     return FoldSsmAttention(Ssm(include_skip), factors, fold);
   }
+  at::Tensor Diagonal(const FrozenFactors& factors,
+                      bool include_skip) const override {
+    at::Tensor diagonal =
+        ssm_.delta * (ssm_.b * ssm_.c).sum(-1, /*keepdim=*/true);
+    if (include_skip) diagonal = diagonal + ssm_.skip;
+    if (factors.source_scale.defined()) {
+      diagonal = diagonal * factors.source_scale;
+    }
+    if (factors.conv_weight.defined()) {
+      // The tap of the position itself.
+      diagonal = diagonal * factors.conv_weight.select(1, -1);
+    }
+    return factors.row_scale.defined() ? diagonal * factors.row_scale
+                                       : diagonal;
+  }
 
  private:
   FrozenSsm Ssm(bool include_skip) const {

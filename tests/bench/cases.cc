@@ -184,7 +184,7 @@ std::vector<Case> Cases() {
   cases.push_back(
       NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false, false, 16));
   cases.push_back(
-      NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false, false, 16));
+      NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false, true, 16));
   return cases;
 }
 

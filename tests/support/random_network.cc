@@ -53,11 +53,12 @@ std::vector<TinyCase> TinyCases() {
 std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
                                                  uint64_t seed,
-                                                 const WeightScale& scale) {
+                                                 const WeightScale& scale,
+                                                 at::Device device) {
   auto parsed = HfConfig::Parse(tiny.config, "config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   if (!parsed.ok()) return nullptr;
-  RandomWeights weights({at::kCPU, dtype}, seed, scale);
+  RandomWeights weights({device, dtype}, seed, scale);
   auto network = tiny.spec->build(*parsed, weights);
   EXPECT_TRUE(network.ok()) << network.status();
   return network.ok() ? *std::move(network) : nullptr;

@@ -36,7 +36,8 @@ using WeightScale = std::function<double(const std::string& name)>;
 std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  at::ScalarType dtype,
                                                  uint64_t seed,
-                                                 const WeightScale& scale = {});
+                                                 const WeightScale& scale = {},
+                                                 at::Device device = at::kCPU);
 
 // Seeded token ids [batch, length], or pixels for networks that look at
 // pictures.
