@@ -6,7 +6,6 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "server/models/layers.h"
 #include "server/models/slabs.h"
@@ -200,13 +199,14 @@ bool FactoredAttention::Fold(const MatrixForm& form,
 bool FactoredAttention::FoldBothWays(const MatrixForm& form,
                                      const AttentionFold& fold) const {
   using kernels::ChannelFold;
-  const bool largest = fold.fold == ChannelFold::kMax;
-  const bool smallest = fold.fold == ChannelFold::kMin;
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const double empty = largest ? -kInfinity : smallest ? kInfinity : 0;
+  const double empty = EmptyFold(fold.fold);
   at::Tensor product, diagonal, matrix;
   for (const DirectionTrace& direction : trace_.directions) {
     const FrozenFactors around = Around(direction, form.form);
+    const at::Tensor own_diagonal =
+        direction.recurrence->Diagonal(around, form.include_skip);
+    if (!own_diagonal.defined()) return false;
+    diagonal = Sum(diagonal, Turned(direction, own_diagonal));
     AttentionFold one = fold;
     one.matrix = at::full_like(fold.matrix, empty);
     if (fold.product.defined()) {
@@ -216,8 +216,6 @@ bool FactoredAttention::FoldBothWays(const MatrixForm& form,
     if (!direction.recurrence->Fold(around, form.include_skip, one)) {
       return false;
     }
-    diagonal = Sum(diagonal, Turned(direction, direction.recurrence->Diagonal(
-                                                   around, form.include_skip)));
     if (fold.product.defined()) {
       product = Sum(product, Turned(direction, one.product));
     }
@@ -228,9 +226,9 @@ bool FactoredAttention::FoldBothWays(const MatrixForm& form,
   FoldChannels(fold.fold, diagonal.t().contiguous().unsqueeze(1), fold.weight,
                folded);
   matrix = matrix + at::diag(folded[0]);
-  if (largest) {
+  if (fold.fold == ChannelFold::kMax) {
     fold.matrix.copy_(at::maximum(fold.matrix, matrix));
-  } else if (smallest) {
+  } else if (fold.fold == ChannelFold::kMin) {
     fold.matrix.copy_(at::minimum(fold.matrix, matrix));
   } else {
     fold.matrix.add_(matrix);

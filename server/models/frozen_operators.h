@@ -30,10 +30,10 @@ class FrozenOperator {
   // Such entries of all channels and rows, folded without slabs; false: not for
   // this operator, and nothing was done.
   virtual bool Fold(const FrozenFactors& factors, bool include_skip,
-                                        const AttentionFold& fold) const {
+                    const AttentionFold& fold) const {
     return false;
   }
-  // The diagonal of such entries, [L, D], of operators that offer Fold.
+  // The diagonal of such entries, [L, D]; undefined: not of this operator.
   virtual at::Tensor Diagonal(const FrozenFactors& factors,
                               bool include_skip) const {
     return at::Tensor();

@@ -84,6 +84,9 @@ struct AttentionFold {
   at::Tensor product;  // [L, D] contiguous, set
 };
 
+// What a fold gives of no channels.
+double EmptyFold(kernels::ChannelFold fold);
+
 // All rows of the implicit attention by a kernel that makes no slabs, where
 // there is one for this device, element type and sizes; false: there is none,
 // and nothing was done.

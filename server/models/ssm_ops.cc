@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
 #include <utility>
 
 #include "server/models/fold_on_gpu.h"
@@ -100,6 +101,12 @@ void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
             share.out = data + (from - channel_begin) * channel_entries;
           });
   });
+}
+
+double EmptyFold(kernels::ChannelFold fold) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (fold == kernels::ChannelFold::kMax) return -kInfinity;
+  return fold == kernels::ChannelFold::kMin ? kInfinity : 0;
 }
 
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,

@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "server/models/kernel_ops.h"
 
@@ -42,14 +41,8 @@ ChannelReducer::ChannelReducer(ChannelReduction reduction,
     const at::Tensor norms = projection.norm(2, {0});
     weights_ = norms / norms.sum();
   }
-  double start = 0;
-  if (reduction == ChannelReduction::kMax) {
-    start = -std::numeric_limits<double>::infinity();
-  } else if (reduction == ChannelReduction::kMin) {
-    start = std::numeric_limits<double>::infinity();
-  }
-  matrix_ = at::full({rows.size(), attention.num_positions()}, start,
-                     projection.options());
+  matrix_ = at::full({rows.size(), attention.num_positions()},
+                     EmptyFold(FoldOf(reduction)), projection.options());
 }
 
 absl::Status ChannelReducer::OnSlab(const AttentionSlab& slab) {

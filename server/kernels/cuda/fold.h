@@ -70,4 +70,14 @@ absl::Status WithFold(ChannelFold fold, const Launch& launch) {
                    "unknown fold");
 }
 
+// Calls launch.template operator()<kFold, kProducts>().
+template <typename Launch>
+absl::Status WithFoldAndProducts(ChannelFold fold, bool products,
+                                 const Launch& launch) {
+  return WithFold(fold, [&]<ChannelFold kFold>() {
+    return products ? launch.template operator()<kFold, true>()
+                    : launch.template operator()<kFold, false>();
+  });
+}
+
 }  // namespace limpid::kernels::cuda

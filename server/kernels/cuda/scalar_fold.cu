@@ -214,11 +214,11 @@ absl::Status RunGroup(const Op& op, const ScalarGroup& group,
   LIMPID_RETURN_IF_ERROR(CheckLaunch("ScalarAttentionFold"));
   LIMPID_RETURN_IF_ERROR(FoldScalarDiagonals(op, group, stream));
   if (group.num_tiles() == 0) return absl::OkStatus();
-  return WithFold(op.fold, [&]<ChannelFold kFold>() {
-    return group.products != nullptr
-               ? LaunchTiles<kFold, true>(op, group, stream)
-               : LaunchTiles<kFold, false>(op, group, stream);
-  });
+  return WithFoldAndProducts(op.fold, group.products != nullptr,
+                             [&]<ChannelFold kFold, bool kProducts>() {
+                               return LaunchTiles<kFold, kProducts>(op, group,
+                                                                    stream);
+                             });
 }
 
 FoldPlan PlanOf(const Op& op) {

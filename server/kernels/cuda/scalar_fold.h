@@ -40,8 +40,7 @@ struct ScalarGroup : FoldParts {
   float* through;  // [blocks, channels]: decay through a block
 };
 
-// Number of an operand at a position and a head; 0 or `missing` outside of the
-// sequence.
+// Number of an operand at a position of the sequence and a head.
 __device__ inline float NumberAt(const HeadOperand<float>& operand,
                                  int64_t sequence, int64_t i, int64_t head) {
   return __ldg(operand.data + sequence * operand.sequence_stride +

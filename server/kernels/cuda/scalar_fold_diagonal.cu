@@ -291,10 +291,11 @@ absl::Status Launch(const Op& op, const ScalarGroup& group,
 
 absl::Status FoldScalarDiagonals(const Op& op, const ScalarGroup& group,
                                  cudaStream_t stream) {
-  return WithFold(op.fold, [&]<ChannelFold kFold>() {
-    return group.products != nullptr ? Launch<kFold, true>(op, group, stream)
-                                     : Launch<kFold, false>(op, group, stream);
-  });
+  return WithFoldAndProducts(op.fold, group.products != nullptr,
+                             [&]<ChannelFold kFold, bool kProducts>() {
+                               return Launch<kFold, kProducts>(op, group,
+                                                               stream);
+                             });
 }
 
 }  // namespace limpid::kernels::cuda

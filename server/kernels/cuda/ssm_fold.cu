@@ -246,14 +246,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int tid = threadIdx.x;
   const int tile = blockIdx.x;
   const int split = blockIdx.y;
-  int row = static_cast<int>((1 + sqrtf(1 + 8.0f * tile)) / 2);
-  while (row * (row - 1) / 2 > tile) --row;
-  while ((row + 1) * row / 2 <= tile) ++row;
-  const int column = tile - row * (row - 1) / 2;
-  const int begin =
-      static_cast<int>(int64_t{group.num_channels} * split / group.tile_splits);
-  const int end = static_cast<int>(int64_t{group.num_channels} * (split + 1) /
-                                   group.tile_splits);
+  const TilePlace place = PlaceOfTile(tile);
+  const int row = place.row, column = place.column;
+  const int begin = group.SplitBegin(split, group.tile_splits);
+  const int end = group.SplitBegin(split + 1, group.tile_splits);
   const auto factors = [&](int channel, int block) -> const BlockFactors& {
     return group.factors[int64_t{channel} * group.num_blocks + block];
   };
@@ -453,11 +449,11 @@ absl::Status RunGroup(const Op& op, const FoldGroup& group,
   LIMPID_RETURN_IF_ERROR(CheckLaunch("SsmAttentionFold"));
   LIMPID_RETURN_IF_ERROR(FoldDiagonals(op, group, stream));
   if (group.num_tiles() == 0) return absl::OkStatus();
-  return WithFold(op.fold, [&]<ChannelFold kFold>() {
-    return group.products != nullptr
-               ? LaunchTiles<kFold, true>(op, group, stream)
-               : LaunchTiles<kFold, false>(op, group, stream);
-  });
+  return WithFoldAndProducts(op.fold, group.products != nullptr,
+                             [&]<ChannelFold kFold, bool kProducts>() {
+                               return LaunchTiles<kFold, kProducts>(op, group,
+                                                                    stream);
+                             });
 }
 
 FoldPlan PlanOf(const Op& op) {
