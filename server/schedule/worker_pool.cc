@@ -15,6 +15,8 @@ namespace {
 constexpr double kNewest = 0.2;
 // The clock may be set while a deadline is waited for.
 constexpr absl::Duration kLongestSleep = absl::Seconds(10);
+// How long after the last pause threads beyond those needed stay.
+constexpr std::chrono::seconds kSpareThreadStays(2);
 
 // A job must not take the pool down with it; what it threw was its own affair.
 void RunGuarded(const Job& job, const absl::Status& admission) {
@@ -51,6 +53,7 @@ WorkerPool::~WorkerPool() {
     MutexLock lock(mutex_);
     stopping_ = true;
     threads.swap(threads_);
+    JoinThoseThatLeft();
   }
   work_available_.notify_all();
   deadline_changed_.notify_all();
@@ -136,11 +139,9 @@ void WorkerPool::Pause(JobId id) {
   {
     MutexLock lock(mutex_);
     queue_.SetPaused(id, true);
-    const int64_t wanted =
-        options_.limits.max_running +
-        std::min(queue_.num_paused(), options_.limits.max_paused);
-    // Beside the one that watches deadlines. Those that are made stay.
-    if (std::ssize(threads_) - 1 < wanted) try {
+    last_pause_ = std::chrono::steady_clock::now();
+    JoinThoseThatLeft();
+    if (NumSpareThreads() < 0) try {
         threads_.emplace_back([this] { Work(); });
       } catch (const std::system_error&) {
         // Without another thread others wait, as they would without Pause.
@@ -158,6 +159,44 @@ void WorkerPool::Resume(JobId id) {
   work_available_.notify_all();
 }
 
+int64_t WorkerPool::NumSpareThreads() const {
+  const int64_t wanted =
+      options_.limits.max_running +
+      std::min(queue_.num_paused(), options_.limits.max_paused);
+  // One watches deadlines.
+  return std::ssize(threads_) - 1 - wanted;
+}
+
+void WorkerPool::JoinThoseThatLeft() {
+  for (std::thread& thread : left_) thread.join();
+  left_.clear();
+}
+
+std::optional<JobId> WorkerPool::WaitForJob(MutexLock& lock) {
+  while (true) {
+    const std::optional<JobId> id = queue_.Pick();
+    if (id || stopping_) return id;
+    const auto leave_at = last_pause_ + kSpareThreadStays;
+    if (NumSpareThreads() <= 0) {
+      lock.Wait(work_available_);
+    } else if (std::chrono::steady_clock::now() < leave_at) {
+      lock.WaitUntil(work_available_, leave_at);
+    } else {
+      Leave();
+      return std::nullopt;
+    }
+  }
+}
+
+void WorkerPool::Leave() {
+  const auto self = std::find_if(
+      threads_.begin(), threads_.end(), [](const std::thread& thread) {
+        return thread.get_id() == std::this_thread::get_id();
+      });
+  left_.push_back(std::move(*self));
+  threads_.erase(self);
+}
+
 void WorkerPool::Work() {
   while (true) {
     std::optional<JobId> id;
@@ -165,8 +204,7 @@ void WorkerPool::Work() {
     int64_t num_waiting = 0;
     {
       MutexLock lock(mutex_);
-      while (!(id = queue_.Pick()) && !stopping_) lock.Wait(work_available_);
-      if (!id) return;
+      if (!(id = WaitForJob(lock))) return;
       job = TakeOut(*id);
       running_.emplace(*id, job.cancel);
       num_waiting = queue_.num_waiting();

@@ -3,10 +3,12 @@
 // A FairQueue and the threads that work it off.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -94,6 +96,13 @@ class WorkerPool {
   };
 
   void Work();
+  // The next job to run; nothing if the thread is to end.
+  std::optional<JobId> WaitForJob(MutexLock& lock) LIMPID_REQUIRES(mutex_);
+  // Threads beyond those that are needed; negative: some are missing.
+  int64_t NumSpareThreads() const LIMPID_REQUIRES(mutex_);
+  // Takes the calling thread out of the pool.
+  void Leave() LIMPID_REQUIRES(mutex_);
+  void JoinThoseThatLeft() LIMPID_REQUIRES(mutex_);
   void WatchDeadlines();
   // Takes waiting jobs out of the queue; FinishEnding must follow.
   Job TakeOut(JobId id) LIMPID_REQUIRES(mutex_);
@@ -122,8 +131,11 @@ class WorkerPool {
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);
-  // More than max_running once jobs have paused.
+  // More than max_running while jobs are paused, and a little longer: a thread
+  // that has computed holds buffers of megabytes.
   std::vector<std::thread> threads_ LIMPID_GUARDED_BY(mutex_);
+  std::vector<std::thread> left_ LIMPID_GUARDED_BY(mutex_);  // to be joined
+  std::chrono::steady_clock::time_point last_pause_ LIMPID_GUARDED_BY(mutex_);
 };
 
 }  // namespace limpid
