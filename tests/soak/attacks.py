@@ -33,8 +33,8 @@ def attack(function):
 
 
 @functools.cache
-def reset_streams(count):
-    return frames.reset_streams(EXPLAIN, count)
+def reset_streams(count, payload=None):
+    return frames.reset_streams(EXPLAIN, count, payload)
 
 
 class Repeated(Exception):
@@ -54,6 +54,14 @@ def rapid_reset(port, held):
 def rapid_reset_in_pieces(port, held):
     """The same, with a new connection for every 1,000 streams."""
     streams = reset_streams(1000)
+    with frames.connect(port) as connection:
+        connection.sendall(streams)
+
+
+@attack
+def rapid_reset_of_whole_requests(port, held):
+    """The same after the whole request, which a gateway passes on."""
+    streams = reset_streams(50000, frames.grpc_message(explain_bytes()))
     with frames.connect(port) as connection:
         connection.sendall(streams)
 

@@ -79,16 +79,18 @@ def reset(stream, code=8):
     return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
 
-def reset_streams(path, count):
-    """Streams that are reset as soon as they are opened, in as few bytes as
-    there can be: only the first has its fields spelled out."""
+def reset_streams(path, count, payload=None):
+    """Streams that are reset as soon as they are opened, or as soon as a
+    payload has been sent, in as few bytes as there can be: only the first has
+    its fields spelled out."""
     fields = request_fields(path)
     first = b"".join(literal(*field, first=0x40) for field in fields)
     # The newest entry of the dynamic table is number 62.
     again = bytes(0x80 | 62 + i for i in reversed(range(len(fields))))
     return b"".join(
-        headers(stream, first if stream == 1 else again) + reset(stream)
-        for stream in range(1, 2 * count, 2))
+        headers(stream, first if stream == 1 else again) +
+        (b"" if payload is None else data(stream, payload, END_STREAM)) +
+        reset(stream) for stream in range(1, 2 * count, 2))
 
 
 def dial(port, timeout=5, source="127.0.0.2"):
