@@ -64,7 +64,7 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   const JobId id = job.ticket.id;
   const absl::Time latest_start = LatestStartOf(job);
   int64_t num_waiting = 0;
-  bool is_earliest = false;
+  bool before_next_look = false;
   {
     MutexLock lock(mutex_);
     if (draining_) return DrainingStatus();
@@ -80,12 +80,12 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
     waiting_.emplace(id, Waiting{std::move(job), latest_start});
     if (latest_start != absl::InfiniteFuture()) {
       starts_.emplace(latest_start, id);
-      is_earliest = starts_.begin()->second == id;
+      before_next_look = latest_start < next_look_;
     }
     num_waiting = queue_.num_waiting();
   }
   work_available_.notify_one();
-  if (is_earliest) deadline_changed_.notify_one();
+  if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
   return id;
 }
@@ -219,10 +219,12 @@ void WorkerPool::Work() {
     const absl::Duration took = options_.clock->Now() - start;
     // What the job holds goes before it counts as ended.
     job.run = nullptr;
+    bool others_wait = false;
     {
       MutexLock lock(mutex_);
       queue_.End(*id);
       running_.erase(*id);
+      others_wait = queue_.num_waiting() > 0;
       if (admission.ok()) {
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
                              ? took
@@ -230,7 +232,7 @@ void WorkerPool::Work() {
       }
     }
     // Memory for more than one job may have become free.
-    work_available_.notify_all();
+    if (others_wait) work_available_.notify_all();
     maybe_idle_.notify_all();
   }
 }
@@ -265,11 +267,15 @@ void WorkerPool::WatchDeadlines() {
       if (stopping_) return;
       const absl::Time now = options_.clock->Now();
       late = TakeLate(now);
+      // Jobs that were in time are forgotten at the next look and not before:
+      // most never wait, and none of them is worth a switch of threads.
       if (late.empty() && starts_.empty()) {
+        next_look_ = absl::InfiniteFuture();
         lock.Wait(deadline_changed_);
       } else if (late.empty()) {
         const absl::Duration sleep =
             std::min(starts_.begin()->first - now, kLongestSleep);
+        next_look_ = now + sleep;
         lock.WaitUntil(deadline_changed_, std::chrono::steady_clock::now() +
                                               absl::ToChronoNanoseconds(sleep));
       }

@@ -125,6 +125,8 @@ class WorkerPool {
   std::map<JobId, Waiting> waiting_ LIMPID_GUARDED_BY(mutex_);
   // Latest starts of waiting jobs that have one.
   std::set<std::pair<absl::Time, JobId>> starts_ LIMPID_GUARDED_BY(mutex_);
+  // When starts_ is looked at next if nobody asks for it.
+  absl::Time next_look_ LIMPID_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::map<JobId, CancelToken> running_ LIMPID_GUARDED_BY(mutex_);
   // Jobs that left the queue without running and are being told so.
   int64_t num_ending_ LIMPID_GUARDED_BY(mutex_) = 0;
