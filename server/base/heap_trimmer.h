@@ -25,7 +25,7 @@ int64_t AnonymousBytes();
 class HeapTrimmer {
  public:
   struct Options {
-    absl::Duration period = absl::Seconds(1);
+    absl::Duration period = absl::Milliseconds(250);
     int64_t slack_bytes = int64_t{16} << 20;
   };
 
