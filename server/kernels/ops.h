@@ -261,6 +261,8 @@ struct SsmAttentionFold {
   const T* value = nullptr;    // [L, D], with product, or neither
   int64_t value_stride = 0;
   T* product = nullptr;        // [L, D] contiguous, set for the channels
+  // By what every GPU can do, although this one could do more: for tests.
+  bool portable = false;
   // FoldScratchBytes(...) on the device, aligned to 16 bytes.
   void* scratch = nullptr;
 };

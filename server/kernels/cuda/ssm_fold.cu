@@ -25,7 +25,7 @@ absl::Status RunTiles(const Op& op, const FoldGroup& group,
                              device) != cudaSuccess) {
     return CheckLaunch("SsmAttentionFold");
   }
-  if (major == 9) return FoldTilesOnHopper(op, group, stream);
+  if (major == 9 && !op.portable) return FoldTilesOnHopper(op, group, stream);
 #endif
   return FoldTiles(op, group, stream);
 }
