@@ -48,7 +48,7 @@ FoldPlan PlanOf(const Op& op) {
 }  // namespace
 
 bool CanFold(const Op& op) {
-  return op.attention.ssm.state_size <= kFoldStates &&
+  return DiagonalsFit() && op.attention.ssm.state_size <= kFoldStates &&
          (op.attention.conv_weight == nullptr ||
           op.attention.conv_width <= kTaps);
 }

@@ -80,6 +80,9 @@ struct FoldGroup : FoldParts {
 // ssm_fold_bounds.cu.
 absl::Status BoundFactors(const SsmAttentionFold<float>& op,
                           const FoldGroup& group, cudaStream_t stream);
+// Whether the current device has the shared memory for FoldDiagonals: A100, H100
+// and newer ones of their kind.
+bool DiagonalsFit();
 // Folds the parts at the diagonal, and sets the arrays: in
 // ssm_fold_diagonal.cu.
 absl::Status FoldDiagonals(const SsmAttentionFold<float>& op,

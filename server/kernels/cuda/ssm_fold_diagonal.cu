@@ -643,6 +643,15 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
 
 }  // namespace
 
+bool DiagonalsFit() {
+  int device = 0, bytes = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&bytes,
+                                cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                device) == cudaSuccess &&
+         bytes >= static_cast<int>(sizeof(DiagonalMemory));
+}
+
 absl::Status FoldDiagonals(const Op& op, const FoldGroup& group,
                            cudaStream_t stream) {
   return WithFoldAndProducts(op.fold, group.products != nullptr,
