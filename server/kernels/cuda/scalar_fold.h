@@ -6,7 +6,11 @@
 //   K[j] = sum_d w_d source_{j+d} key_{j+d} times the decays after j + d to the
 //          end of block J,
 //   alpha[i, j] = Q[i] (decays of the blocks between) K[j].
-// The row's own decay belongs to Q unless the recurrence has a `diagonal`.
+// The row's own decay belongs to Q unless the recurrence has a `diagonal`. In
+// products of such entries with values the sums over j of K[j] value[j] are the
+// same for all rows, so that they cost nothing per entry:
+//   sum over the blocks before I of all entries = Q[i] carried[I],
+//   carried[J + 1] = (decays of block J) carried[J] + sum in J of K[j] value[j].
 #pragma once
 
 #include <cstdint>
@@ -26,18 +30,20 @@ inline constexpr int kCells = kTile / kCell;
 inline constexpr int kRowStride = kTile + 4;
 
 // Bytes of factors per channel and block.
-inline constexpr int64_t kScalarBlockBytes = (2 * kTile + 1) * sizeof(float);
+inline constexpr int64_t kScalarBlockBytes = (2 * kTile + 2) * sizeof(float);
 
 struct ScalarGroup : FoldParts {
   ScalarGroup(const FoldParts& parts, char* factors)
       : FoldParts(parts),
         queries(reinterpret_cast<float*>(factors)),
         keys(queries + int64_t{num_blocks} * kTile * num_channels),
-        through(keys + int64_t{num_blocks} * kTile * num_channels) {}
+        through(keys + int64_t{num_blocks} * kTile * num_channels),
+        sums(through + int64_t{num_blocks} * num_channels) {}
 
   float* queries;  // [blocks kTile, channels]
   float* keys;     // [blocks kTile, channels]
   float* through;  // [blocks, channels]: decay through a block
+  float* sums;     // [blocks, channels]: of K[j] value[j] in a block
 };
 
 // Number of an operand at a position of the sequence and a head.
@@ -66,7 +72,7 @@ __device__ inline float SumOverColumns(float (&numbers)[kCell], int lane) {
   return numbers[0] + __shfl_xor_sync(0xffffffffu, numbers[0], 1);
 }
 
-// In scalar_fold_diagonal.cu.
+// In scalar_fold_diagonal.cu. Sets the op's products, too.
 absl::Status FoldScalarDiagonals(const ScalarAttentionFold<float>& op,
                                  const ScalarGroup& group, cudaStream_t stream);
 

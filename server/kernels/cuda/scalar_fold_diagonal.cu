@@ -3,7 +3,8 @@
 // The diagonal parts of ScalarAttentionFold. Positions are cut into cells of
 // kCell, whose columns begin kShift before them, too. Between different cells
 // the entries are products of factors again; within a cell, and for the kShift
-// columns before the next one, every row decays what came before it.
+// columns before the next one, every row decays what came before it. What the
+// blocks before give to the products is added here.
 #include <cstdint>
 
 #include "server/kernels/cuda/fold.h"
@@ -32,6 +33,7 @@ struct DiagonalMemory {
   float before[kScalarChannels][kCells][kShift];
   float taps[kScalarChannels][kTaps];
   float weight[kScalarChannels];
+  float carried[kScalarChannels];  // of the blocks before
   float products[kScalarChannels][kTile];
   // Of the cell of columns that has no threads of its own.
   float more_products[kScalarChannels][kCell];
@@ -151,22 +153,40 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
     for (int x = 0; x < kCell; ++x) sums[r][x] = EmptyFold<kFold>();
   }
 
+  const int64_t channels = group.num_channels;
   const auto store_products = [&](int first, int count) {
     if (!kProducts) return;
-    for (int at = tid; at < count * kTile; at += kScalarThreads) {
-      const int k = at / kTile, r = at % kTile;
+    const int64_t rows = min(int64_t{kTile}, op.recurrence.num_positions -
+                                                 int64_t{block} * kTile);
+    for (int at = tid; at < kScalarChannels * rows; at += kScalarThreads) {
+      const int k = at % kScalarChannels, r = at / kScalarChannels;
+      if (k >= count) continue;
+      const int64_t i = int64_t{block} * kTile + r;
       float sum = shared.products[k][r];
       if (r >= kTile - kCell) {
         sum += shared.more_products[k][r - (kTile - kCell)];
       }
-      group.products[group.ProductsAt(first + k, block, block) + r] = sum;
+      sum += group.queries[i * channels + first + k] * shared.carried[k];
+      op.product[i * op.recurrence.num_heads + group.channel_begin + first +
+                 k] = sum;
     }
   };
 
   for (int first = begin; first < end; first += kScalarChannels) {
     const int count = min(kScalarChannels, end - first);
     __syncthreads();
-    if (first > begin) store_products(first - kScalarChannels, kScalarChannels);
+    if (first > begin) {
+      store_products(first - kScalarChannels, kScalarChannels);
+      __syncthreads();
+    }
+    if (kProducts && tid < count) {
+      float carried = 0;
+      for (int b = 0; b < block; ++b) {
+        const int64_t at = b * channels + first + tid;
+        carried = group.through[at] * carried + group.sums[at];
+      }
+      shared.carried[tid] = carried;
+    }
     LoadInputs(op, int64_t{block} * kTile, group.channel_begin + first, count,
                kProducts, shared);
     __syncthreads();
@@ -291,7 +311,7 @@ absl::Status Launch(const Op& op, const ScalarGroup& group,
 
 absl::Status FoldScalarDiagonals(const Op& op, const ScalarGroup& group,
                                  cudaStream_t stream) {
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
+  return WithFoldAndProducts(op.fold, op.product != nullptr,
                              [&]<ChannelFold kFold, bool kProducts>() {
                                return Launch<kFold, kProducts>(op, group,
                                                                stream);
