@@ -53,25 +53,6 @@ __device__ inline float NumberAt(const HeadOperand<float>& operand,
                i * operand.position_stride + head * operand.head_stride);
 }
 
-// Adds up the kCell numbers of every lane over the 16 lanes of a row of cells:
-// lane l of them ends with number l / 2.
-__device__ inline float SumOverColumns(float (&numbers)[kCell], int lane) {
-#pragma unroll
-  for (int step = 0, rows = kCell; step < 3; ++step, rows /= 2) {
-    const int offset = 8 >> step;
-    const bool upper = (lane & offset) != 0;
-#pragma unroll
-    for (int r = 0; r < kCell / 2; ++r) {
-      if (r < rows / 2) {
-        const float send = upper ? numbers[r] : numbers[r + rows / 2];
-        const float keep = upper ? numbers[r + rows / 2] : numbers[r];
-        numbers[r] = keep + __shfl_xor_sync(0xffffffffu, send, offset);
-      }
-    }
-  }
-  return numbers[0] + __shfl_xor_sync(0xffffffffu, numbers[0], 1);
-}
-
 // In scalar_fold_diagonal.cu. Sets the op's products, too.
 absl::Status FoldScalarDiagonals(const ScalarAttentionFold<float>& op,
                                  const ScalarGroup& group, cudaStream_t stream);
