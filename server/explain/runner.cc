@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/attribution/faithfulness.h"
+#include "server/explain/outbox.h"
 #include "server/explain/thinning.h"
 #include "server/reduce/sinks.h"
 
@@ -24,6 +25,7 @@ class Runner {
          const CancelToken& cancel)
       : plan_(plan),
         sink_(sink),
+        outbox_(sink),
         cancel_(cancel),
         request_(plan.request()),
         network_(plan.servable().network()) {}
@@ -33,8 +35,8 @@ class Runner {
  private:
   absl::Status SendHeader();
   absl::Status OnLayer(int64_t layer, const BlockAttention& attention);
-  absl::Status SendLayer(int64_t layer, const BlockMap& map, RowRange rows,
-                         const at::Tensor& entries);
+  absl::Status SendLayer(int64_t layer, ReconstructionMeter& meter,
+                         RowRange rows, const at::Tensor& entries);
   // Target and predictions from the logits of a point, [V].
   absl::Status ReadLogits(size_t index, const at::Tensor& logits);
   absl::Status SendResult(size_t index, const AttributionResult& result);
@@ -45,7 +47,11 @@ class Runner {
     return index == 0 ? "" : absl::StrCat("points.", index, ".");
   }
   absl::Status Send(std::string name, const at::Tensor& tensor,
-                    bool lower_triangular = false);
+                    bool lower_triangular = false) {
+    return outbox_.Post(std::move(name), tensor, lower_triangular);
+  }
+  // The reconstruction errors of all layers, now that they are waited for.
+  void ReadErrors();
   bool IsReturned(int64_t layer) const {
     return std::binary_search(plan_.layers().begin(), plan_.layers().end(),
                               layer);
@@ -64,6 +70,7 @@ class Runner {
 
   const ExplanationPlan& plan_;
   ResultSink& sink_;
+  Outbox outbox_;
   const CancelToken& cancel_;
   const ExplainRequest& request_;
   const Network& network_;
@@ -71,6 +78,7 @@ class Runner {
   std::unique_ptr<Attribution> attribution_;
   std::vector<ExplainedPoint> points_;
   ResultSummary summary_;
+  std::vector<at::Tensor> errors_;  // of summary_.layers, one number each
 };
 
 absl::Status Runner::Run() {
@@ -119,6 +127,10 @@ absl::Status Runner::Run() {
   if (!plan_.tokens().empty()) {
     LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds()));
   }
+  LIMPID_RETURN_IF_ERROR(outbox_.Flush());
+  ReadErrors();
+  summary_.num_tensors = outbox_.num_tensors();
+  summary_.num_non_finite = outbox_.num_non_finite();
   summary_.units = plan_.units();
   summary_.cost = plan_.cost();
   summary_.compute_time = absl::Now() - start;
@@ -165,8 +177,7 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   const ChannelReduction reduction = plan_.returned_reduction();
   const bool per_channel = wants_entries && reduction == ChannelReduction::kAll;
 
-  const BlockMap map = attention.Map(plan_.form());
-  ReconstructionMeter meter(map, rows);
+  ReconstructionMeter meter(attention, plan_.form(), rows);
   std::unique_ptr<MatrixReducer> of_method;
   std::optional<ChannelReducer> looked_at, to_return;
   std::vector<ChannelReducer*> reducers;
@@ -219,19 +230,20 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   if (shared) reduced = matrix;
   if (to_return) reduced = to_return->Finish();
   if (returned) {
-    summary_.layers.push_back({layer, meter.Finish()});
+    summary_.layers.push_back({layer, 0});
+    errors_.push_back(meter.Finish());
     at::Tensor entries;
     if (per_channel) {
       entries = collector->Finish();
     } else if (wants_entries) {
       entries = reduced.narrow(0, asked.begin - rows.begin, asked.size());
     }
-    LIMPID_RETURN_IF_ERROR(SendLayer(layer, map, asked, entries));
+    LIMPID_RETURN_IF_ERROR(SendLayer(layer, meter, asked, entries));
   }
   return sink_.OnProgress(layer + 1, num_layers, "layer");
 }
 
-absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
+absl::Status Runner::SendLayer(int64_t layer, ReconstructionMeter& meter,
                                RowRange rows, const at::Tensor& entries) {
   const std::string name = absl::StrCat("layers.", layer, ".");
   const bool matrix = request_.attention.kind == AttentionKind::kMatrix;
@@ -241,7 +253,8 @@ absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
                                 ThinnedMatrix(entries, request_.attention),
                                 network_.info().causal));
     if (per_channel) {
-      LIMPID_RETURN_IF_ERROR(Send(name + "bias", PickChannels(map.bias)));
+      LIMPID_RETURN_IF_ERROR(
+          Send(name + "bias", PickChannels(meter.map().bias)));
     }
   } else if (entries.defined()) {
     for (size_t i = 0; i < plan_.points().size(); ++i) {
@@ -251,16 +264,27 @@ absl::Status Runner::SendLayer(int64_t layer, const BlockMap& map,
                ThinnedRow(entries.select(-2, row - rows.begin),
                           request_.attention)));
       if (per_channel) {
-        LIMPID_RETURN_IF_ERROR(
-            Send(PrefixOf(i) + name + "bias", PickChannels(map.bias[row])));
+        LIMPID_RETURN_IF_ERROR(Send(PrefixOf(i) + name + "bias",
+                                    PickChannels(meter.map().bias[row])));
       }
     }
   }
   if (request_.debug_tensors) {
-    LIMPID_RETURN_IF_ERROR(Send(name + "value", PickChannels(map.value)));
-    LIMPID_RETURN_IF_ERROR(Send(name + "output", PickChannels(map.output)));
+    LIMPID_RETURN_IF_ERROR(
+        Send(name + "value", PickChannels(meter.map().value)));
+    LIMPID_RETURN_IF_ERROR(
+        Send(name + "output", PickChannels(meter.map().output)));
   }
   return absl::OkStatus();
+}
+
+void Runner::ReadErrors() {
+  if (errors_.empty()) return;
+  const at::Tensor errors = at::stack(errors_).to(at::kCPU, at::kDouble);
+  for (size_t i = 0; i < summary_.layers.size(); ++i) {
+    summary_.layers[i].reconstruction_error =
+        errors[static_cast<int64_t>(i)].item().toDouble();
+  }
 }
 
 at::Tensor Runner::PickChannels(const at::Tensor& tensor) const {
@@ -393,26 +417,6 @@ at::Tensor Runner::OnGrid(const at::Tensor& values) const {
   return at::cat({values.narrow(0, 0, place),
                   values.narrow(0, place + 1, values.size(0) - place - 1)})
       .view({info.grid_rows, info.grid_columns});
-}
-
-absl::Status Runner::Send(std::string name, const at::Tensor& tensor,
-                          bool lower_triangular) {
-  const bool integral = tensor.scalar_type() == at::kLong;
-  const at::Tensor packed =
-      tensor.to(at::kCPU, integral ? at::kLong : at::kFloat).contiguous();
-  NamedTensor out;
-  out.name = std::move(name);
-  out.dtype = integral ? DType::kInt64 : DType::kFloat32;
-  out.shape = packed.sizes().vec();
-  out.lower_triangular = lower_triangular;
-  out.bytes.assign(static_cast<const char*>(packed.const_data_ptr()),
-                   packed.numel() * packed.element_size());
-  if (!integral) {
-    summary_.num_non_finite +=
-        packed.numel() - packed.isfinite().sum().item().toLong();
-  }
-  ++summary_.num_tensors;
-  return sink_.OnTensor(std::move(out));
 }
 
 }  // namespace

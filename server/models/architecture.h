@@ -97,6 +97,14 @@ class BlockAttention {
   virtual bool Fold(const MatrixForm& form, const AttentionFold& fold) const {
     return false;
   }
+  // The same for a few rows: fold.matrix is [rows, L]; value and product are
+  // not looked at. Unless it is null, `errors` is set to how far the block's
+  // map, recomputed with these entries, is from its output ([rows], see
+  // RowErrors).
+  virtual bool FoldRows(const MatrixForm& form, RowRange rows,
+                        const AttentionFold& fold, at::Tensor* errors) const {
+    return false;
+  }
 };
 
 // Called for each layer of a forward pass, first to last, with the attention of

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "server/kernels/rows.h"
 #include "server/models/layers.h"
 #include "server/models/slabs.h"
 
@@ -194,6 +195,35 @@ bool FactoredAttention::Fold(const MatrixForm& form,
   const DirectionTrace& direction = trace_.directions.front();
   return direction.recurrence->Fold(Around(direction, form.form),
                                     form.include_skip, fold);
+}
+
+bool FactoredAttention::FoldRows(const MatrixForm& form, RowRange rows,
+                                 const AttentionFold& fold,
+                                 at::Tensor* errors) const {
+  // Blocks of one recurrence between a convolution and a gate, whose output is
+  // at hand.
+  if (form.form != AttentionForm::kFull || !form.include_skip ||
+      trace_.directions.size() > 1 || trace_.norm.defined() ||
+      trace_.direct.defined() || trace_.uncentred.defined() ||
+      trace_.scale != 1 || rows.size() > kernels::kMaxFoldedRows) {
+    return false;
+  }
+  const DirectionTrace& direction = trace_.directions.front();
+  AttentionFold own = fold;
+  if (errors != nullptr) {
+    own.value = trace_.x;
+    own.product =
+        at::empty({rows.size(), num_channels()}, fold.matrix.options());
+  }
+  if (!direction.recurrence->FoldRows(Around(direction, form.form),
+                                      direction.conv_bias, rows.begin, own)) {
+    return false;
+  }
+  if (errors != nullptr) {
+    *errors = RowErrors(own.product, at::Tensor(),
+                        trace_.output.narrow(0, rows.begin, rows.size()));
+  }
+  return true;
 }
 
 bool FactoredAttention::FoldBothWays(const MatrixForm& form,

@@ -80,6 +80,8 @@ class FactoredAttention final : public BlockAttention {
   absl::Status Visit(const MatrixForm& form, RowRange rows, AttentionSink& sink,
                      const CancelToken& cancel) const override;
   bool Fold(const MatrixForm& form, const AttentionFold& fold) const override;
+  bool FoldRows(const MatrixForm& form, RowRange rows,
+                const AttentionFold& fold, at::Tensor* errors) const override;
 
  private:
   // What the recurrence of a direction stands between.

@@ -34,6 +34,10 @@ class S6Operator final : public FrozenOperator {
             const AttentionFold& fold) const override {
     return FoldSsmAttention(Ssm(include_skip), factors, fold);
   }
+  bool FoldRows(const FrozenFactors& factors, const at::Tensor& conv_bias,
+                int64_t row_begin, const AttentionFold& fold) const override {
+    return FoldSsmRows(ssm_, factors, conv_bias, row_begin, fold);
+  }
   at::Tensor Diagonal(const FrozenFactors& factors,
                       bool include_skip) const override {
     at::Tensor diagonal =

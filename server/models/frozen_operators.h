@@ -33,6 +33,12 @@ class FrozenOperator {
                     const AttentionFold& fold) const {
     return false;
   }
+  // A few rows of them as FoldSsmRows does it, or false.
+  virtual bool FoldRows(const FrozenFactors& factors,
+                        const at::Tensor& conv_bias, int64_t row_begin,
+                        const AttentionFold& fold) const {
+    return false;
+  }
   // The diagonal of such entries, [L, D]; undefined: not of this operator.
   virtual at::Tensor Diagonal(const FrozenFactors& factors,
                               bool include_skip) const {

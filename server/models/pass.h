@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
 
 #include <cstddef>
 #include <vector>
@@ -45,6 +46,12 @@ class Pass {
       tape_->factors.push_back(tensor);
     }
     return frozen_ ? tensor.detach() : tensor;
+  }
+
+  // Whether nobody wants factors one by one, for gradients or for another run:
+  // layers may then make them inside of kernels.
+  bool fused() const {
+    return tape_ == nullptr && !frozen_ && !c10::GradMode::is_enabled();
   }
 
   // What a layer's block adds to the stream, [B, L, E]; called once per layer.

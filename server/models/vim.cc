@@ -164,10 +164,14 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t inner = sizes_.inner;
   const at::Tensor both = Project(w.norm.Run(stream, pass), w.in_weight);
   const at::Tensor x = both.narrow(-1, 0, inner);
-  const at::Tensor gate = pass.Factor(at::silu(both.narrow(-1, inner, inner)));
-  const S6Run ahead = RunS6(x, w.forward, sizes_, pass);
-  const S6Run back = RunS6(x.flip(1), w.backward, sizes_, pass);
-  const at::Tensor output = (ahead.y + back.y.flip(1)) * gate * scale_;
+  const S6Run ahead = RunS6(x, w.forward, sizes_, AfterScan(), pass);
+  AfterScan after;
+  after.reversed = true;
+  after.added = ahead.y;
+  after.gate_input = both.narrow(-1, inner, inner);
+  after.scale = scale_;
+  const S6Run back = RunS6(x, w.backward, sizes_, after, pass);
+  const at::Tensor& output = back.y;
   for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
     BlockTrace trace;
     trace.directions.push_back(ahead.Trace(w.forward, i));
@@ -175,7 +179,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.directions.back().reversed = true;
     trace.x = x[i];
     trace.scale = scale_;
-    trace.gate = gate[i];
+    trace.gate = back.gate[i];
     trace.output = output[i];
     trace.projection.weight = w.out_weight;
     trace.stream = stream[i];
