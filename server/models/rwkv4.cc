@@ -117,7 +117,7 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output[i];
     trace.projection.weight = w.out;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
                            epsilon_, pass);
