@@ -69,8 +69,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
              [&engine](const std::string& folder) {
                return engine.WeightBytes(folder);
              }}),
-        loaders_({LoaderLimits(), &Clock::Real(), nullptr}),
-        pool_({ComputeLimits(options_), &Clock::Real(), &metrics_}),
+        loaders_({LoaderLimits(), BatchLimits(), &Clock::Real(), nullptr}),
+        pool_({ComputeLimits(options_), options_.batch, &Clock::Real(),
+               &metrics_}),
         explanations_({engine, registry_, pool_, calls_, options_.methods,
                        options_.version, options_.max_unary_reply_bytes,
                        options_.stream}),
