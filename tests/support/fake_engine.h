@@ -70,6 +70,10 @@ class FakeEngine final : public Engine {
       std::shared_ptr<const Model> model) const override;
   absl::Status Run(const Plan& plan, ResultSink& sink,
                    const CancelToken& cancel) const override;
+  // Runs the members one after the other.
+  void RunBatch(const std::vector<BatchMember>& members) const override;
+  // Sizes of the batches so far.
+  std::vector<int64_t> batch_sizes() const;
 
  private:
   absl::Status WaitForRelease(const CancelToken& cancel) const;
@@ -80,6 +84,7 @@ class FakeEngine final : public Engine {
   mutable int num_runs_ = 0;
   mutable int num_loads_ = 0;
   mutable int num_tensors_taken_ = 0;
+  mutable std::vector<int64_t> batch_sizes_;
   bool held_ = false;
 };
 
