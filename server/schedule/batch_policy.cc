@@ -36,6 +36,7 @@ std::optional<Batch> Joined(const Batch& batch, const BatchKey& key,
       longest * (1 - limits.max_padding)) {
     return std::nullopt;
   }
+  if (joined.longest > limits.max_positions / joined.size) return std::nullopt;
   if (joined.seconds() > limits.max_seconds) return std::nullopt;
   return joined;
 }

@@ -24,6 +24,9 @@ struct BatchKey {
 
 struct BatchLimits {
   int64_t max_size = 1;  // 1: no batches
+  // Of all sequences together, padding included: beyond, what a CPU computes
+  // no longer stays in its caches.
+  int64_t max_positions = std::numeric_limits<int64_t>::max();
   // Part of a padded sequence that may be padding.
   double max_padding = 0.25;
   // Sum of the estimates at the padded length. A single job may take longer.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every architecture: requests of different lengths, positions, targets, forms
-// and methods get from one batch what each gets by itself.
+// and methods get from one batch what each gets by itself. On a GPU, too, where
+// there is one.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -39,8 +41,9 @@ double Distance(const NamedTensor& a, const NamedTensor& b) {
 
 class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
  protected:
-  void SetUp() override {
-    auto network = testing::MakeRandomNetwork(GetParam(), at::kFloat, 11);
+  void Open(at::Device device) {
+    auto network = testing::MakeRandomNetwork(GetParam(), at::kFloat, 11,
+                                              /*scale=*/{}, device);
     ASSERT_NE(network, nullptr);
     ModelInfo info = network->info();
     info.name = "tiny";
@@ -115,6 +118,9 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
     return requests;
   }
 
+  // Runs all requests together and each by itself.
+  void CompareWithAlone();
+
   std::shared_ptr<const Plan> MakePlan(const ExplainRequest& request) const {
     auto plan = ExplanationPlan::Make(request, model_, EngineOptions(), 1e9);
     EXPECT_TRUE(plan.ok()) << request.method << ": " << plan.status();
@@ -166,7 +172,7 @@ void ExpectSame(const CollectingSink& together, const CollectingSink& alone) {
   EXPECT_EQ(a.num_non_finite, 0);
 }
 
-TEST_P(BatchConformanceTest, MembersGetWhatTheyGetAlone) {
+void BatchConformanceTest::CompareWithAlone() {
   std::vector<std::shared_ptr<const Plan>> plans;
   for (const ExplainRequest& request : Requests()) {
     plans.push_back(MakePlan(request));
@@ -181,7 +187,22 @@ TEST_P(BatchConformanceTest, MembersGetWhatTheyGetAlone) {
   }
 }
 
+TEST_P(BatchConformanceTest, MembersGetWhatTheyGetAlone) {
+  Open(at::kCPU);
+  CompareWithAlone();
+}
+
+using DeviceBatchTest = BatchConformanceTest;
+TEST_P(DeviceBatchTest, MembersGetWhatTheyGetAlone) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  Open(at::Device(at::kCUDA, 0));
+  CompareWithAlone();
+}
+
 INSTANTIATE_TEST_SUITE_P(Architectures, BatchConformanceTest,
+                         ::testing::ValuesIn(testing::TinyCases()),
+                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Architectures, DeviceBatchTest,
                          ::testing::ValuesIn(testing::TinyCases()),
                          [](const auto& info) { return info.param.name; });
 

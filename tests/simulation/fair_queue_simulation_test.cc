@@ -34,6 +34,7 @@ class QueueSchedule {
     // Without it the shares are exact, else memory has a say in them.
     memory_matters_ = Chance(random_, 0.5);
     batch_.max_size = Pick(random_, 1, 5);
+    batch_.max_positions = Pick(random_, 20, 80);
     batch_.max_seconds = static_cast<double>(Pick(random_, 1, 40));
     batch_.max_padding = std::uniform_real_distribution<>(0, 0.5)(random_);
     one_priority_ = Chance(random_, 0.5);
@@ -176,6 +177,7 @@ class QueueSchedule {
   void CheckBatch(const std::vector<JobId>& members) const {
     if (members.size() == 1) return;
     EXPECT_LE(std::ssize(members), batch_.max_size);
+    EXPECT_LE(std::ssize(members) * LongestOf(members), batch_.max_positions);
     const auto longest = static_cast<double>(LongestOf(members));
     double seconds = 0;
     for (const JobId id : members) {

@@ -49,6 +49,16 @@ TEST(BatchPolicyTest, PaddingIsBounded) {
   EXPECT_FALSE(Joined(*wide, {&kGroup, 81}, 1, 1, true, Limits()));
 }
 
+TEST(BatchPolicyTest, PositionsAreBoundedWithTheirPadding) {
+  BatchLimits limits = Limits();
+  limits.max_positions = 200;
+  const Batch one = BatchOf({&kGroup, 80}, 1, 1);
+  EXPECT_TRUE(Joined(one, {&kGroup, 100}, 1, 1, true, limits));
+  EXPECT_FALSE(Joined(one, {&kGroup, 101}, 1, 1, true, limits));
+  const auto two = Joined(one, {&kGroup, 60}, 1, 1, true, limits);
+  EXPECT_FALSE(Joined(*two, {&kGroup, 60}, 1, 1, true, limits));
+}
+
 TEST(BatchPolicyTest, WhoMayNotLengthenTheBatchIsNoLonger) {
   const Batch one = BatchOf({&kGroup, 80}, 1, 1);
   EXPECT_TRUE(Joined(one, {&kGroup, 80}, 1, 1, false, Limits()));
