@@ -98,13 +98,15 @@ class TorchEngine final : public Engine {
     return MemoryOf(build_.device);
   }
 
+  using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder) const override {
+      const std::string& name, const std::string& folder,
+      int64_t version) const override {
     absl::StatusOr<std::shared_ptr<const Model>> model =
         absl::UnknownError("not loaded");
     LIMPID_RETURN_IF_ERROR(CatchTorch([&] {
       const c10::NoGradGuard no_gradients;
-      model = LoadServable(name, folder, build_);
+      model = LoadServable(name, folder, version, build_);
       streams_.WaitForCurrent();
       return absl::OkStatus();
     }));

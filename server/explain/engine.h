@@ -68,11 +68,17 @@ class Engine {
   // None on the CPU, or where the device does not say.
   virtual std::optional<DeviceMemory> memory() const = 0;
 
-  // Reads a model folder and runs the model once on a few tokens. Errors name
-  // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
+  // Reads a model folder and runs the model once on a few tokens. `version` is
+  // what the model says of itself. Errors name file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
   // reason ARCHITECTURE_UNKNOWN).
   virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder) const = 0;
+      const std::string& name, const std::string& folder,
+      int64_t version) const = 0;
+  // Of a folder without versions.
+  absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& name, const std::string& folder) const {
+    return Load(name, folder, /*version=*/0);
+  }
 
   // Bytes of the weights once they are loaded, from the files' headers alone.
   // Errors as Load.

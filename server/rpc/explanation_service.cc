@@ -94,7 +94,8 @@ absl::StatusOr<ExplanationService::Accepted> ExplanationService::Accept(
   if (lease.status().code() == absl::StatusCode::kNotFound) {
     return WithViolations(lease.status(), request);
   }
-  call.explained.model = request.model;
+  // Of NAME@VERSION the model that serves it.
+  call.explained.model = lease.ok() ? (*lease)->info().name : request.model;
   if (!lease.ok()) {
     LIMPID_RETURN_IF_ERROR(request.ToStatus());
     return lease.status();

@@ -62,8 +62,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
                options_.slow_request},
         registry_(
             {options_.model_repository,
-             [&engine](const std::string& name, const std::string& folder) {
-               return engine.Load(name, folder);
+             [&engine](const std::string& name, const VersionFolder& folder) {
+               return engine.Load(name, folder.path, folder.version);
              },
              this, &Clock::Real(), options_.max_resident_bytes,
              [&engine](const std::string& folder) {
@@ -223,14 +223,13 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
   absl::Status CheckStartupModels() const {
-    const std::vector<std::string> known = registry_.Names();
     Violations violations;
     for (const std::string& name : options_.startup_models) {
-      if (std::find(known.begin(), known.end(), name) == known.end()) {
+      if (!registry_.Knows(name)) {
         violations.Add("startup_models",
                        absl::StrCat("no model \"", name,
                                     "\" in the repository; known models: ",
-                                    absl::StrJoin(known, ", ")));
+                                    absl::StrJoin(registry_.Names(), ", ")));
       }
     }
     return violations.ToStatus("CONFIGURATION_INVALID");

@@ -103,15 +103,20 @@ int FakeEngine::num_loads() const {
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> FakeEngine::Load(
-    const std::string& name, const std::string&) const {
+    const std::string& name, const std::string& folder,
+    int64_t version) const {
   if (on_load) on_load(name);
   {
     std::lock_guard lock(mutex_);
     ++num_loads_;
   }
-  const auto error = load_errors.find(name);
-  if (error != load_errors.end()) return error->second;
-  return std::make_shared<FakeModel>(name);
+  for (const std::string& key : {name, folder}) {
+    const auto error = load_errors.find(key);
+    if (error != load_errors.end()) return error->second;
+  }
+  auto model = std::make_shared<FakeModel>(name);
+  model->mutable_info().version = version;
+  return model;
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
