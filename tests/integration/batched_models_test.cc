@@ -86,7 +86,7 @@ class BatchedModelsTest : public ::testing::Test {
 
   std::unique_ptr<Engine> engine_;
   ServingOptions options_;
-  Log log_{LogOptions{LogFormat::kJson, LogLevel::kError}};
+  Log log_{LogOptions{.level = LogLevel::kError}};
 };
 
 // Batches that have run, and how many requests were in them.
