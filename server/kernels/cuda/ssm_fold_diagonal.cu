@@ -5,14 +5,15 @@
 //
 // A column has met all of its taps kShift positions later, at row w for the
 // column w of the part, and from there on it is a key of a plain recurrence:
-//   X_w[n] = sum_d taps_d key_{w+d}[n] exp(a_n sum of delta from w + d to w + 3),
-//   alpha[r, w] = sum_n row_scale_r c_r[n] exp(a_n sum of delta from w to r)
+//   X_w[n] = sum_d taps_d key_{w+d}[n] exp(a_n sum of delta from w + d to w +
+//   3), alpha[r, w] = sum_n row_scale_r c_r[n] exp(a_n sum of delta from w to
+//   r)
 //                 X_w[n],   r >= w.
 // That triangle is halved again and again: the square below the diagonal of a
-// group of 128, 64, 32 and 16 rows is a product of factors relative to its upper
-// border, on tensor cores, down to triangles of kLeast rows, which go column by
-// column from the diagonal to the left. Three entries per row, where taps are
-// still to come, stand by themselves.
+// group of 128, 64, 32 and 16 rows is a product of factors relative to its
+// upper border, on tensor cores, down to triangles of kLeast rows, which go
+// column by column from the diagonal to the left. Three entries per row, where
+// taps are still to come, stand by themselves.
 #include <algorithm>
 #include <cstdint>
 
@@ -56,22 +57,22 @@ struct alignas(16) ChannelInputs {
   float unit, skip, weight, bound;
 };
 
-// All states of a row; lanes of neighbouring rows have those of the same number
-// in different banks.
+// All states of a row. Those of the same number are in different banks for
+// neighbouring rows, and for rows 8 apart.
 struct alignas(16) StateRow {
   float4 quads[kFoldStates / 4];
 
   __device__ float4& Quad(int row, int quad) {
-    return quads[quad ^ row / 2 % (kFoldStates / 4)];
+    return quads[quad ^ (row / 2 + row / 8) % (kFoldStates / 4)];
   }
 };
 
 struct alignas(16) DiagonalMemory {
   float b[kDiagonal][kStateStride];
   float c[kTile][kStateStride];
-  // Factors of the squares of kLeast << level rows: of each position as a row or
-  // as a column, high halves of states 0 to 7 and 8 to 15, then low ones. This
-  // channel's and the next one's.
+  // Factors of the squares of kLeast << level rows: of each position as a row
+  // or as a column, high halves of states 0 to 7 and 8 to 15, then low ones.
+  // This channel's and the next one's.
   uint4 halves[2][kLevels][4][kTile];
   // X, and decay by a row's own delta.
   StateRow key[kTile];
@@ -179,15 +180,14 @@ struct BorderSums {
         __shfl_xor_sync(kAll, __shfl_sync(kAll, ahead, lane | 7), 8);
     behind = __shfl_down_sync(kAll, behind, 1);
     if (row % kLeast == kLeast - 1) behind = 0;
-    // Of twice as many rows each time, if it is not the last border of them.
+      // Of twice as many rows each time, if it is not the last border of them.
 #pragma unroll
     for (int level = 0; level < kLevels; ++level) {
       const int rows = kLeast << level;
       square[level] = (row & rows) != 0 ? ahead : behind;
       const float other =
-          level == 0
-              ? other_eight
-              : __shfl_sync(kAll, groups[level - 1], (row ^ rows) / 4);
+          level == 0 ? other_eight
+                     : __shfl_sync(kAll, groups[level - 1], (row ^ rows) / 4);
       if ((row & rows) != 0) {
         ahead += other;
       } else {
@@ -218,8 +218,7 @@ struct StateHalves {
 
 // A fragment of eight rows by 16 bytes, four times, in the order of `address`.
 __device__ void LoadMatrices(const uint4* row, uint32_t (&out)[4]) {
-  const uint32_t address =
-      static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile(
       "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
       : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -302,8 +301,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int at = channel_begin * kFoldStates + tid;
        at < channel_end * kFoldStates; at += kThreads) {
     const BlockFactors& factors = group.FactorsAt(at / kFoldStates, block);
-    bound = fmaxf(bound, factors.query_bound[at % kFoldStates] *
-                             factors.columns.bound);
+    bound = fmaxf(
+        bound, factors.query_bound[at % kFoldStates] * factors.columns.bound);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(kAll, bound, offset));
@@ -420,17 +419,25 @@ __global__ void __launch_bounds__(kThreads, 2)
     const float to_query = unit * scale, to_key = 1 / unit;
 #pragma unroll
     for (int k = 0; k < kHalf; ++k) key[k] *= to_key;
+    float scaled[kHalf];
 #pragma unroll
-    for (int level = 0; level < kLevels; ++level) {
-      const bool is_row = (row & kLeast << level) != 0;
-      float states[kHalf];
-#pragma unroll
-      for (int k = 0; k < kHalf; ++k) {
-        states[k] = is_row ? query[k] * to_query : key[k];
-      }
+    for (int k = 0; k < kHalf; ++k) scaled[k] = query[k] * to_query;
+    const auto set_halves = [&](int level, const float(&states)[kHalf]) {
       const StateHalves halves(states, rate, sums.square[level]);
       shared.halves[buffer][level][half][row] = halves.high;
       shared.halves[buffer][level][2 + half][row] = halves.low;
+    };
+#pragma unroll
+    for (int level = 0; level < kLevels; ++level) {
+      const bool is_row = (row & kLeast << level) != 0;
+      if (level > 0) {  // all rows of a warp are the same
+        is_row ? set_halves(level, scaled) : set_halves(level, key);
+        continue;
+      }
+      float states[kHalf];
+#pragma unroll
+      for (int k = 0; k < kHalf; ++k) states[k] = is_row ? scaled[k] : key[k];
+      set_halves(level, states);
     }
     {
       BlockFactors& factors = group.FactorsAt(channel, block);
@@ -463,25 +470,27 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int pair = warp * kSub + lane % kLeast * 2;
     const int corner = pair / kLeast * kLeast, quad = lane / kLeast;
     float4 queries[2];
-    float parts[2][kLeast];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float4 c_row =
           *reinterpret_cast<const float4*>(shared.c[pair + r] + 4 * quad);
       queries[r] = Scaled(c_row, in.row_scale[pair + r]);
     }
+    // Of one of the two rows, by half of the states.
+    float own_part[kLeast];
 #pragma unroll
     for (int j = kLeast - 1; j >= 0; --j) {
       const int column = corner + j;
       const float4 states = shared.key[column].Quad(column, quad);
       const float4 decay = shared.decay[column].Quad(column, quad);
+      float parts[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool below = column <= pair + r;
         float4& query = queries[r];
-        parts[r][j] = below ? AddProducts(query.x * states.x + query.y * states.y,
-                                          query.z, states.z, query.w, states.w)
-                            : 0.0f;
+        parts[r] = below ? AddProducts(query.x * states.x + query.y * states.y,
+                                       query.z, states.z, query.w, states.w)
+                         : 0.0f;
         if (below) {
           query.x *= decay.x;
           query.y *= decay.y;
@@ -489,19 +498,15 @@ __global__ void __launch_bounds__(kThreads, 2)
           query.w *= decay.w;
         }
       }
+      const float sent = quad / 2 == 0 ? parts[1] : parts[0];
+      own_part[j] = (quad / 2 == 0 ? parts[0] : parts[1]) +
+                    __shfl_xor_sync(kAll, sent, 2 * kLeast);
     }
-    // A lane adds up one of the rows, and half of its entries.
+    // A lane adds up half of the entries of its row.
     const int own_row = pair + quad / 2;
     const int own_column = corner + quad % 2 * kOwnEntries;
     const float of_skip = in.row_scale[own_row] * taps[kShift] * skip *
                           in.source[own_row + kShift];
-    float own_part[kLeast];
-#pragma unroll
-    for (int j = 0; j < kLeast; ++j) {
-      const float sent = quad / 2 == 0 ? parts[1][j] : parts[0][j];
-      const float kept = quad / 2 == 0 ? parts[0][j] : parts[1][j];
-      own_part[j] = kept + __shfl_xor_sync(kAll, sent, 2 * kLeast);
-    }
     float triangle_product = 0;
 #pragma unroll
     for (int j = 0; j < kOwnEntries; ++j) {
@@ -538,9 +543,9 @@ __global__ void __launch_bounds__(kThreads, 2)
         square_sums[e] = Folded<kFold>(square_sums[e], entries[2 + e], weight);
       }
       if (kProducts) {
-        reduce_row(entries[2] * in.value[column] +
-                       entries[3] * in.value[column + 1],
-                   0, warp * kSub + kLeast + g);
+        reduce_row(
+            entries[2] * in.value[column] + entries[3] * in.value[column + 1],
+            0, warp * kSub + kLeast + g);
       }
     }
     float products[2] = {};
@@ -637,6 +642,15 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
 }
 
 }  // namespace
+
+bool DiagonalsFit() {
+  int device = 0, bytes = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&bytes,
+                                cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                device) == cudaSuccess &&
+         bytes >= static_cast<int>(sizeof(DiagonalMemory));
+}
 
 absl::Status FoldDiagonals(const Op& op, const FoldGroup& group,
                            cudaStream_t stream) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The tiles of SsmAttentionFold off the diagonal, on GPUs with wgmma (H100). Two
-// groups of four warps have 64 rows by all columns each; a third one gives its
-// registers to them and brings the factors of the next channels into shared
+// The tiles of SsmAttentionFold off the diagonal, on GPUs with wgmma (H100).
+// Two groups of four warps have 64 rows by all columns each; a third one gives
+// its registers to them and brings the factors of the next channels into shared
 // memory.
 #include <algorithm>
 #include <cstdint>
@@ -44,20 +44,20 @@ __device__ uint32_t SharedAddress(const void* pointer) {
 }
 
 __device__ void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(arrivals)
-               : "memory");
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(arrivals)
+      : "memory");
 }
 
 __device__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(
-                   SharedAddress(barrier))
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier))
+      : "memory");
 }
 
-// Whether the phase of the given parity is complete, as soon as it is or a while
-// later.
+// Whether the phase of the given parity is complete, as soon as it is or a
+// while later.
 __device__ bool TryWait(uint64_t* barrier, int parity) {
   int done;
   asm volatile(
@@ -234,10 +234,9 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
   };
 
   const uint32_t keys = SharedAddress(shared.stages[0].columns.keys) / 16;
-  float* product = group.products +
-                   group.ProductsAt(share.begin, share.place.column,
-                                    share.place.row) +
-                   row;
+  float* product =
+      group.products +
+      group.ProductsAt(share.begin, share.place.column, share.place.row) + row;
   const int64_t next_product = group.ProductsAt(1, 0, 0);
   // Sums over the lanes of a row, of the channel before.
   const auto store_products = [&](const float(&of)[2]) {
