@@ -183,7 +183,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output[i];
     trace.projection.weight = w.out_weight;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight));
 }

@@ -124,6 +124,24 @@ TEST_F(CommandsTest, ModelsAreListedWithTheirState) {
   EXPECT_EQ(json::parse(Run({"models", "--json"}).out).size(), 2u);
 }
 
+TEST_F(CommandsTest, VersionsAreShownWhereThereAreSome) {
+  EXPECT_THAT(Run({"models"}).out, Not(HasSubstr("VERSION")));
+  v1::Model& ready = handlers_.models[1];
+  ready.set_version(2);
+  ready.add_available_versions(3);
+  ready.add_available_versions(2);
+  handlers_.model = [ready](const std::string&, v1::Model& model) {
+    model = ready;
+    return grpc::Status::OK;
+  };
+  const std::string list = Run({"models"}).out;
+  EXPECT_THAT(list, HasSubstr("NAME             VERSION  STATE"));
+  EXPECT_THAT(list, HasSubstr("sentiment-mamba  2        ready"));
+  EXPECT_THAT(list, HasSubstr("broken           -        failed"));
+  const std::string one = Run({"model", "sentiment-mamba"}).out;
+  EXPECT_THAT(one, HasSubstr("versions in the repository  3, 2\n"));
+}
+
 TEST_F(CommandsTest, ModelLoadAndUnloadPrintTheModel) {
   for (const char* command : {"model", "load", "unload"}) {
     const Outcome outcome = Run({command, "sentiment-mamba"});
