@@ -108,7 +108,8 @@ MethodEntry Entry() {
   entry.spec.uses_target = true;
   entry.spec.options = {
       {"baseline",
-       std::string("what stands in its place: ") + kBaselineChoices},
+       std::string("what stands in its place: ") + kBaselineChoices +
+           "; default zero"},
       {"occlusion_window",
        "tokens in a row, or patches per side of a square, that are replaced "
        "together, 1 to 64; default 1"}};
