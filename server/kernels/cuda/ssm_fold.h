@@ -13,14 +13,17 @@
 //   i) K[j, n] = sum_d w_d source_{j+d} delta_{j+d} b_{j+d}[n]
 //             exp(a_n sum of delta after j + d to block J's end)
 //   alpha[i, j] = sum_n Q[i, n] exp(a_n delta between) K[j, n].
-// In a diagonal part it is the same again with blocks of kSub, and below that a
-// recurrence.
+// In a diagonal part it is the same again with smaller and smaller blocks.
 //
 // The products run on tensor cores. float32 is two halves, x = high + low to 22
 // bits, and a product is high high + high low + low high. Halves have few
-// exponents, so K[., n] is scaled by a power of two per channel, block and
-// state, and Q by what makes the scale of all channels of a tile one and the
-// same, S.
+// exponents, so the keys of a channel and block are in units of a power of two,
+// and what multiplies them is scaled by another that all channels of a tile
+// share, S: sums over channels then need no scale of their own.
+//
+// Keys are made once per block. Queries are not: they are c, which all channels
+// share, times few numbers per row, so that every tile makes its own in
+// registers instead of reading 64 bytes per row and channel.
 #pragma once
 
 #include <cstdint>
@@ -30,36 +33,67 @@
 
 namespace limpid::kernels::cuda {
 
-inline constexpr int kSub = 16;
 inline constexpr int kFoldStates = 16;
 
-// Everything of one channel and one block that off-diagonal tiles need, in the
-// order in which the lanes of a warp take it: fragments of mma.m16n8k16.
-struct alignas(16) BlockFactors {
-  // Of 8 columns: states 2t and 2t + 1, 2t + 8 and 2t + 9 of column g, high
-  // halves and then low ones, for lane 4 g + t.
-  uint4 key[kTile / 8][32];
-  // Of 16 rows, for lane 4 g + t: states 2t and 2t + 1 of rows g and g + 8,
-  // then 2t + 8 and 2t + 9.
-  float4 query[kTile / 16][2][32];
-  // What the columns are multiplied with for the products.
-  float value[kTile];
-  // Per state: 1 / scale of the keys; largest |Q|; largest |Q| and |K| without
-  // the decays.
-  float key_unscale[kFoldStates];
-  float query_most[kFoldStates];
-  float query_bound[kFoldStates];
-  float key_bound[kFoldStates];
-  // Sum of delta.
-  float sum_delta[4];
+// What tiles need of the columns of one channel and block.
+struct alignas(16) ColumnFactors {
+  // Of 8 columns: high halves of states 0 to 7 of each, of states 8 to 15, and
+  // the same for low halves. Matrices of 8 rows of 16 bytes, as ldmatrix and
+  // wgmma take them.
+  uint4 keys[kTile / 8][4][8];
+  // What columns are multiplied with for the products: of each 16 columns 2t,
+  // 2t + 1, 2t + 8 and 2t + 9, which lane t of a fragment has.
+  float4 value[kTile / 16][4];
+  float rate[kFoldStates];  // a log2(e)
+  float taps[kTaps];
+  float unit;  // of the keys
+  float skip;
+  float weight;
+  float bound;  // at least |K| of any state
+};
+
+// And of the rows.
+struct RowFactor {
+  float sum;    // of delta from the block's begin up to the row
+  float scale;  // row_scale
+};
+struct alignas(16) RowFactors {
+  RowFactor rows[kTile];
+};
+
+struct BlockFactors {
+  ColumnFactors columns;
+  RowFactors rows;
+  float query_bound[kFoldStates];  // at least |row_scale c|
+  float sum_delta;
 };
 
 struct FoldGroup : FoldParts {
   BlockFactors* factors = nullptr;  // [channels, blocks]
+
+  __device__ BlockFactors& FactorsAt(int channel, int block) const {
+    return factors[int64_t{channel} * num_blocks + block];
+  }
 };
 
-// In ssm_fold_diagonal.cu.
+// Sets all of BlockFactors but the arrays of columns and rows, in
+// ssm_fold_bounds.cu.
+absl::Status BoundFactors(const SsmAttentionFold<float>& op,
+                          const FoldGroup& group, cudaStream_t stream);
+// Whether the current device has the shared memory for FoldDiagonals: A100, H100
+// and newer ones of their kind.
+bool DiagonalsFit();
+// Folds the parts at the diagonal, and sets the arrays: in
+// ssm_fold_diagonal.cu.
 absl::Status FoldDiagonals(const SsmAttentionFold<float>& op,
                            const FoldGroup& group, cudaStream_t stream);
+// The tiles off the diagonal, by what the tensor cores of every GPU since A100
+// do, in ssm_fold_tiles.cu, or by what only those of H100 and its kin do.
+absl::Status FoldTiles(const SsmAttentionFold<float>& op,
+                       const FoldGroup& group, cudaStream_t stream);
+#ifdef LIMPID_WITH_HOPPER
+absl::Status FoldTilesOnHopper(const SsmAttentionFold<float>& op,
+                               const FoldGroup& group, cudaStream_t stream);
+#endif
 
 }  // namespace limpid::kernels::cuda
