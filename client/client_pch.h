@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Precompiled for the client's targets: parsing these takes most of the time of a
-// small file.
+// Precompiled for the client's targets: parsing these takes most of the time of
+// a small file.
 #pragma once
 
 #include <algorithm>

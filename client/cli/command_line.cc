@@ -131,9 +131,9 @@ std::vector<std::string> Normalize(const CLI::App& app,
 }
 
 ParseExit Usage(const std::string& message, const std::string& command = "") {
-  return {kExitUsage, absl::StrCat("limpid: ", message, "\nlimpid: see limpid ",
-                                   command, command.empty() ? "" : " ",
-                                   "--help\n")};
+  return {kExitUsage,
+          absl::StrCat("limpid: ", message, "\nlimpid: see limpid ", command,
+                       command.empty() ? "" : " ", "--help\n")};
 }
 
 }  // namespace

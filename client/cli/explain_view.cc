@@ -18,7 +18,8 @@
 namespace limpid::cli {
 namespace {
 
-// Of the attributions' magnitudes: a completeness error up to here is no matter.
+// Of the attributions' magnitudes: a completeness error up to here is no
+// matter.
 constexpr double kFairShare = 0.05;
 
 double Milliseconds(const google::protobuf::Duration& duration) {
@@ -288,12 +289,12 @@ void PrintSide(Terminal& terminal, const Explanation& explanation) {
   };
   if (summary.predictions_size() > 0) {
     const v1::Candidate& best = summary.predictions(0);
-    print(absl::StrFormat("%s %.1f %%, target %s",
-                          best.piece().empty() ? absl::StrCat("#", best.id())
-                                               : Safe(best.piece()),
-                          100 * best.probability(),
-                          TargetWords(summary.target(),
-                                      summary.predictions())));
+    print(
+        absl::StrFormat("%s %.1f %%, target %s",
+                        best.piece().empty() ? absl::StrCat("#", best.id())
+                                             : Safe(best.piece()),
+                        100 * best.probability(),
+                        TargetWords(summary.target(), summary.predictions())));
   }
   if (summary.has_faithfulness()) {
     print(absl::StrFormat("deletion area %.4f, insertion area %.4f",

@@ -23,8 +23,8 @@ void PrintExplanation(Terminal& terminal, const Explanation& explanation,
                       const ViewOptions& options = {});
 void PrintCost(Terminal& terminal, const Explanation& explanation);
 
-// A completeness error in words: the number, and a warning where it is more than
-// a twentieth of what the attributions amount to. Without attributions the
+// A completeness error in words: the number, and a warning where it is more
+// than a twentieth of what the attributions amount to. Without attributions the
 // number alone.
 std::string CompletenessText(
     double error,

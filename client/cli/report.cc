@@ -35,9 +35,9 @@ std::vector<std::pair<std::string, std::string>> FactsOf(
       {"reconstruction error",
        absl::StrFormat("%.3g at most", summary.max_reconstruction_error())}};
   if (summary.has_completeness_error()) {
-    facts.emplace_back("completeness error",
-                       CompletenessText(summary.completeness_error(),
-                                        summary.attributions()));
+    facts.emplace_back(
+        "completeness error",
+        CompletenessText(summary.completeness_error(), summary.attributions()));
   }
   if (summary.has_constant()) {
     facts.emplace_back("constant", absl::StrFormat("%.6g", summary.constant()));

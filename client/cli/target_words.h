@@ -11,8 +11,9 @@
 
 namespace limpid::cli {
 
-// "logit of cat (7) minus that of dog (8)": tokens and classes by the names that
-// they have among the candidates, others by their number. Empty for no target.
+// "logit of cat (7) minus that of dog (8)": tokens and classes by the names
+// that they have among the candidates, others by their number. Empty for no
+// target.
 std::string TargetWords(
     const v1::Target& target,
     const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates);

@@ -258,9 +258,8 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     const at::Tensor windows = pixels.unfold(2, size, stride)
                                    .unfold(3, size, stride)
                                    .permute({0, 2, 3, 1, 4, 5});
-    const at::Tensor patches =
-        Project(windows.flatten(3).flatten(1, 2), patch_weight.flatten(1),
-                patch_bias);
+    const at::Tensor patches = Project(windows.flatten(3).flatten(1, 2),
+                                       patch_weight.flatten(1), patch_bias);
     const at::Tensor tokens =
         at::cat({patches.narrow(1, 0, place),
                  class_token.expand({patches.size(0), 1, -1}),

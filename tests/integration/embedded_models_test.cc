@@ -322,9 +322,10 @@ TEST_F(EmbeddedModelsTest, IntegratedGradientsOfPicturesAddUpByDefault) {
     const double by_default = error();
     request.options.baseline.emplace().kind = Baseline::Kind::kZero;
     const double from_zero = error();
-    std::printf("figure: %s: completeness error, relative: %.1e, from zero "
-                "%.1e\n",
-                sample, by_default, from_zero);
+    std::printf(
+        "figure: %s: completeness error, relative: %.1e, from zero "
+        "%.1e\n",
+        sample, by_default, from_zero);
     EXPECT_LT(by_default, 1e-3);
     EXPECT_GT(from_zero, 10 * by_default);
   }

@@ -39,7 +39,8 @@ TEST(TargetWordsTest, NameTokensThatAreCandidates) {
   v1::Target target;
   target.mutable_contrast()->set_id(7);
   target.mutable_contrast()->set_baseline_id(8);
-  EXPECT_EQ(TargetWords(target, candidates), "logit of cat (7) minus that of 8");
+  EXPECT_EQ(TargetWords(target, candidates),
+            "logit of cat (7) minus that of 8");
   target.set_class_id(7);
   EXPECT_EQ(TargetWords(target, candidates), "logit of class cat (7)");
   EXPECT_EQ(TargetWords({}, candidates), "");
