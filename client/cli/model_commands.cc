@@ -54,6 +54,8 @@ std::vector<int> WidthsOf(const Rows& rows) {
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()), 0);
     for (size_t i = 0; i < row.size(); ++i) {
+      // The last entry of a shorter row has the rest of the line.
+      if (i + 1 == row.size() && row.size() < rows.front().size()) continue;
       widths[i] = std::max(widths[i], DisplayWidth(row[i]) + 2);
     }
   }

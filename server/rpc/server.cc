@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.pb.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/listener.h"
 
@@ -77,6 +78,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // gRPC's own health service brings no description, so that reflection would
+    // list it and know nothing of it.
+    grpc::health::v1::HealthCheckRequest::descriptor();
   });
   const DescriptorCaps caps =
       MakeDescriptorCaps(options.connections.max_connections);

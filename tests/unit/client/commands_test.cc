@@ -120,6 +120,8 @@ TEST_F(CommandsTest, ModelsAreListedWithTheirState) {
   EXPECT_EQ(outcome.code, kExitOk);
   EXPECT_THAT(outcome.out, HasSubstr("sentiment-mamba  ready   mamba"));
   EXPECT_THAT(outcome.out, HasSubstr("failed"));
+  // The reason of one takes no room from the others' columns.
+  EXPECT_THAT(outcome.out, HasSubstr("ARCHITECTURE  INPUT"));
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));
   EXPECT_EQ(json::parse(Run({"models", "--json"}).out).size(), 2u);
 }
@@ -165,7 +167,7 @@ TEST_F(CommandsTest, ExplainPrintsAPlainTableIntoAPipe) {
   EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
   EXPECT_EQ(outcome.err, "");
   for (const char* part : {" good", "0.7", "prediction", "75.000 %", "2.5e-07",
-                           "compute 12.0 ms", "token:42"}) {
+                           "compute 12.0 ms", "logit of token great (42)"}) {
     EXPECT_THAT(outcome.out, HasSubstr(part));
   }
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));
