@@ -89,6 +89,7 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
   options.metrics = settings.metrics;
   options.version = limpid::kVersion;
   options.num_workers = limpid::NumWorkers(settings, device);
+  options.batch = limpid::BatchingOn(settings, device);
   options.max_queue_size = settings.max_queue_size;
   options.max_client_queue_size = settings.max_client_queue_size;
   options.max_queue_time = settings.max_queue_time;

@@ -4,109 +4,10 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "server/base/status.h"
+#include "server/kernels/checker.h"
 
 namespace limpid::kernels {
-namespace {
-
-// Checks of one call; keeps the first that fails. A wrong call is a bug of
-// ours, so one complaint is enough.
-class Checker {
- public:
-  explicit Checker(absl::string_view op) : op_(op) {}
-
-  void Positive(int64_t value, absl::string_view name) {
-    if (value <= 0) Fail(absl::StrCat(name, " is ", value, ", must be > 0"));
-  }
-  void AtMost(int64_t value, int64_t limit, absl::string_view name) {
-    if (value > limit) {
-      Fail(absl::StrCat(name, " is ", value, ", at most ", limit));
-    }
-  }
-  void AtLeast(int64_t value, int64_t limit, absl::string_view name) {
-    if (value < limit) {
-      Fail(absl::StrCat(name, " is ", value, ", at least ", limit));
-    }
-  }
-  // Empty ranges are fine: a thread's share may be nothing.
-  void Range(int64_t begin, int64_t end, int64_t limit,
-             absl::string_view name) {
-    if (begin < 0 || end < begin || end > limit) {
-      Fail(absl::StrCat(name, " are [", begin, ", ", end, "), of ", limit));
-    }
-  }
-  void NotNull(const void* pointer, absl::string_view name) {
-    if (pointer == nullptr) Fail(absl::StrCat(name, " is null"));
-  }
-
-  template <typename T>
-  void Ssm(const SelectiveSsm<T>& ssm) {
-    Positive(ssm.num_positions, "num_positions");
-    Positive(ssm.num_channels, "num_channels");
-    Positive(ssm.state_size, "state_size");
-    AtMost(ssm.state_size, kMaxStateSize, "state_size");
-    NotNull(ssm.delta, "delta");
-    NotNull(ssm.a, "a");
-    NotNull(ssm.b, "b");
-    NotNull(ssm.c, "c");
-    AtLeast(ssm.delta_stride, ssm.num_channels, "delta_stride");
-    AtLeast(ssm.b_stride, ssm.state_size, "b_stride");
-    AtLeast(ssm.c_stride, ssm.state_size, "c_stride");
-  }
-  void ConvWidth(int64_t width) {
-    Positive(width, "convolution width");
-    AtMost(width, kMaxConvWidth, "convolution width");
-  }
-
-  template <typename T>
-  void Recurrence(const StateRecurrence<T>& recurrence) {
-    Positive(recurrence.num_sequences, "num_sequences");
-    Positive(recurrence.num_positions, "num_positions");
-    Positive(recurrence.num_heads, "num_heads");
-    Positive(recurrence.key_size, "key_size");
-    AtMost(recurrence.key_size, kMaxStateSize, "key_size");
-    NotNull(recurrence.query.data, "query");
-    NotNull(recurrence.key.data, "key");
-    NotNull(recurrence.decay.data, "decay");
-    if ((recurrence.left.data == nullptr) !=
-        (recurrence.right.data == nullptr)) {
-      Fail("one of left and right without the other");
-    }
-  }
-  template <typename T>
-  void Values(const StateRecurrence<T>& recurrence, int64_t value_size,
-              const HeadOperand<T>& value, int64_t head_begin,
-              int64_t head_end) {
-    Positive(value_size, "value_size");
-    AtMost(value_size, kMaxStateSize, "value_size");
-    NotNull(value.data, "value");
-    Range(head_begin, head_end, recurrence.num_sequences * recurrence.num_heads,
-          "heads");
-  }
-  // A gradient by something that is not there.
-  void Unwanted(const void* gradient, const void* operand,
-                absl::string_view name) {
-    if (gradient != nullptr && operand == nullptr) {
-      Fail(absl::StrCat("d", name, " without ", name));
-    }
-  }
-
-  absl::Status ToStatus() const { return status_; }
-
- private:
-  void Fail(absl::string_view what) {
-    if (!status_.ok()) return;
-    status_ = MakeError(absl::StatusCode::kInternal, "KERNEL_ARGUMENT",
-                        absl::StrCat(op_, ": ", what));
-  }
-
-  absl::string_view op_;
-  absl::Status status_;
-};
-
-}  // namespace
 
 template <typename T>
 absl::Status Validate(const SelectiveScan<T>& op) {
@@ -118,6 +19,12 @@ absl::Status Validate(const SelectiveScan<T>& op) {
   check.NotNull(op.y, "y");
   check.AtLeast(op.u_stride, op.ssm.num_channels, "u_stride");
   check.AtLeast(op.y_stride, op.ssm.num_channels, "y_stride");
+  check.Positive(op.num_sequences, "num_sequences");
+  if (op.gate_input != nullptr) {
+    check.AtLeast(op.gate_input_stride, op.ssm.num_channels,
+                  "gate_input_stride");
+  }
+  if (op.gate != nullptr) check.NotNull(op.gate_input, "gate_input");
   return check.ToStatus();
 }
 
@@ -146,8 +53,11 @@ absl::Status Validate(const CausalConv1d<T>& op) {
   check.Positive(op.num_channels, "num_channels");
   check.ConvWidth(op.width);
   check.NotNull(op.weight, "weight");
+  check.Positive(op.num_sequences, "num_sequences");
   check.NotNull(op.x, "x");
-  check.NotNull(op.out, "out");
+  if (op.ratio == nullptr && op.activated == nullptr) {
+    check.NotNull(op.out, "out");
+  }
   check.AtLeast(op.x_stride, op.num_channels, "x_stride");
   check.AtLeast(op.out_stride, op.num_channels, "out_stride");
   return check.ToStatus();
@@ -238,6 +148,9 @@ absl::Status Validate(const FoldChannels<T>& op) {
   check.Range(0, op.num_channels, op.num_channels, "channels");
   check.Range(0, op.num_entries, op.num_entries, "entries");
   check.NotNull(op.slab, "slab");
+  if (op.num_channels > 1) {
+    check.AtLeast(op.slab_stride, op.num_entries, "slab_stride");
+  }
   check.NotNull(op.accumulator, "accumulator");
   if (op.fold == ChannelFold::kWeightedSumAbs) {
     check.NotNull(op.weight, "weight");
@@ -251,8 +164,6 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   SsmAttention<T> attention = op.attention;
   attention.out = op.accumulator;
   LIMPID_RETURN_IF_ERROR(Validate(attention));
-  check.AtMost(attention.row_begin, 0, "row_begin");
-  check.AtLeast(attention.row_end, attention.ssm.num_positions, "row_end");
   if (op.fold == ChannelFold::kWeightedSumAbs) {
     check.NotNull(op.weight, "weight");
   }
@@ -260,7 +171,6 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
     check.NotNull(op.value, "value");
     check.AtLeast(op.value_stride, attention.ssm.num_channels, "value_stride");
   }
-  check.NotNull(op.scratch, "scratch");
   return check.ToStatus();
 }
 
@@ -310,6 +220,7 @@ template absl::Status Validate(const ExpandHeads<double>&);
 template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
 template absl::Status Validate(const SsmAttentionFold<float>&);
+template absl::Status Validate(const SsmAttentionFold<double>&);
 template absl::Status Validate(const ScalarAttentionFold<float>&);
 
 }  // namespace limpid::kernels

@@ -44,16 +44,28 @@ struct SelectiveSsm {
 inline constexpr int64_t kMaxStateSize = 256;
 inline constexpr int64_t kMaxConvWidth = 16;
 
-// y = the recurrence applied to u. Cost: D L N multiply-adds and exponentials.
+// The recurrence applied to u, for B sequences one after the other: b begins at
+// position b L of everything. Null factors are left out:
+//   y = scale (recurrence + added) silu(gate_input)
+// Cost: B D L N multiply-adds and exponentials.
 template <typename T>
 struct SelectiveScan {
-  SelectiveSsm<T> ssm;
+  SelectiveSsm<T> ssm;        // of the first sequence
   int64_t channel_begin = 0;  // channels [begin, end) are computed
   int64_t channel_end = 0;
-  const T* u = nullptr;  // [L, D]
+  const T* u = nullptr;  // [B L, D]
   int64_t u_stride = 0;
-  T* y = nullptr;  // [L, D]
+  T* y = nullptr;  // [B L, D]
   int64_t y_stride = 0;
+  int64_t num_sequences = 1;  // B
+  // Whether y and what follows have the recurrence's first position last, as
+  // that of a block which reads from right to left.
+  bool reversed = false;
+  const T* added = nullptr;  // [B L, D] with y's stride, may be y itself
+  const T* gate_input = nullptr;  // [B L, D]
+  int64_t gate_input_stride = 0;
+  T* gate = nullptr;  // [B L, D] contiguous, set to silu(gate_input)
+  T scale = 1;
 };
 
 // Adjoint of SelectiveScan: from dy to the gradients by u, delta, b and c. `a`
@@ -79,8 +91,10 @@ struct SelectiveScanBackward {
 };
 
 // out = bias + causal depthwise convolution: out[i,c] = bias[c] +
-// sum_k weight[c,k] x[i-(K-1)+k, c] with x[<0] = 0. One thread's share is a
-// range of channels: the same call with the pointers moved on to its first one.
+// sum_k weight[c,k] x[i-(K-1)+k, c] with x[<0] = 0, for B sequences one after
+// the other; and what the activation makes of it. At least one output is
+// wanted. One thread's share is a range of channels: the same call with the
+// pointers moved on to its first one.
 template <typename T>
 struct CausalConv1d {
   int64_t num_positions = 0;
@@ -88,10 +102,15 @@ struct CausalConv1d {
   int64_t width = 0;          // K, at most kMaxConvWidth
   const T* weight = nullptr;  // [D, K]
   const T* bias = nullptr;    // [D] or null
-  const T* x = nullptr;       // [L, D]
+  const T* x = nullptr;       // [B L, D]
   int64_t x_stride = 0;
-  T* out = nullptr;  // [L, D]
+  T* out = nullptr;  // [B L, D], or null
   int64_t out_stride = 0;
+  int64_t num_sequences = 1;  // B
+  // Whether x has the first position of each sequence last.
+  bool reversed = false;
+  T* ratio = nullptr;      // as out: sigmoid(out), or null
+  T* activated = nullptr;  // as out: silu(out), or null
 };
 
 // Entries of the implicit attention of a block whose recurrence is `ssm`
@@ -241,33 +260,35 @@ struct FoldChannels {
   ChannelFold fold = ChannelFold::kSum;
   int64_t num_channels = 0;
   int64_t num_entries = 0;    // rows * L
-  const T* slab = nullptr;    // [num_channels, num_entries] contiguous
+  const T* slab = nullptr;    // [num_channels, num_entries]
   const T* weight = nullptr;  // [num_channels], kWeightedSumAbs only
   T* accumulator = nullptr;   // [num_entries]
+  int64_t slab_stride = 0;    // elements between channels
 };
 
 // What SsmAttention's matrices of all rows give when they are folded and when
 // they are multiplied, without their entries ever being in memory:
 //   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
 //   product[i, c] = sum_j alpha_c[i, j] value[j, c].
-// CUDA only, float32: elsewhere SsmAttention and FoldChannels do it. To about 22
-// bits of the largest entries around (kernels/cuda/ssm_fold.h).
+// CUDA: float32 and all rows, to about 22 bits of the largest entries around
+// (kernels/cuda/ssm_fold.h). CPU: one thread's share is a range of rows, to
+// whose first one accumulator and product point.
 template <typename T>
 struct SsmAttentionFold {
-  SsmAttention<T> attention;  // all rows; `out` is not used
+  SsmAttention<T> attention;  // all channels; `out` is not used
   ChannelFold fold = ChannelFold::kSum;
   const T* weight = nullptr;   // [D], kWeightedSumAbs only
   T* accumulator = nullptr;    // [L, L]
   const T* value = nullptr;    // [L, D], with product, or neither
   int64_t value_stride = 0;
   T* product = nullptr;        // [L, D] contiguous, set for the channels
-  // By what every GPU can do, although this one could do more: for tests.
+  // CUDA: by what every GPU can do, although this one could do more; for tests.
   bool portable = false;
-  // FoldScratchBytes(...) on the device, aligned to 16 bytes.
+  // CUDA: FoldScratchBytes(...) on the device, aligned to 16 bytes.
   void* scratch = nullptr;
 };
 
-// The same for recurrences whose heads have one state and one channel each
+// The same on CUDA for recurrences whose heads have one state and one channel each
 // (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads makes them, without skip.
 template <typename T>
 struct ScalarAttentionFold {
@@ -349,6 +370,8 @@ template <typename T>
 absl::Status Run(const ExpandHeads<T>& op);
 template <typename T>
 absl::Status Run(const FoldChannels<T>& op);
+template <typename T>
+absl::Status Run(const SsmAttentionFold<T>& op);
 
 }  // namespace cpu
 

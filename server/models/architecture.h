@@ -97,6 +97,14 @@ class BlockAttention {
   virtual bool Fold(const MatrixForm& form, const AttentionFold& fold) const {
     return false;
   }
+  // The same for a few rows: fold.matrix is [rows, L]; value and product are
+  // not looked at. Unless it is null, `errors` is set to how far the block's
+  // map, recomputed with these entries, is from its output ([rows], see
+  // RowErrors).
+  virtual bool FoldRows(const MatrixForm& form, RowRange rows,
+                        const AttentionFold& fold, at::Tensor* errors) const {
+    return false;
+  }
 };
 
 // Called for each layer of a forward pass, first to last, with the attention of
@@ -110,6 +118,12 @@ using LayerVisitor = std::function<absl::Status(
 struct NetworkInput {
   at::Tensor token_ids;
   at::Tensor pixels;
+};
+
+// One sequence of a batch.
+struct SequenceSpan {
+  int64_t length = 0;              // without the padding behind it
+  std::vector<int64_t> positions;  // where its scores are read, one or more
 };
 
 // How gradients flow through a network.
@@ -141,6 +155,13 @@ class Network {
   // one. `visitor` may be empty.
   virtual absl::StatusOr<at::Tensor> Forward(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
+
+  // The same for sequences that differ in length and positions: scores [P, V]
+  // of each. `visitor` sees every sequence as if it were alone, without its
+  // padding; of networks that are not causal, none has any.
+  virtual absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
+      const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
   // Shows the layers last to first, for what is carried from the last one

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "server/kernels/rows.h"
 #include "server/models/layers.h"
 #include "server/models/slabs.h"
 
@@ -72,6 +73,23 @@ at::Tensor Turned(const DirectionTrace& direction, const at::Tensor& tensor) {
 at::Tensor Activated(const DirectionTrace& direction, const at::Tensor& x) {
   return Product(direction.ratio,
                  direction.conv.defined() ? direction.conv : x);
+}
+
+// Leaves the first `length` positions. Those of a reversed direction come after
+// the padding in its own time, so that they are not its own alone.
+void CutTrace(int64_t length, BlockTrace& trace) {
+  const auto cut = [&](std::initializer_list<at::Tensor*> tensors) {
+    for (at::Tensor* tensor : tensors) {
+      if (tensor->defined()) *tensor = tensor->narrow(0, 0, length);
+    }
+  };
+  for (DirectionTrace& direction : trace.directions) {
+    TORCH_CHECK(!direction.reversed, "padded input of a bidirectional block");
+    direction.recurrence = direction.recurrence->Leading(length);
+    cut({&direction.conv, &direction.ratio});
+  }
+  cut({&trace.x, &trace.uncentred, &trace.norm, &trace.direct, &trace.gate,
+       &trace.output, &trace.stream});
 }
 
 }  // namespace
@@ -196,6 +214,35 @@ bool FactoredAttention::Fold(const MatrixForm& form,
                                     form.include_skip, fold);
 }
 
+bool FactoredAttention::FoldRows(const MatrixForm& form, RowRange rows,
+                                 const AttentionFold& fold,
+                                 at::Tensor* errors) const {
+  // Blocks of one recurrence between a convolution and a gate, whose output is
+  // at hand.
+  if (form.form != AttentionForm::kFull || !form.include_skip ||
+      trace_.directions.size() > 1 || trace_.norm.defined() ||
+      trace_.direct.defined() || trace_.uncentred.defined() ||
+      trace_.scale != 1 || rows.size() > kernels::kMaxFoldedRows) {
+    return false;
+  }
+  const DirectionTrace& direction = trace_.directions.front();
+  AttentionFold own = fold;
+  if (errors != nullptr) {
+    own.value = trace_.x;
+    own.product =
+        at::empty({rows.size(), num_channels()}, fold.matrix.options());
+  }
+  if (!direction.recurrence->FoldRows(Around(direction, form.form),
+                                      direction.conv_bias, rows.begin, own)) {
+    return false;
+  }
+  if (errors != nullptr) {
+    *errors = RowErrors(own.product, at::Tensor(),
+                        trace_.output.narrow(0, rows.begin, rows.size()));
+  }
+  return true;
+}
+
 bool FactoredAttention::FoldBothWays(const MatrixForm& form,
                                      const AttentionFold& fold) const {
   using kernels::ChannelFold;
@@ -281,6 +328,13 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
     }
   }
   return absl::OkStatus();
+}
+
+void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace) {
+  const int64_t whole = trace.x.size(0);
+  const int64_t length = pass.LengthOf(sequence, whole);
+  if (length < whole) CutTrace(length, trace);
+  pass.Visit(sequence, FactoredAttention(std::move(trace)));
 }
 
 }  // namespace limpid

@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "server/base/clock.h"
 #include "server/kernels/ops.h"
 
 namespace limpid {
@@ -31,9 +32,22 @@ struct FrozenFactors {
 // [L, D] contiguous from u [L, D].
 at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u);
 
-// [L, D] contiguous from x [L, D], weight [D, K], bias [D] or undefined.
+// What a causal convolution gives; [B, L, D] contiguous.
+struct Convolved {
+  at::Tensor conv;       // with bias
+  at::Tensor ratio;      // sigmoid(conv)
+  at::Tensor activated;  // silu(conv)
+};
+// [B, L, D] contiguous from x [B, L, D] with strided rows, weight [D, K], bias
+// [D] or undefined.
 at::Tensor CausalConv1d(const at::Tensor& x, const at::Tensor& weight,
                         const at::Tensor& bias);
+// The same with the activation, of sequences read from right to left if
+// `reversed`: position 0 of what it gives is the last of x. Only what is
+// activated unless `keeps_factors`.
+Convolved ConvolveAndActivate(const at::Tensor& x, const at::Tensor& weight,
+                              const at::Tensor& bias, bool reversed,
+                              bool keeps_factors);
 
 // Entries of the implicit attention, into out [channels, rows, L].
 void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
@@ -52,6 +66,8 @@ struct FrozenRecurrence {
 
   // That of one sequence, with B = 1.
   FrozenRecurrence Sequence(int64_t index) const;
+  // That of the first `length` positions.
+  FrozenRecurrence Leading(int64_t length) const;
 };
 
 // [B, L, H, P] contiguous from values [B, L, H, P]. Differentiable in every
@@ -82,6 +98,9 @@ struct AttentionFold {
   at::Tensor matrix;   // [L, L] contiguous, continued
   at::Tensor value;    // [L, D], with product, or neither
   at::Tensor product;  // [L, D] contiguous, set
+  // Looked at between parts on a CPU; if it says so the rest is left out. May
+  // be null.
+  const CancelToken* cancel = nullptr;
 };
 
 // What a fold gives of no channels.
@@ -96,6 +115,17 @@ bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
 bool FoldScalarAttention(const FrozenRecurrence& recurrence,
                          const FrozenFactors& factors,
                          const AttentionFold& fold);
+// A few rows (kernels::kMaxFoldedRows) of the implicit attention, from
+// row_begin on as many as fold.matrix [rows, L] has; fold.product [rows, D]
+// gets what the convolution's bias `conv_bias` [D], or undefined, gives as
+// well, see kernels::SsmRowsFold. False: no kernel takes these sizes.
+bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
+                 const at::Tensor& conv_bias, int64_t row_begin,
+                 const AttentionFold& fold);
+// [rows] from product, output [rows, D] and bias [rows, D] or undefined, see
+// kernels::RowErrors.
+at::Tensor RowErrors(const at::Tensor& product, const at::Tensor& bias,
+                     const at::Tensor& output);
 // Bytes that either holds on a GPU meanwhile, for D channels and L positions.
 int64_t FoldScratchBytes(int64_t num_channels, int64_t length);
 
@@ -105,5 +135,34 @@ int64_t FoldScratchBytes(int64_t num_channels, int64_t length);
 at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
                          const at::Tensor& b, const at::Tensor& c,
                          const at::Tensor& a, const at::Tensor& skip);
+
+// What the kernel of a scan does after it, see kernels::SelectiveScan.
+// Undefined tensors are left out.
+struct AfterScan {
+  bool reversed = false;
+  at::Tensor added;       // [B, L, D] contiguous: becomes the output
+  at::Tensor gate_input;  // [B, L, D] with strided rows
+  double scale = 1;
+};
+struct Scanned {
+  at::Tensor y;     // [B, L, D] contiguous
+  at::Tensor gate;  // silu(gate_input), if it is to be kept
+};
+// Without gradients.
+Scanned SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
+                      const at::Tensor& b, const at::Tensor& c,
+                      const at::Tensor& a, const at::Tensor& skip,
+                      const AfterScan& after, bool keeps_gate);
+
+// RWKV-4's averages [B, L, D] of values by keys, gated, and the recurrence that
+// they are, see kernels::Wkv. Without gradients.
+struct WkvRun {
+  at::Tensor output;
+  FrozenRecurrence recurrence;  // as all that follow, if they are to be kept
+  at::Tensor gate;
+};
+WkvRun RunWkv(const at::Tensor& key, const at::Tensor& value,
+              const at::Tensor& gate_input, const at::Tensor& decay,
+              const at::Tensor& bonus, bool keeps_factors);
 
 }  // namespace limpid

@@ -11,6 +11,10 @@ namespace limpid {
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight,
                    double epsilon, const Pass& pass) {
+  // One kernel on GPUs only.
+  if (pass.fused() && x.is_cuda()) {
+    return at::rms_norm(x, {x.size(-1)}, weight, epsilon);
+  }
   return x *
          pass.Factor(
              at::rsqrt(x.square().mean(-1, /*keepdim=*/true) + epsilon)) *
@@ -19,6 +23,10 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight,
 
 at::Tensor LayerNorm(const at::Tensor& x, const Affine& affine, double epsilon,
                      const Pass& pass) {
+  // That of CPUs makes NaN of numbers whose squares overflow.
+  if (pass.fused() && x.is_cuda()) {
+    return at::layer_norm(x, {x.size(-1)}, affine.weight, affine.bias, epsilon);
+  }
   const at::Tensor centred = x - x.mean(-1, /*keepdim=*/true);
   const at::Tensor scale = pass.Factor(
       at::rsqrt(centred.square().mean(-1, /*keepdim=*/true) + epsilon));
@@ -40,9 +48,15 @@ Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
 
 at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
                    const at::Tensor& bias) {
-  return at::linear(
-      x, weight,
-      bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
+  const auto optional =
+      bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  if (x.dim() == 3 && !x.is_contiguous() && !at::GradMode::is_enabled()) {
+    // Rows with gaps between them are fine for a product of matrices, but not
+    // for a batch of those, which would copy them.
+    return at::linear(x.flatten(0, 1), weight, optional)
+        .view({x.size(0), x.size(1), weight.size(0)});
+  }
+  return at::linear(x, weight, optional);
 }
 
 at::Tensor Silu(const at::Tensor& x, const Pass& pass) {
@@ -59,13 +73,7 @@ at::Tensor Shift(const at::Tensor& x) {
 
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
                     const at::Tensor& bias) {
-  if (!at::GradMode::is_enabled()) {
-    std::vector<at::Tensor> out;
-    for (int64_t i = 0; i < x.size(0); ++i) {
-      out.push_back(CausalConv1d(x[i], weight, bias));
-    }
-    return at::stack(out);
-  }
+  if (!at::GradMode::is_enabled()) return CausalConv1d(x, weight, bias);
   const int64_t length = x.size(1), width = weight.size(1);
   const at::Tensor padded = at::constant_pad_nd(x, {0, 0, width - 1, 0});
   at::Tensor out;
@@ -97,6 +105,7 @@ at::Tensor Rotate(const at::Tensor& x, int64_t size, double base) {
 at::Tensor TakePositions(const at::Tensor& x,
                          const std::vector<int64_t>& positions) {
   if (positions.empty()) return x;
+  if (positions.size() == 1) return x.narrow(1, positions[0], 1);
   return x.index_select(1, at::tensor(positions, at::kLong).to(x.device()));
 }
 

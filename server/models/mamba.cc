@@ -93,18 +93,19 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor both = Project(
       RmsNorm(stream, w.norm, config_.epsilon, pass), w.in_weight, w.in_bias);
   const at::Tensor x = both.narrow(-1, 0, inner);
-  const at::Tensor gate = pass.Factor(at::silu(both.narrow(-1, inner, inner)));
-  const S6Run run = RunS6(x, w.s6, config_.s6, pass);
-  const at::Tensor output = run.y * gate;
+  AfterScan after;
+  after.gate_input = both.narrow(-1, inner, inner);
+  const S6Run run = RunS6(x, w.s6, config_.s6, after, pass);
+  const at::Tensor& output = run.y;
   for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
     BlockTrace trace;
     trace.directions.push_back(run.Trace(w.s6, i));
     trace.x = x[i];
-    trace.gate = gate[i];
+    trace.gate = run.gate[i];
     trace.output = output[i];
     trace.projection = {w.out_weight, w.out_bias};
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
 }

@@ -34,7 +34,7 @@ std::vector<std::string> RwkvNames(int64_t index, const std::string& hf,
 
 at::Tensor MixWeighted(const at::Tensor& x, const at::Tensor& shifted,
                        const at::Tensor& mu) {
-  return shifted + (x - shifted) * mu;
+  return at::lerp(shifted, x, mu);
 }
 
 RwkvFrame TakeRwkvFrame(WeightReader& reader, const RwkvSizes& sizes,
@@ -91,8 +91,9 @@ at::Tensor RwkvChannelMix::Run(const at::Tensor& stream, double epsilon,
   };
   const at::Tensor gate =
       pass.Factor(at::sigmoid(Project(mixed(mix_receptance), receptance)));
-  return stream +
-         gate * Project(SquaredRelu(Project(mixed(mix_key), key), pass), value);
+  return at::addcmul(
+      stream, gate,
+      Project(SquaredRelu(Project(mixed(mix_key), key), pass), value));
 }
 
 void RwkvChannelMix::AddCost(int64_t length, LayerCost& cost) const {

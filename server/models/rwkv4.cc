@@ -99,28 +99,34 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor shifted = Shift(n);
   const at::Tensor value =
       Project(MixWeighted(n, shifted, w.mix_value), w.value);
-  const at::Tensor gate = pass.Factor(at::sigmoid(
-      Project(MixWeighted(n, shifted, w.mix_receptance), w.receptance)));
-  FrozenRecurrence wkv =
-      Wkv(pass.Factor(Project(MixWeighted(n, shifted, w.mix_key), w.key)),
-          w.decay, w.bonus);
-  const at::Tensor output =
-      StateScan(wkv, value.unsqueeze(-1)).squeeze(-1) * gate;
+  const at::Tensor receptance =
+      Project(MixWeighted(n, shifted, w.mix_receptance), w.receptance);
+  const at::Tensor key =
+      pass.Factor(Project(MixWeighted(n, shifted, w.mix_key), w.key));
+  WkvRun run;
+  if (pass.fused()) {
+    run = RunWkv(key, value, receptance, w.decay, w.bonus, pass.visits());
+  } else {
+    run.gate = pass.Factor(at::sigmoid(receptance));
+    run.recurrence = Wkv(key, w.decay, w.bonus);
+    run.output =
+        StateScan(run.recurrence, value.unsqueeze(-1)).squeeze(-1) * run.gate;
+  }
   for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
     DirectionTrace direction;
     direction.recurrence =
-        MakeRecurrenceOperator(wkv.Sequence(i), 1, at::Tensor());
+        MakeRecurrenceOperator(run.recurrence.Sequence(i), 1, at::Tensor());
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
     trace.x = value[i];
-    trace.gate = gate[i];
-    trace.output = output[i];
+    trace.gate = run.gate[i];
+    trace.output = run.output[i];
     trace.projection.weight = w.out;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
-  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
-                           epsilon_, pass);
+  return w.channel_mix.Run(
+      stream + pass.BlockOutput(Project(run.output, w.out)), epsilon_, pass);
 }
 
 LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t width, int64_t index,

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/models/kernel_ops.h"
@@ -24,8 +25,7 @@ S6Weights TakeS6(WeightReader& reader, const std::string& mixer,
   w.conv_bias = reader.TakeIf(conv_bias, name("conv1d", ".bias"), {inner});
   w.x_weight = reader.Take(name("x_proj", ".weight"),
                            {sizes.rank + 2 * sizes.state, inner});
-  w.step_weight =
-      reader.Take(name("dt_proj", ".weight"), {inner, sizes.rank});
+  w.step_weight = reader.Take(name("dt_proj", ".weight"), {inner, sizes.rank});
   w.step_bias = reader.Take(name("dt_proj", ".bias"), {inner});
   w.a = reader.Take({absl::StrCat(mixer, "A", suffix, "_log")},
                     {inner, sizes.state});
@@ -49,13 +49,14 @@ DirectionTrace S6Run::Trace(const S6Weights& weights, int64_t i) const {
   return direction;
 }
 
-S6Run RunS6(const at::Tensor& x, const S6Weights& weights,
-            const S6Sizes& sizes, const Pass& pass) {
-  const int64_t rank = sizes.rank, state = sizes.state;
-  S6Run run;
-  run.conv = Convolve(x, weights.conv_weight, weights.conv_bias);
-  run.ratio = pass.Factor(at::sigmoid(run.conv));
-  const at::Tensor activated = run.ratio * run.conv;
+namespace {
+
+// x_proj's outputs: the step's low-rank form, B and C.
+struct Selection {
+  at::Tensor step, b, c;
+};
+Selection Select(const at::Tensor& activated, const S6Weights& weights,
+                 const S6Sizes& sizes) {
   const at::Tensor selected = Project(activated, weights.x_weight);
   const auto part = [&](int64_t begin, int64_t size) {
     const at::Tensor raw = selected.narrow(-1, begin, size);
@@ -63,12 +64,61 @@ S6Run RunS6(const at::Tensor& x, const S6Weights& weights,
     return raw * at::rsqrt(raw.square().mean(-1, /*keepdim=*/true) +
                            *sizes.selection_norm);
   };
+  return {part(0, sizes.rank), part(sizes.rank, sizes.state),
+          part(sizes.rank + sizes.state, sizes.state)};
+}
+
+// What AfterScan says, as operations that have gradients.
+at::Tensor Followed(const at::Tensor& scanned, const at::Tensor& gate,
+                    const AfterScan& after) {
+  at::Tensor y = after.reversed ? scanned.flip(1) : scanned;
+  if (after.added.defined()) y = y + after.added;
+  if (gate.defined()) y = y * gate;
+  return after.scale == 1 ? y : y * after.scale;
+}
+
+S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
+               const S6Sizes& sizes, const AfterScan& after, bool keeps) {
+  Convolved conv = ConvolveAndActivate(
+      x, weights.conv_weight, weights.conv_bias, after.reversed, keeps);
+  const Selection selection = Select(conv.activated, weights, sizes);
+  S6Run run;
+  run.conv = std::move(conv.conv);
+  run.ratio = std::move(conv.ratio);
+  run.delta = Project(selection.step, weights.step_weight, weights.step_bias);
+  at::softplus_out(run.delta, run.delta);
+  run.b = selection.b;
+  run.c = selection.c;
+  Scanned scanned = SelectiveScan(conv.activated, run.delta, run.b, run.c,
+                                  weights.a, weights.skip, after, keeps);
+  run.y = std::move(scanned.y);
+  run.gate = std::move(scanned.gate);
+  return run;
+}
+
+}  // namespace
+
+S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
+            const AfterScan& after, const Pass& pass) {
+  if (pass.fused()) {
+    return RunFused(x, weights, sizes, after, pass.visits());
+  }
+  S6Run run;
+  if (after.gate_input.defined()) {
+    run.gate = pass.Factor(at::silu(after.gate_input));
+  }
+  run.conv = Convolve(after.reversed ? x.flip(1) : x, weights.conv_weight,
+                      weights.conv_bias);
+  run.ratio = pass.Factor(at::sigmoid(run.conv));
+  const at::Tensor activated = run.ratio * run.conv;
+  const Selection selection = Select(activated, weights, sizes);
   run.delta = pass.Factor(at::softplus(
-      Project(part(0, rank), weights.step_weight, weights.step_bias)));
-  run.b = pass.Factor(part(rank, state));
-  run.c = pass.Factor(part(rank + state, state));
-  run.y = SelectiveScan(activated, run.delta, run.b, run.c, weights.a,
-                        weights.skip);
+      Project(selection.step, weights.step_weight, weights.step_bias)));
+  run.b = pass.Factor(selection.b);
+  run.c = pass.Factor(selection.c);
+  run.y = Followed(SelectiveScan(activated, run.delta, run.b, run.c, weights.a,
+                                 weights.skip),
+                   run.gate, after);
   return run;
 }
 
@@ -76,8 +126,7 @@ S6Cost CostOfS6(const S6Sizes& sizes) {
   const int64_t inner = sizes.inner, rank = sizes.rank, state = sizes.state;
   S6Cost cost;
   cost.forward = 8 * inner + 3 * (rank + 2 * state);
-  cost.gradient =
-      (10 + sizes.conv_width) * inner + 4 * (rank + 2 * state);
+  cost.gradient = (10 + sizes.conv_width) * inner + 4 * (rank + 2 * state);
   cost.backward = 16 * inner + 4 * (rank + 2 * state) +
                   (state + 1) * std::min<int64_t>(inner, 1024);
   cost.flops = 2.0 * inner * (2 * rank + 2 * state) +

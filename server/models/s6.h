@@ -10,6 +10,7 @@
 #include <string>
 
 #include "server/models/factored_attention.h"
+#include "server/models/kernel_ops.h"
 #include "server/models/pass.h"
 #include "server/models/weights.h"
 
@@ -41,18 +42,23 @@ S6Weights TakeS6(WeightReader& reader, const std::string& mixer,
 // From tensors as they are stored to those that RunS6 takes.
 void FinishS6(S6Weights& weights);
 
-// [B, L, D] ([B, L, N] for b and c).
+// [B, L, D] ([B, L, N] for b and c). Only y is there if nobody looks at the
+// block and wants no factors.
 struct S6Run {
+  // In the direction's own time.
   at::Tensor conv;
   at::Tensor ratio;
   at::Tensor delta, b, c;
-  at::Tensor y;  // the recurrence's output with skip, before the gate
+  // In the sequence's time.
+  at::Tensor y;     // what follows the recurrence with skip
+  at::Tensor gate;  // silu(gate_input)
 
   // Of sequence i.
   DirectionTrace Trace(const S6Weights& weights, int64_t i) const;
 };
-S6Run RunS6(const at::Tensor& x, const S6Weights& weights,
-            const S6Sizes& sizes, const Pass& pass);
+// x is [B, L, D] in the sequence's time, as is what `after` has.
+S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
+            const AfterScan& after, const Pass& pass);
 
 // Numbers and operations of one direction per position.
 struct S6Cost {

@@ -19,6 +19,7 @@ const Buckets kTokens = {1,    4,    16,   64,    128,   256,    512,
                          1024, 2048, 4096, 16384, 65536, 262144, 1048576};
 const Buckets kBytes = {1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20,
                         1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+const Buckets kBatchSizes = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 // Float32 gives about 1e-6; from 1e-4 on something is wrong.
 const Buckets kRatios = {1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5,
                          3e-5, 1e-4, 1e-3, 1e-2, 0.1,  1};
@@ -148,6 +149,9 @@ Metrics::Metrics(absl::string_view version)
       queue_size_(Family(BuildGauge(), "limpid_queue_size",
                          "Explanations that wait for a worker.", registry_)
                       .Add({})),
+      batch_size_(Family(BuildHistogram(), "limpid_batch_size",
+                         "Explanations that were computed together.", registry_)
+                      .Add({}, kBatchSizes)),
       wasted_seconds_(
           Family(BuildCounter(), "limpid_cancelled_compute_seconds_total",
                  "Compute time of explanations that were given up.", registry_)
@@ -195,6 +199,10 @@ void Metrics::AddInFlight(int64_t delta) {
 
 void Metrics::OnQueueSize(int64_t num_waiting) {
   queue_size_.Set(static_cast<double>(num_waiting));
+}
+
+void Metrics::OnBatch(int64_t size) {
+  batch_size_.Observe(static_cast<double>(size));
 }
 
 void Metrics::RequestShared() { shared_requests_.Increment(); }

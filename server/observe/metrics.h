@@ -60,6 +60,8 @@ class Metrics final : public PoolObserver {
   void AddInFlight(int64_t delta);
   // limpid_queue_size.
   void OnQueueSize(int64_t num_waiting) override;
+  // limpid_batch_size.
+  void OnBatch(int64_t size) override;
   // limpid_shared_requests_total.
   void RequestShared();
   // limpid_cancelled_compute_seconds_total: spent on what nobody got.
@@ -129,6 +131,7 @@ class Metrics final : public PoolObserver {
   Counters token_reloads_;
   prometheus::Gauge& in_flight_;
   prometheus::Gauge& queue_size_;
+  prometheus::Histogram& batch_size_;
   prometheus::Counter& wasted_seconds_;
   prometheus::Counter& shared_requests_;
 };

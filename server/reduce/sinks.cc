@@ -110,43 +110,34 @@ absl::Status ChannelCollector::OnSlab(const AttentionSlab& slab) {
   return absl::OkStatus();
 }
 
-ReconstructionMeter::ReconstructionMeter(BlockMap map, RowRange rows)
-    : map_(std::move(map)),
-      rows_(rows),
-      error_(at::zeros({rows.size()}, map_.output.options())) {}
+const BlockMap& ReconstructionMeter::map() {
+  if (!map_) map_ = attention_.Map(form_);
+  return *map_;
+}
 
 absl::Status ReconstructionMeter::OnSlab(const AttentionSlab& slab) {
   const int64_t channels = slab.values.size(0), rows = slab.values.size(1);
-  const auto columns = [&](const at::Tensor& tensor) {
-    return tensor.narrow(1, slab.channel_begin, channels);
-  };
-  const auto part = [&](const at::Tensor& tensor) {
-    return columns(tensor).narrow(0, slab.row_begin, rows).t();
-  };
+  if (!product_.defined()) {
+    product_ = at::empty({rows_.size(), attention_.num_channels()},
+                         slab.values.options());
+  }
   // [channels, rows] = alpha [channels, rows, L] value [channels, L, 1]
-  const at::Tensor mapped =
-      at::bmm(slab.values, columns(map_.value).t().unsqueeze(2)).squeeze(2);
-  const at::Tensor error =
-      (mapped + part(map_.bias) - part(map_.output)).abs().amax(0);
-  at::Tensor worst = error_.narrow(0, slab.row_begin - rows_.begin, rows);
-  // maximum() lets NaN through, which must not be lost.
-  worst.copy_(at::maximum(worst, error));
+  const at::Tensor value =
+      map().value.narrow(1, slab.channel_begin, channels).t().unsqueeze(2);
+  product_.narrow(0, slab.row_begin - rows_.begin, rows)
+      .narrow(1, slab.channel_begin, channels)
+      .copy_(at::bmm(slab.values, value).squeeze(2).t());
   return absl::OkStatus();
 }
 
-void ReconstructionMeter::OnProduct(const at::Tensor& product) {
-  const auto visited = [&](const at::Tensor& tensor) {
-    return tensor.narrow(0, rows_.begin, rows_.size());
-  };
-  error_ = (product + visited(map_.bias) - visited(map_.output)).abs().amax(1);
-}
-
-double ReconstructionMeter::Finish() const {
-  const at::Tensor scale = map_.output.narrow(0, rows_.begin, rows_.size())
-                               .abs()
-                               .amax(1)
-                               .clamp_min(1e-30);
-  return (error_ / scale).max().item().toDouble();
+at::Tensor ReconstructionMeter::Finish() {
+  if (!errors_.defined()) {
+    const auto visited = [&](const at::Tensor& tensor) {
+      return tensor.narrow(0, rows_.begin, rows_.size());
+    };
+    errors_ = RowErrors(product_, visited(map().bias), visited(map().output));
+  }
+  return errors_.max();
 }
 
 absl::Status SinkList::OnSlab(const AttentionSlab& slab) {
@@ -161,13 +152,14 @@ namespace {
 // Whether the block folded all rows by itself.
 bool FoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
                    const std::vector<ChannelReducer*>& reducers,
-                   ReconstructionMeter* meter) {
+                   ReconstructionMeter* meter, const CancelToken& cancel) {
   at::Tensor product;
   for (const ChannelReducer* reducer : reducers) {
     AttentionFold fold = reducer->Target();
+    fold.cancel = &cancel;
     const bool measures = meter != nullptr && !product.defined();
     if (measures) {
-      fold.value = meter->value();
+      fold.value = meter->map().value;
       product = at::empty({fold.value.size(0), fold.value.size(1)},
                           fold.matrix.options());
       fold.product = product;
@@ -175,6 +167,23 @@ bool FoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
     // All of them or none: it depends on the block and the form alone.
     if (!attention.Fold(form, fold)) return false;
     if (measures) meter->OnProduct(product);
+  }
+  return !reducers.empty();
+}
+
+// Whether the block folded a few rows by itself.
+bool RowsFoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
+                       RowRange rows,
+                       const std::vector<ChannelReducer*>& reducers,
+                       ReconstructionMeter* meter) {
+  at::Tensor errors;
+  for (const ChannelReducer* reducer : reducers) {
+    const bool measures = meter != nullptr && !errors.defined();
+    if (!attention.FoldRows(form, rows, reducer->Target(),
+                            measures ? &errors : nullptr)) {
+      return false;
+    }
+    if (measures) meter->OnErrors(errors);
   }
   return !reducers.empty();
 }
@@ -188,7 +197,11 @@ absl::Status ReduceChannels(const BlockAttention& attention,
                             const CancelToken& cancel) {
   LIMPID_RETURN_IF_ERROR(cancel.Check());
   const bool all = rows.begin == 0 && rows.end == attention.num_positions();
-  if (all && FoldedByBlock(attention, form, reducers, meter)) {
+  if (all && FoldedByBlock(attention, form, reducers, meter, cancel)) {
+    // Cancelled, it may not have finished.
+    return cancel.Check();
+  }
+  if (RowsFoldedByBlock(attention, form, rows, reducers, meter)) {
     return absl::OkStatus();
   }
   SinkList sinks;

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "server/models/architecture.h"
@@ -63,18 +64,27 @@ class ChannelCollector final : public AttentionSink {
 // channels and visited rows.
 class ReconstructionMeter final : public AttentionSink {
  public:
-  ReconstructionMeter(BlockMap map, RowRange rows);
+  // `attention` must outlive the meter.
+  ReconstructionMeter(const BlockAttention& attention, const MatrixForm& form,
+                      RowRange rows)
+      : attention_(attention), form_(form), rows_(rows) {}
   absl::Status OnSlab(const AttentionSlab& slab) override;
-  // In place of all slabs: alpha value [rows, D].
-  void OnProduct(const at::Tensor& product);
-  const at::Tensor& value() const { return map_.value; }
-  // NaN if an entry or a tensor of the map is not finite.
-  double Finish() const;
+  // In place of all slabs: alpha value [rows, D], or errors [rows] as such.
+  void OnProduct(const at::Tensor& product) { product_ = product; }
+  void OnErrors(const at::Tensor& errors) { errors_ = errors; }
+  // The map, made when it is first asked for.
+  const BlockMap& map();
+  // One number, on the block's device. NaN if an entry or a tensor of the map
+  // is not finite.
+  at::Tensor Finish();
 
  private:
-  const BlockMap map_;
+  const BlockAttention& attention_;
+  const MatrixForm form_;
   const RowRange rows_;
-  at::Tensor error_;  // [rows], the largest so far
+  std::optional<BlockMap> map_;
+  at::Tensor product_;  // [rows, D]
+  at::Tensor errors_;   // [rows]
 };
 
 // Passes slabs on to several sinks.
@@ -89,7 +99,7 @@ class SinkList final : public AttentionSink {
 };
 
 // Lets the reducers and the meter (null: there is none) see `rows`: by the
-// block's own fold where there is one and all rows are wanted, else slab by
+// block's own fold, for all rows or a few, where there is one; else slab by
 // slab.
 absl::Status ReduceChannels(const BlockAttention& attention,
                             const MatrixForm& form, RowRange rows,

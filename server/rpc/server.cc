@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.pb.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/listener.h"
 
@@ -78,6 +79,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // gRPC's own health service brings no description, so that reflection would
+    // list it and know nothing of it.
+    grpc::health::v1::HealthCheckRequest::descriptor();
     // Kept for good: the end of gRPC with its last server waits up to ten
     // seconds for its poller of sockets whose peers read nothing.
     grpc_init();

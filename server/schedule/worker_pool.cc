@@ -85,6 +85,7 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
     num_waiting = queue_.num_waiting();
   }
   work_available_.notify_one();
+  job_came_.notify_all();
   if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
   return id;
@@ -159,6 +160,70 @@ void WorkerPool::Resume(JobId id) {
   work_available_.notify_all();
 }
 
+Job WorkerPool::Begin(JobId id) {
+  Job job = TakeOut(id);
+  running_.emplace(id, job.cancel);
+  return job;
+}
+
+void WorkerPool::Gather(std::vector<Job>& jobs, MutexLock& lock) {
+  const BatchKey key = jobs.front().ticket.batch;
+  BatchLimits limits = options_.batch;
+  if (key.group == nullptr || limits.max_size <= 1) return;
+  const JobId head = jobs.front().ticket.id;
+  const absl::Time now = options_.clock->Now();
+  // As far as estimates go, companions don't cost the first its deadline.
+  limits.max_seconds =
+      std::min(limits.max_seconds,
+               absl::ToDoubleSeconds(jobs.front().cancel.deadline() - now));
+  const int64_t wanted =
+      SizeToWaitFor(key.group == last_group_ ? last_size_ : 1, limits);
+  const auto until = std::chrono::steady_clock::now() +
+                     absl::ToChronoNanoseconds(std::min(
+                         limits.max_wait, LatestStartOf(jobs.front()) - now));
+  for (bool in_time = true;;) {
+    for (const JobId id : queue_.PickCompanions(head, limits)) {
+      jobs.push_back(Begin(id));
+    }
+    if (!in_time || draining_ || std::ssize(jobs) >= wanted) break;
+    in_time = lock.WaitUntil(job_came_, until);
+  }
+  last_group_ = key.group;
+  last_size_ = std::ssize(jobs);
+}
+
+int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
+  std::vector<const Job*> admitted;
+  const absl::Time now = options_.clock->Now();
+  for (const Job& job : jobs) {
+    absl::Status admission = job.cancel.Check();
+    if (admission.ok()) {
+      admission = CheckStart(job.cancel.deadline(), job.ticket.seconds, now);
+    }
+    if (admission.ok()) {
+      admitted.push_back(&job);
+    } else {
+      RunGuarded(job, admission);
+    }
+  }
+  if (admitted.empty()) return 0;
+  if (options_.observer != nullptr)
+    options_.observer->OnBatch(std::ssize(admitted));
+  if (admitted.size() == 1) {
+    RunGuarded(*admitted.front(), absl::OkStatus());
+    return 1;
+  }
+  std::vector<BatchWork*> others;
+  for (size_t i = 1; i < admitted.size(); ++i) {
+    others.push_back(admitted[i]->batch.get());
+  }
+  try {
+    admitted.front()->batch->RunWith(others);
+  } catch (...) {
+  }
+  return std::ssize(admitted);
+}
+
 int64_t WorkerPool::NumSpareThreads() const {
   const int64_t wanted =
       options_.limits.max_running +
@@ -199,36 +264,37 @@ void WorkerPool::Leave() {
 
 void WorkerPool::Work() {
   while (true) {
-    std::optional<JobId> id;
-    Job job;
+    std::vector<Job> jobs;
     int64_t num_waiting = 0;
     {
       MutexLock lock(mutex_);
-      if (!(id = WaitForJob(lock))) return;
-      job = TakeOut(*id);
-      running_.emplace(*id, job.cancel);
+      const std::optional<JobId> id = WaitForJob(lock);
+      if (!id) return;
+      jobs.push_back(Begin(*id));
+      Gather(jobs, lock);
       num_waiting = queue_.num_waiting();
     }
     ReportQueue(num_waiting);
     const absl::Time start = options_.clock->Now();
-    absl::Status admission = job.cancel.Check();
-    if (admission.ok()) {
-      admission = CheckStart(job.cancel.deadline(), job.ticket.seconds, start);
-    }
-    RunGuarded(job, admission);
+    const int64_t num_run = RunBegun(jobs);
     const absl::Duration took = options_.clock->Now() - start;
-    // What the job holds goes before it counts as ended.
-    job.run = nullptr;
+    std::vector<JobId> ended;
+    for (const Job& job : jobs) ended.push_back(job.ticket.id);
+    // What the jobs hold goes before they count as ended.
+    jobs.clear();
     bool others_wait = false;
     {
       MutexLock lock(mutex_);
-      queue_.End(*id);
-      running_.erase(*id);
+      for (const JobId id : ended) {
+        queue_.End(id);
+        running_.erase(id);
+      }
       others_wait = queue_.num_waiting() > 0;
-      if (admission.ok()) {
+      if (num_run > 0) {
+        const absl::Duration each = took / num_run;
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
-                             ? took
-                             : mean_run_time_ * (1 - kNewest) + took * kNewest;
+                             ? each
+                             : mean_run_time_ * (1 - kNewest) + each * kNewest;
       }
     }
     // Memory for more than one job may have become free.
@@ -285,8 +351,11 @@ void WorkerPool::WatchDeadlines() {
 }
 
 void WorkerPool::StopAdmission() {
-  MutexLock lock(mutex_);
-  draining_ = true;
+  {
+    MutexLock lock(mutex_);
+    draining_ = true;
+  }
+  job_came_.notify_all();
 }
 
 bool WorkerPool::Drain(absl::Time finish_by, absl::Time give_up_at) {

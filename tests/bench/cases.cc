@@ -83,10 +83,11 @@ void Run(const Network& network, const at::Tensor& embeddings, Rows rows,
   const LayerVisitor visitor = [&](int64_t, int64_t,
                                    const BlockAttention& attention) {
     const MatrixForm form;
-    ReconstructionMeter meter(attention.Map(form), range);
+    ReconstructionMeter meter(attention, form, range);
     ChannelReducer reducer(ChannelReduction::kMeanAbs, attention, range);
     LIMPID_RETURN_IF_ERROR(ReduceChannels(attention, form, range, {&reducer},
                                           &meter, CancelToken()));
+    meter.Finish();
     const at::Tensor matrix = reducer.Finish();
     if (on_matrix) on_matrix(matrix);
     return absl::OkStatus();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// On a GPU the matrices that blocks fold by themselves are those of their
-// slabs, for every architecture that does so. Skipped without a GPU.
+// The matrices and rows that blocks fold by themselves are those of their slabs,
+// for every architecture that does so.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -22,12 +23,54 @@ double Difference(const at::Tensor& a, const at::Tensor& b) {
       .toDouble();
 }
 
-TEST(DeviceFoldsTest, EqualTheirSlabs) {
-  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
-  int64_t folded = 0;
+constexpr ChannelReduction kReductions[] = {
+    ChannelReduction::kMeanAbs, ChannelReduction::kMean,
+    ChannelReduction::kMeanPos, ChannelReduction::kMax,
+    ChannelReduction::kMin,     ChannelReduction::kL2,
+    ChannelReduction::kWnorm};
+
+// Whether the block folds these rows by itself.
+bool Folds(const BlockAttention& attention, RowRange rows,
+           ChannelReduction reduction) {
+  AttentionFold probe = ChannelReducer(reduction, attention, rows).Target();
+  if (rows.size() == attention.num_positions()) {
+    return attention.Fold(MatrixForm(), probe);
+  }
+  return attention.FoldRows(MatrixForm(), rows, probe, nullptr);
+}
+
+// How many of all reductions were compared.
+int64_t CompareWithSlabs(const BlockAttention& attention, RowRange rows) {
+  int64_t compared = 0;
+  for (const ChannelReduction reduction : kReductions) {
+    const MatrixForm form;
+    // Others would be compared with themselves.
+    if (!Folds(attention, rows, reduction)) continue;
+    ++compared;
+    ChannelReducer by_itself(reduction, attention, rows);
+    ChannelReducer of_slabs(reduction, attention, rows);
+    ReconstructionMeter meter(attention, form, rows);
+    ReconstructionMeter meter_of_slabs(attention, form, rows);
+    EXPECT_TRUE(ReduceChannels(attention, form, rows, {&by_itself}, &meter,
+                               CancelToken())
+                    .ok());
+    SinkList sinks;
+    sinks.Add(&of_slabs);
+    sinks.Add(&meter_of_slabs);
+    EXPECT_TRUE(attention.Visit(form, rows, sinks, CancelToken()).ok());
+    EXPECT_LE(Difference(by_itself.Finish(), of_slabs.Finish()), 1e-5)
+        << ReductionName(reduction) << ", rows from " << rows.begin;
+    EXPECT_LE(meter.Finish().item().toDouble(), 1e-5);
+    EXPECT_LE(meter_of_slabs.Finish().item().toDouble(), 1e-5);
+  }
+  return compared;
+}
+
+void ExpectFoldsEqualSlabs(at::Device device) {
+  int64_t matrices = 0, rows = 0;
   for (const testing::TinyCase& tiny : testing::TinyCases()) {
-    const auto network = testing::MakeRandomNetwork(
-        tiny, at::kFloat, /*seed=*/5, {}, at::Device(at::kCUDA, 0));
+    const auto network = testing::MakeRandomNetwork(tiny, at::kFloat,
+                                                    /*seed=*/5, {}, device);
     ASSERT_NE(network, nullptr) << tiny.name;
     for (const int64_t length : testing::LengthsOf(*network, {3, 130, 300})) {
       const NetworkInput input =
@@ -36,29 +79,11 @@ TEST(DeviceFoldsTest, EqualTheirSlabs) {
                                const BlockAttention& attention) {
         SCOPED_TRACE(
             absl::StrCat(tiny.name, ", L = ", length, ", layer ", layer));
-        const RowRange rows{0, length};
-        for (const ChannelReduction reduction :
-             {ChannelReduction::kMeanAbs, ChannelReduction::kMean,
-              ChannelReduction::kMeanPos, ChannelReduction::kMax,
-              ChannelReduction::kMin, ChannelReduction::kL2,
-              ChannelReduction::kWnorm}) {
-          const MatrixForm form;
-          ChannelReducer by_itself(reduction, attention, rows);
-          ChannelReducer of_slabs(reduction, attention, rows);
-          ReconstructionMeter meter(attention.Map(form), rows);
-          AttentionFold probe = by_itself.Target();
-          probe.matrix = probe.matrix.clone();
-          // Others would be compared with themselves.
-          if (!attention.Fold(form, probe)) continue;
-          ++folded;
-          EXPECT_TRUE(ReduceChannels(attention, form, rows, {&by_itself},
-                                     &meter, CancelToken())
-                          .ok());
-          EXPECT_TRUE(
-              attention.Visit(form, rows, of_slabs, CancelToken()).ok());
-          EXPECT_LE(Difference(by_itself.Finish(), of_slabs.Finish()), 1e-5)
-              << ReductionName(reduction);
-          EXPECT_LE(meter.Finish(), 1e-5);
+        matrices += CompareWithSlabs(attention, {0, length});
+        for (const RowRange few :
+             {RowRange{length - 1, length},
+              RowRange{length / 2, std::min(length, length / 2 + 8)}}) {
+          rows += CompareWithSlabs(attention, few);
         }
         return absl::OkStatus();
       };
@@ -68,10 +93,45 @@ TEST(DeviceFoldsTest, EqualTheirSlabs) {
                       .ok());
     }
   }
-  // Mamba, Vision Mamba, Griffin and RWKV-4 at least.
-  EXPECT_GT(folded, 0);
-  std::printf("figure: %lld matrices folded by their blocks\n",
-              static_cast<long long>(folded));
+  // Mamba's at least.
+  EXPECT_GT(matrices, 0);
+  EXPECT_GT(rows, 0);
+  std::printf("figure: %s: %lld matrices, %lld rows folded by their blocks\n",
+              device.str().c_str(), static_cast<long long>(matrices),
+              static_cast<long long>(rows));
+}
+
+TEST(DeviceFoldsTest, EqualTheirSlabsOnTheCpu) {
+  ExpectFoldsEqualSlabs(at::kCPU);
+}
+
+TEST(DeviceFoldsTest, EqualTheirSlabsOnAGpu) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  ExpectFoldsEqualSlabs(at::Device(at::kCUDA, 0));
+}
+
+TEST(DeviceFoldsTest, StopWhenCancelled) {
+  const testing::TinyCase tiny = testing::TinyCases().front();
+  const auto network =
+      testing::MakeRandomNetwork(tiny, at::kFloat, /*seed=*/5, {}, at::kCPU);
+  CancelToken cancel;
+  const auto visitor = [&](int64_t, int64_t, const BlockAttention& attention) {
+    const RowRange rows{0, attention.num_positions()};
+    ChannelReducer reducer(ChannelReduction::kMeanAbs, attention, rows);
+    AttentionFold fold = reducer.Target();
+    fold.cancel = &cancel;
+    cancel.Cancel();
+    EXPECT_TRUE(attention.Fold(MatrixForm(), fold));
+    EXPECT_EQ(fold.matrix.abs().max().item().toDouble(), 0) << "went on";
+    return ReduceChannels(attention, MatrixForm(), rows, {&reducer}, nullptr,
+                          cancel);
+  };
+  const NetworkInput input = testing::RandomInput(*network, 1, 40, /*seed=*/6);
+  EXPECT_EQ(network
+                ->Forward(network->Embed(input), {0}, visitor, CancelToken())
+                .status()
+                .code(),
+            absl::StatusCode::kCancelled);
 }
 
 }  // namespace

@@ -44,17 +44,29 @@ double StateAttention(const SelectiveSsm<double>& ssm, int64_t c, int64_t i,
 
 void Run(const kernels::SelectiveScan<double>& op) {
   const SelectiveSsm<double>& ssm = op.ssm;
-  for (int64_t c = op.channel_begin; c < op.channel_end; ++c) {
-    std::vector<double> s(ssm.state_size, 0.0);
-    for (int64_t i = 0; i < ssm.num_positions; ++i) {
-      const double u = op.u[i * op.u_stride + c];
-      double y = Skip(ssm, c) * u;
-      for (int64_t n = 0; n < ssm.state_size; ++n) {
-        s[n] = std::exp(Delta(ssm, i, c) * A(ssm, c, n)) * s[n] +
-               Delta(ssm, i, c) * B(ssm, i, n) * u;
-        y += C(ssm, i, n) * s[n];
+  const int64_t length = ssm.num_positions;
+  for (int64_t b = 0; b < op.num_sequences; ++b) {
+    for (int64_t c = op.channel_begin; c < op.channel_end; ++c) {
+      std::vector<double> s(ssm.state_size, 0.0);
+      for (int64_t i = b * length; i < (b + 1) * length; ++i) {
+        const double u = op.u[i * op.u_stride + c];
+        double y = Skip(ssm, c) * u;
+        for (int64_t n = 0; n < ssm.state_size; ++n) {
+          s[n] = std::exp(Delta(ssm, i, c) * A(ssm, c, n)) * s[n] +
+                 Delta(ssm, i, c) * B(ssm, i, n) * u;
+          y += C(ssm, i, n) * s[n];
+        }
+        const int64_t at = op.reversed ? (2 * b + 1) * length - 1 - i : i;
+        if (op.added != nullptr) y += op.added[at * op.y_stride + c];
+        y *= op.scale;
+        if (op.gate_input != nullptr) {
+          const double z = op.gate_input[at * op.gate_input_stride + c];
+          const double gate = z / (1 + std::exp(-z));
+          y *= gate;
+          if (op.gate != nullptr) op.gate[at * ssm.num_channels + c] = gate;
+        }
+        op.y[at * op.y_stride + c] = y;
       }
-      op.y[i * op.y_stride + c] = y;
     }
   }
 }
@@ -98,16 +110,23 @@ void Run(const kernels::SelectiveScanBackward<double>& op) {
 }
 
 void Run(const kernels::CausalConv1d<double>& op) {
-  for (int64_t i = 0; i < op.num_positions; ++i) {
-    for (int64_t c = 0; c < op.num_channels; ++c) {
-      double sum = op.bias == nullptr ? 0 : op.bias[c];
-      for (int64_t k = 0; k < op.width; ++k) {
-        const int64_t j = i - (op.width - 1) + k;
-        if (j >= 0) {
-          sum += op.weight[c * op.width + k] * op.x[j * op.x_stride + c];
+  const int64_t length = op.num_positions;
+  for (int64_t b = 0; b < op.num_sequences; ++b) {
+    for (int64_t i = 0; i < length; ++i) {
+      for (int64_t c = 0; c < op.num_channels; ++c) {
+        double sum = op.bias == nullptr ? 0 : op.bias[c];
+        for (int64_t k = 0; k < op.width; ++k) {
+          const int64_t j = i - (op.width - 1) + k;
+          if (j < 0) continue;
+          const int64_t at = b * length + (op.reversed ? length - 1 - j : j);
+          sum += op.weight[c * op.width + k] * op.x[at * op.x_stride + c];
         }
+        const int64_t at = (b * length + i) * op.out_stride + c;
+        const double ratio = 1 / (1 + std::exp(-sum));
+        if (op.out != nullptr) op.out[at] = sum;
+        if (op.ratio != nullptr) op.ratio[at] = ratio;
+        if (op.activated != nullptr) op.activated[at] = ratio * sum;
       }
-      op.out[i * op.out_stride + c] = sum;
     }
   }
 }
@@ -149,7 +168,7 @@ void Run(const kernels::FoldChannels<double>& op) {
   using kernels::ChannelFold;
   for (int64_t c = 0; c < op.num_channels; ++c) {
     for (int64_t e = 0; e < op.num_entries; ++e) {
-      const double x = op.slab[c * op.num_entries + e];
+      const double x = op.slab[c * op.slab_stride + e];
       double& sum = op.accumulator[e];
       switch (op.fold) {
         case ChannelFold::kSum:

@@ -4,6 +4,7 @@
 
 #include "server/kernels/cpu/flush_denormals.h"
 #include "server/kernels/cpu/simd.h"
+#include "server/kernels/cpu/simd_math.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cpu {
@@ -26,22 +27,45 @@ struct ConvKernel {
           weight[k * kGroup + w] = op.weight[(first + w) * op.width + k];
         }
       }
-      for (int64_t i = 0; i < op.num_positions; ++i) {
-        alignas(64) T sum[kGroup];
-        for (int w = 0; w < kGroup; ++w) sum[w] = bias[w];
-        // Before position 0 there are zeros.
-        for (int64_t k = std::max<int64_t>(0, op.width - 1 - i); k < op.width;
-             ++k) {
-          const T* x = op.x + (i - (op.width - 1) + k) * op.x_stride + first;
-          if (count == kGroup) {
-            Add(kGroup, weight + k * kGroup, x, sum);
-          } else {
-            Add(count, weight + k * kGroup, x, sum);
+      for (int64_t b = 0; b < op.num_sequences; ++b) {
+        for (int64_t i = 0; i < op.num_positions; ++i) {
+          alignas(64) T sum[kGroup];
+          for (int w = 0; w < kGroup; ++w) sum[w] = bias[w];
+          // Before position 0 there are zeros.
+          for (int64_t k = std::max<int64_t>(0, op.width - 1 - i); k < op.width;
+               ++k) {
+            const T* x = Input(op, b, i - (op.width - 1) + k) + first;
+            if (count == kGroup) {
+              Add(kGroup, weight + k * kGroup, x, sum);
+            } else {
+              Add(count, weight + k * kGroup, x, sum);
+            }
           }
+          Store<kGroup>(op, sum, count,
+                        (b * op.num_positions + i) * op.out_stride + first);
         }
-        std::copy_n(sum, count, op.out + i * op.out_stride + first);
       }
     }
+  }
+
+  template <typename T>
+  static LIMPID_INLINE const T* Input(const CausalConv1d<T>& op,
+                                      int64_t sequence, int64_t i) {
+    const int64_t at = op.reversed ? op.num_positions - 1 - i : i;
+    return op.x + (sequence * op.num_positions + at) * op.x_stride;
+  }
+
+  template <int kGroup, typename T>
+  static LIMPID_INLINE void Store(const CausalConv1d<T>& op, const T* sum,
+                                  int count, int64_t at) {
+    if (op.out != nullptr) std::copy_n(sum, count, op.out + at);
+    if (op.ratio == nullptr && op.activated == nullptr) return;
+    alignas(64) T ratio[kGroup];
+    LIMPID_KEEP_LOOP
+    for (int w = 0; w < kGroup; ++w) ratio[w] = Sigmoid(sum[w]);
+    if (op.ratio != nullptr) std::copy_n(ratio, count, op.ratio + at);
+    if (op.activated == nullptr) return;
+    for (int w = 0; w < count; ++w) op.activated[at + w] = ratio[w] * sum[w];
   }
 
   template <typename T>

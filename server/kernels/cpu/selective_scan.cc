@@ -26,7 +26,7 @@ struct ScanKernel {
     }
   }
 
-  // Channels [first, first + count).
+  // Channels [first, first + count) of all sequences.
   template <int kWidth, typename T>
   static LIMPID_INLINE void Block(const SelectiveScan<T>& op, int64_t first,
                                   int count) {
@@ -39,18 +39,31 @@ struct ScanKernel {
       for (int w = 0; w < kWidth; ++w) {
         a[n * kWidth + w] =
             w < count ? ssm.a[(first + w) * num_states + n] : T{0};
-        state[n * kWidth + w] = 0;
       }
     }
     if (ssm.skip != nullptr) std::copy_n(ssm.skip + first, count, skip);
+    for (int64_t b = 0; b < op.num_sequences; ++b) {
+      std::fill_n(state, num_states * kWidth, T{0});
+      Sequence<kWidth>(op, first, count, b * ssm.num_positions, a, skip, state);
+    }
+  }
 
-    for (int64_t i = 0; i < ssm.num_positions; ++i) {
+  // The sequence whose position 0 is at `begin` of everything.
+  template <int kWidth, typename T>
+  static LIMPID_INLINE void Sequence(const SelectiveScan<T>& op, int64_t first,
+                                     int count, int64_t begin, const T* a,
+                                     const T* skip, T* __restrict state) {
+    const SelectiveSsm<T>& ssm = op.ssm;
+    const int64_t length = ssm.num_positions;
+    for (int64_t i = 0; i < length; ++i) {
+      const int64_t at = begin + i;
       alignas(64) T delta[kWidth];
       alignas(64) T u[kWidth];
-      LoadLanes<kWidth>(ssm.delta + i * ssm.delta_stride + first, count, delta);
-      LoadLanes<kWidth>(op.u + i * op.u_stride + first, count, u);
-      const T* b = ssm.b + i * ssm.b_stride;
-      const T* c = ssm.c + i * ssm.c_stride;
+      LoadLanes<kWidth>(ssm.delta + at * ssm.delta_stride + first, count,
+                        delta);
+      LoadLanes<kWidth>(op.u + at * op.u_stride + first, count, u);
+      const T* b = ssm.b + at * ssm.b_stride;
+      const T* c = ssm.c + at * ssm.c_stride;
       alignas(64) T input[kWidth];
       alignas(64) T y[kWidth];
       LIMPID_KEEP_LOOP
@@ -58,7 +71,7 @@ struct ScanKernel {
         input[w] = delta[w] * u[w];
         y[w] = skip[w] * u[w];
       }
-      for (int64_t n = 0; n < num_states; ++n) {
+      for (int64_t n = 0; n < ssm.state_size; ++n) {
         const T b_n = b[n];
         const T c_n = c[n];
         LIMPID_IVDEP
@@ -69,8 +82,35 @@ struct ScanKernel {
           y[w] += c_n * s;
         }
       }
-      StoreLanes<kWidth>(y, count, op.y + i * op.y_stride + first);
+      Store<kWidth>(op, y, first, count,
+                    op.reversed ? begin + length - 1 - i : at);
     }
+  }
+
+  // What follows the recurrence, at position `at` of y.
+  template <int kWidth, typename T>
+  static LIMPID_INLINE void Store(const SelectiveScan<T>& op, T* y,
+                                  int64_t first, int count, int64_t at) {
+    const int64_t place = at * op.y_stride + first;
+    if (op.added != nullptr) {
+      for (int w = 0; w < count; ++w) y[w] += op.added[place + w];
+    }
+    LIMPID_KEEP_LOOP
+    for (int w = 0; w < kWidth; ++w) y[w] *= op.scale;
+    if (op.gate_input != nullptr) {
+      alignas(64) T gate[kWidth];
+      LoadLanes<kWidth>(op.gate_input + at * op.gate_input_stride + first,
+                        count, gate);
+      LIMPID_KEEP_LOOP
+      for (int w = 0; w < kWidth; ++w) gate[w] *= Sigmoid(gate[w]);
+      LIMPID_KEEP_LOOP
+      for (int w = 0; w < kWidth; ++w) y[w] *= gate[w];
+      if (op.gate != nullptr) {
+        StoreLanes<kWidth>(gate, count,
+                           op.gate + at * op.ssm.num_channels + first);
+      }
+    }
+    StoreLanes<kWidth>(y, count, op.y + place);
   }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Exponential that a loop over neighbours can use in vector registers: no
-// table, no branch, no call.
+// Exponential and what is made of it, for loops over neighbours in vector
+// registers: no table, no branch, no call.
 #pragma once
 
 #include <bit>
@@ -69,6 +69,14 @@ LIMPID_INLINE double ExpNonPositive(double x) {
       (std::bit_cast<uint64_t>(shifted) + uint64_t{1023}) << 52);
   const double result = power * scale;
   return x < kSmallest ? 0.0 : result;
+}
+
+// 1 / (1 + exp(-x)), for any x. NaN stays NaN.
+template <typename T>
+LIMPID_INLINE T Sigmoid(T x) {
+  const T e = ExpNonPositive(x < T{0} ? x : -x);
+  const T top = x < T{0} ? e : T{1};
+  return top / (T{1} + e);
 }
 
 }  // namespace limpid::kernels::cpu

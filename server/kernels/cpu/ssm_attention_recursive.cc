@@ -1,133 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// Rows of implicit attention by running backwards from them, for as many
-// channels at once as a register holds. A row keeps N numbers per channel,
-// q[n] = c_p[n] exp(a[n] (delta_{j+1} + ... + delta_p)), and nothing of size L.
+#include "server/kernels/cpu/ssm_attention_recursive.h"
+
 #include <algorithm>
 #include <cstdint>
 
 #include "server/kernels/cpu/flush_denormals.h"
 #include "server/kernels/cpu/simd.h"
-#include "server/kernels/cpu/simd_math.h"
-#include "server/kernels/cpu/ssm_attention.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cpu {
 namespace {
 
-// Positions that go through the convolution and to memory together.
-constexpr int kTile = 16;
-// The tile, and behind it the first positions of the tile to its right.
-constexpr int kSpan = kTile + kMaxConvWidth;
+// From channels side by side to positions side by side: `out` is the row of the
+// first channel, and `plane` the distance to the same row of the next.
+template <int kWidth, typename T>
+struct RowWriter {
+  int count;
+  T* out;
+  int64_t plane;
 
-template <int kWidth>
-struct Recursive {
-  // One row of channels [first, first + count); `out` is that row of the first
-  // channel, and `plane` the distance to the same row of the next.
-  template <typename T>
-  static LIMPID_INLINE void Block(const SsmAttention<T>& op, int64_t first,
-                                  int count, int64_t row, T* out,
-                                  int64_t plane) {
-    const SelectiveSsm<T>& ssm = op.ssm;
-    const int64_t num_states = ssm.state_size;
-    const int64_t taps = ConvWidth(op);
-    alignas(64) T a[kMaxStateSize * kWidth];
-    alignas(64) T q[kMaxStateSize * kWidth];
-    alignas(64) T tap[kMaxConvWidth * kWidth] = {};
-    alignas(64) T row_scale[kWidth] = {};
-    for (int64_t n = 0; n < num_states; ++n) {
-      for (int w = 0; w < kWidth; ++w) {
-        a[n * kWidth + w] =
-            w < count ? ssm.a[(first + w) * num_states + n] : T{0};
-        q[n * kWidth + w] = ssm.c[row * ssm.c_stride + n];
-      }
-    }
-    for (int w = 0; w < count; ++w) {
-      row_scale[w] = RowScale(op, row, first + w);
-      for (int64_t d = 0; d < taps; ++d) {
-        tap[d * kWidth + w] = ConvTap(op, first + w, d);
-      }
-    }
-
-    // Entries before the convolution, [kSpan, kWidth].
-    alignas(64) T entries[kSpan * kWidth] = {};
-    for (int64_t begin = row / kTile * kTile; begin >= 0; begin -= kTile) {
-      for (int64_t j = std::min(begin + kTile - 1, row); j >= begin; --j) {
-        Step(op, first, count, j, j == row, a, q,
-             entries + (j - begin) * kWidth);
-      }
-      WriteTile(entries, tap, taps, row_scale, count,
-                std::min<int64_t>(kTile, ssm.num_positions - begin),
-                out + begin, plane);
-      std::copy_n(entries, kMaxConvWidth * kWidth, entries + kTile * kWidth);
-    }
-    const int64_t end =
-        std::min(ssm.num_positions, row / kTile * kTile + kTile);
-    for (int w = 0; w < count; ++w) {
-      std::fill_n(out + w * plane + end, ssm.num_positions - end, T{0});
-    }
-  }
-
-  // entry = source_j delta_j sum_n q[n] b_j[n], on the diagonal with the skip;
-  // then q to the other side of position j.
-  template <typename T>
-  static LIMPID_INLINE void Step(const SsmAttention<T>& op, int64_t first,
-                                 int count, int64_t j, bool diagonal,
-                                 const T* a, T* __restrict q,
-                                 T* __restrict entry) {
-    const SelectiveSsm<T>& ssm = op.ssm;
-    alignas(64) T delta[kWidth];
-    LoadLanes<kWidth>(ssm.delta + j * ssm.delta_stride + first, count, delta);
-    const T* b = ssm.b + j * ssm.b_stride;
-    alignas(64) T sum[kWidth] = {};
-    for (int64_t n = 0; n < ssm.state_size; ++n) {
-      const T b_n = b[n];
-      LIMPID_IVDEP
-      for (int w = 0; w < kWidth; ++w) {
-        const T q_n = q[n * kWidth + w];
-        sum[w] += q_n * b_n;
-        q[n * kWidth + w] = q_n * ExpNonPositive(delta[w] * a[n * kWidth + w]);
-      }
-    }
-    LIMPID_KEEP_LOOP
-    for (int w = 0; w < kWidth; ++w) sum[w] *= delta[w];
-    if (diagonal && ssm.skip != nullptr) {
-      for (int w = 0; w < count; ++w) sum[w] += ssm.skip[first + w];
-    }
-    if (op.source_scale != nullptr) {
-      alignas(64) T source[kWidth];
-      LoadLanes<kWidth>(op.source_scale + j * op.source_stride + first, count,
-                        source);
-      LIMPID_KEEP_LOOP
-      for (int w = 0; w < kWidth; ++w) sum[w] *= source[w];
-    }
-    for (int w = 0; w < kWidth; ++w) entry[w] = sum[w];
-  }
-
-  // Convolution, scale of the row, and from channels side by side to positions
-  // side by side.
-  template <typename T>
-  static LIMPID_INLINE void WriteTile(const T* entries, const T* tap,
-                                      int64_t taps, const T* row_scale,
-                                      int count, int64_t columns, T* out,
-                                      int64_t plane) {
-    alignas(64) T tile[kTile * kWidth];
-    for (int j = 0; j < kTile; ++j) {
-      alignas(64) T sum[kWidth] = {};
-      for (int64_t d = 0; d < taps; ++d) {
-        LIMPID_KEEP_LOOP
-        for (int w = 0; w < kWidth; ++w) {
-          sum[w] += tap[d * kWidth + w] * entries[(j + d) * kWidth + w];
-        }
-      }
-      LIMPID_KEEP_LOOP
-      for (int w = 0; w < kWidth; ++w) {
-        tile[j * kWidth + w] = sum[w] * row_scale[w];
-      }
-    }
+  LIMPID_INLINE void Add(int64_t begin, int64_t columns, const T*,
+                         const T* tile) {
     for (int w = 0; w < count; ++w) {
       for (int64_t j = 0; j < columns; ++j) {
-        out[w * plane + j] = tile[j * kWidth + w];
+        out[w * plane + begin + j] = tile[j * kWidth + w];
       }
     }
   }
@@ -143,10 +39,15 @@ struct RecursiveKernel {
          first += kWidth) {
       const int count =
           static_cast<int>(std::min<int64_t>(kWidth, op.channel_end - first));
-      T* out = op.out + (first - op.channel_begin) * plane;
+      T* const out = op.out + (first - op.channel_begin) * plane;
       for (int64_t row = op.row_begin; row < op.row_end; ++row) {
-        Recursive<kWidth>::Block(op, first, count, row,
-                                 out + (row - op.row_begin) * length, plane);
+        RowWriter<kWidth, T> writer{count, out + (row - op.row_begin) * length,
+                                    plane};
+        Recursive<kWidth>::Block(op, first, count, row, writer);
+        const int64_t end = std::min(length, row / kTile * kTile + kTile);
+        for (int w = 0; w < count; ++w) {
+          std::fill_n(writer.out + w * plane + end, length - end, T{0});
+        }
       }
     }
   }

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// One thread has a channel and kRun positions one after the other, whose inputs
+// pass through registers; neighbours are channels.
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
@@ -8,19 +11,52 @@ namespace limpid::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kRun = 8;
 
-// One thread per channel and position; neighbours are channels.
-template <typename T>
-__global__ void Convolve(CausalConv1d<T> op, int64_t channel_blocks) {
-  const int64_t i = blockIdx.x / channel_blocks;
-  const int64_t c = blockIdx.x % channel_blocks * kThreads + threadIdx.x;
+// kWidth is the op's width or more; taps that are not there are zeros.
+template <int kWidth, typename T>
+__global__ void __launch_bounds__(kThreads)
+    Convolve(CausalConv1d<T> op, unsigned channel_blocks, unsigned runs) {
+  const int64_t c =
+      int64_t{blockIdx.x % channel_blocks} * kThreads + threadIdx.x;
   if (c >= op.num_channels) return;
-  T sum = op.bias == nullptr ? T{0} : op.bias[c];
-  for (int64_t k = 0; k < op.width; ++k) {
-    const int64_t j = i - (op.width - 1) + k;
-    if (j >= 0) sum += op.weight[c * op.width + k] * op.x[j * op.x_stride + c];
+  const int64_t length = op.num_positions;
+  const unsigned run = blockIdx.x / channel_blocks;
+  const int64_t begin = int64_t{run % runs} * kRun;
+  const int64_t first = run / runs * length;  // position of the sequence
+  const int width = static_cast<int>(op.width);
+  T taps[kWidth];
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) {
+    const int tap = k - (kWidth - width);
+    taps[k] = tap < 0 ? T{0} : __ldg(op.weight + c * width + tap);
   }
-  op.out[i * op.out_stride + c] = sum;
+  const T bias = op.bias == nullptr ? T{0} : op.bias[c];
+  const auto input = [&](int64_t j) {
+    if (j < 0 || j >= length) return T{0};
+    const int64_t at = first + (op.reversed ? length - 1 - j : j);
+    return __ldg(op.x + at * op.x_stride + c);
+  };
+  // The last kWidth inputs, the newest last.
+  T window[kWidth];
+#pragma unroll
+  for (int k = 1; k < kWidth; ++k) window[k] = input(begin - kWidth + k);
+#pragma unroll
+  for (int r = 0; r < kRun; ++r) {
+    const int64_t i = begin + r;
+#pragma unroll
+    for (int k = 0; k < kWidth - 1; ++k) window[k] = window[k + 1];
+    window[kWidth - 1] = input(i);
+    T sum = bias;
+#pragma unroll
+    for (int k = 0; k < kWidth; ++k) sum += taps[k] * window[k];
+    if (i >= length) break;
+    const int64_t at = (first + i) * op.out_stride + c;
+    if (op.out != nullptr) op.out[at] = sum;
+    const T ratio = T{1} / (T{1} + exp(-sum));
+    if (op.ratio != nullptr) op.ratio[at] = ratio;
+    if (op.activated != nullptr) op.activated[at] = ratio * sum;
+  }
 }
 
 }  // namespace
@@ -29,10 +65,14 @@ template <typename T>
 absl::Status Run(const CausalConv1d<T>& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const int64_t channel_blocks = CeilDiv(op.num_channels, kThreads);
-  const int64_t num_blocks = channel_blocks * op.num_positions;
+  const int64_t runs = CeilDiv(op.num_positions, kRun);
+  const int64_t num_blocks = channel_blocks * runs * op.num_sequences;
   LIMPID_RETURN_IF_ERROR(CheckGrid("CausalConv1d", num_blocks));
-  Convolve<T><<<static_cast<unsigned>(num_blocks), kThreads, 0,
-                static_cast<cudaStream_t>(stream)>>>(op, channel_blocks);
+  const auto kernel =
+      op.width <= 4 ? Convolve<4, T> : Convolve<kMaxConvWidth, T>;
+  kernel<<<static_cast<unsigned>(num_blocks), kThreads, 0,
+           static_cast<cudaStream_t>(stream)>>>(
+      op, static_cast<unsigned>(channel_blocks), static_cast<unsigned>(runs));
   return CheckLaunch("CausalConv1d");
 }
 

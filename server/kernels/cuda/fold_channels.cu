@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kEntries* kGroups) Fold(FoldChannels<T> op) {
     for (int64_t c = op.num_channels * group / kGroups; c < end; ++c) {
       const T weight =
           kFold == ChannelFold::kWeightedSumAbs ? op.weight[c] : T{1};
-      sum = Folded<kFold>(sum, op.slab[c * op.num_entries + e], weight);
+      sum = Folded<kFold>(sum, op.slab[c * op.slab_stride + e], weight);
     }
   }
   parts[group][lane] = sum;

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kBuildThreads)
                ? key
                : key * __ldg(op.source_scale + p * op.source_stride + c);
   };
-  float run = 1;
+  float run = 1, sum = 0;
   float after[kShift] = {};
 #pragma unroll 16
   for (int w = kDiagonal - 1; w >= 0; --w) {
@@ -55,8 +55,13 @@ __global__ void __launch_bounds__(kBuildThreads)
     after[0] = key;
     if (exists) run *= decay;
     if (w == kShift) group.through[blockIdx.y * channels + channel] = run;
-    if (w < kTile) group.keys[(begin + w) * channels + channel] = column;
+    if (w >= kTile) continue;
+    group.keys[(begin + w) * channels + channel] = column;
+    if (op.product != nullptr && exists) {
+      sum += column * __ldg(op.value + p * op.value_stride + c);
+    }
   }
+  group.sums[blockIdx.y * channels + channel] = sum;
 
   run = 1;
   const bool own_decay = recurrence.diagonal.data == nullptr;
@@ -78,13 +83,11 @@ __global__ void __launch_bounds__(kBuildThreads)
 struct TileMemory {
   float query[kScalarChannels][kRowStride];
   float key[kScalarChannels][kRowStride];
-  float value[kScalarChannels][kRowStride];
-  float products[kScalarChannels][kTile];
   float between[kScalarChannels];
   float weight[kScalarChannels];
 };
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 __global__ void __launch_bounds__(kScalarThreads, 2)
     FoldTiles(Op op, ScalarGroup group) {
   __shared__ TileMemory shared;
@@ -105,13 +108,6 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
   for (int first = begin; first < end; first += kScalarChannels) {
     const int count = min(kScalarChannels, end - first);
     __syncthreads();
-    if (kProducts && first > begin) {
-      for (int at = tid; at < kScalarChannels * kTile; at += kScalarThreads) {
-        group.products[group.ProductsAt(first - kScalarChannels + at / kTile,
-                                        column, row) +
-                       at % kTile] = shared.products[at / kTile][at % kTile];
-      }
-    }
     if (tid < count) {
       float between = 1;
       for (int b = column + 1; b < row; ++b) {
@@ -132,16 +128,10 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
           shared.between[k];
       shared.key[k][x] =
           group.keys[(int64_t{column} * kTile + x) * channels + channel];
-      if (kProducts) {
-        const int64_t j = int64_t{column} * kTile - kShift + x;
-        shared.value[k][x] = j < 0 ? 0.0f
-                                   : __ldg(op.value + j * op.value_stride +
-                                           group.channel_begin + channel);
-      }
     }
     __syncthreads();
     for (int k = 0; k < count; ++k) {
-      float query[kCell], key[kCell], value[kCell];
+      float query[kCell], key[kCell];
 #pragma unroll
       for (int x = 0; x < kCell; x += 4) {
         const auto load = [&](float(&to)[kCell], const float* from) {
@@ -153,35 +143,16 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
         };
         load(query, shared.query[k] + cell_row * kCell);
         load(key, shared.key[k] + cell_column * kCell);
-        if (kProducts) load(value, shared.value[k] + cell_column * kCell);
       }
       const float weight =
           kFold == ChannelFold::kWeightedSumAbs ? shared.weight[k] : 1.0f;
-      float products[kCell] = {};
 #pragma unroll
       for (int r = 0; r < kCell; ++r) {
 #pragma unroll
         for (int x = 0; x < kCell; ++x) {
-          const float entry = query[r] * key[x];
-          sums[r][x] = Folded<kFold>(sums[r][x], entry, weight);
-          if (kProducts) products[r] += entry * value[x];
+          sums[r][x] = Folded<kFold>(sums[r][x], query[r] * key[x], weight);
         }
       }
-      if (kProducts) {
-        const float sum = SumOverColumns(products, cell_column);
-        if (cell_column % 2 == 0) {
-          shared.products[k][cell_row * kCell + cell_column / 2] = sum;
-        }
-      }
-    }
-  }
-  __syncthreads();
-  if (kProducts) {
-    const int first =
-        begin + (end - begin - 1) / kScalarChannels * kScalarChannels;
-    for (int at = tid; at < (end - first) * kTile; at += kScalarThreads) {
-      group.products[group.ProductsAt(first + at / kTile, column, row) +
-                     at % kTile] = shared.products[at / kTile][at % kTile];
     }
   }
   float* const out =
@@ -198,11 +169,11 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 absl::Status LaunchTiles(const Op& op, const ScalarGroup& group,
                          cudaStream_t stream) {
   const dim3 grid(group.num_tiles(), group.tile_splits);
-  FoldTiles<kFold, kProducts><<<grid, kScalarThreads, 0, stream>>>(op, group);
+  FoldTiles<kFold><<<grid, kScalarThreads, 0, stream>>>(op, group);
   return CheckLaunch("ScalarAttentionFold");
 }
 
@@ -214,17 +185,16 @@ absl::Status RunGroup(const Op& op, const ScalarGroup& group,
   LIMPID_RETURN_IF_ERROR(CheckLaunch("ScalarAttentionFold"));
   LIMPID_RETURN_IF_ERROR(FoldScalarDiagonals(op, group, stream));
   if (group.num_tiles() == 0) return absl::OkStatus();
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
-                             [&]<ChannelFold kFold, bool kProducts>() {
-                               return LaunchTiles<kFold, kProducts>(op, group,
-                                                                    stream);
-                             });
+  return WithFold(op.fold, [&]<ChannelFold kFold>() {
+    return LaunchTiles<kFold>(op, group, stream);
+  });
 }
 
 FoldPlan PlanOf(const Op& op) {
   const StateRecurrence<float>& recurrence = op.recurrence;
+  // Products are no parts that are to be joined.
   return FoldPlan({op.fold, recurrence.num_positions, recurrence.num_heads,
-                   op.accumulator, op.product},
+                   op.accumulator, /*product=*/nullptr},
                   0, recurrence.num_heads, kScalarBlockBytes);
 }
 

@@ -6,7 +6,11 @@
 //   K[j] = sum_d w_d source_{j+d} key_{j+d} times the decays after j + d to the
 //          end of block J,
 //   alpha[i, j] = Q[i] (decays of the blocks between) K[j].
-// The row's own decay belongs to Q unless the recurrence has a `diagonal`.
+// The row's own decay belongs to Q unless the recurrence has a `diagonal`. In
+// products of such entries with values the sums over j of K[j] value[j] are the
+// same for all rows, so that they cost nothing per entry:
+//   sum over the blocks before I of all entries = Q[i] carried[I],
+//   carried[J + 1] = (decays of block J) carried[J] + sum in J of K[j] value[j].
 #pragma once
 
 #include <cstdint>
@@ -26,18 +30,20 @@ inline constexpr int kCells = kTile / kCell;
 inline constexpr int kRowStride = kTile + 4;
 
 // Bytes of factors per channel and block.
-inline constexpr int64_t kScalarBlockBytes = (2 * kTile + 1) * sizeof(float);
+inline constexpr int64_t kScalarBlockBytes = (2 * kTile + 2) * sizeof(float);
 
 struct ScalarGroup : FoldParts {
   ScalarGroup(const FoldParts& parts, char* factors)
       : FoldParts(parts),
         queries(reinterpret_cast<float*>(factors)),
         keys(queries + int64_t{num_blocks} * kTile * num_channels),
-        through(keys + int64_t{num_blocks} * kTile * num_channels) {}
+        through(keys + int64_t{num_blocks} * kTile * num_channels),
+        sums(through + int64_t{num_blocks} * num_channels) {}
 
   float* queries;  // [blocks kTile, channels]
   float* keys;     // [blocks kTile, channels]
   float* through;  // [blocks, channels]: decay through a block
+  float* sums;     // [blocks, channels]: of K[j] value[j] in a block
 };
 
 // Number of an operand at a position of the sequence and a head.
@@ -47,26 +53,7 @@ __device__ inline float NumberAt(const HeadOperand<float>& operand,
                i * operand.position_stride + head * operand.head_stride);
 }
 
-// Adds up the kCell numbers of every lane over the 16 lanes of a row of cells:
-// lane l of them ends with number l / 2.
-__device__ inline float SumOverColumns(float (&numbers)[kCell], int lane) {
-#pragma unroll
-  for (int step = 0, rows = kCell; step < 3; ++step, rows /= 2) {
-    const int offset = 8 >> step;
-    const bool upper = (lane & offset) != 0;
-#pragma unroll
-    for (int r = 0; r < kCell / 2; ++r) {
-      if (r < rows / 2) {
-        const float send = upper ? numbers[r] : numbers[r + rows / 2];
-        const float keep = upper ? numbers[r + rows / 2] : numbers[r];
-        numbers[r] = keep + __shfl_xor_sync(0xffffffffu, send, offset);
-      }
-    }
-  }
-  return numbers[0] + __shfl_xor_sync(0xffffffffu, numbers[0], 1);
-}
-
-// In scalar_fold_diagonal.cu.
+// In scalar_fold_diagonal.cu. Sets the op's products, too.
 absl::Status FoldScalarDiagonals(const ScalarAttentionFold<float>& op,
                                  const ScalarGroup& group, cudaStream_t stream);
 

@@ -3,7 +3,8 @@
 // The diagonal parts of ScalarAttentionFold. Positions are cut into cells of
 // kCell, whose columns begin kShift before them, too. Between different cells
 // the entries are products of factors again; within a cell, and for the kShift
-// columns before the next one, every row decays what came before it.
+// columns before the next one, every row decays what came before it. What the
+// blocks before give to the products is added here.
 #include <cstdint>
 
 #include "server/kernels/cuda/fold.h"
@@ -32,9 +33,12 @@ struct DiagonalMemory {
   float before[kScalarChannels][kCells][kShift];
   float taps[kScalarChannels][kTaps];
   float weight[kScalarChannels];
-  float products[kScalarChannels][kTile];
-  // Of the cell of columns that has no threads of its own.
-  float more_products[kScalarChannels][kCell];
+  float carried[kScalarChannels];  // of the blocks before
+  // Of the products: sums of cell_key and value in a cell, what those of the
+  // cells before give, and what the two threads that have a row's own cells do.
+  float cell_sum[kScalarChannels][kCells];
+  float cell_carried[kScalarChannels][kCells];
+  float products[kScalarChannels][2][kTile];
 };
 static_assert(kRowStride >= kDiagonal);
 
@@ -87,7 +91,7 @@ __device__ void BuildCell(DiagonalMemory& shared, int k, int cell,
                           bool own_decay) {
   const int first = cell * kCell;
   const float(&taps)[kTaps] = shared.taps[k];
-  float run = 1;
+  float run = 1, sum = 0;
   float after[kShift] = {};
 #pragma unroll
   for (int w = kCell + kShift - 1; w >= 0; --w) {
@@ -102,10 +106,12 @@ __device__ void BuildCell(DiagonalMemory& shared, int k, int cell,
     if (w == kShift) shared.through[k][cell] = run;
     if (w < kCell) {
       shared.cell_key[k][first + w] = column;
+      sum += column * shared.value[k][first + w];
     } else if (cell + 1 < kCells) {
       shared.before[k][cell + 1][w - kCell] = column;
     }
   }
+  shared.cell_sum[k][cell] = sum;
   if (cell == 0) {
     run = 1;
     float keys[kShift];
@@ -151,39 +157,54 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
     for (int x = 0; x < kCell; ++x) sums[r][x] = EmptyFold<kFold>();
   }
 
+  const int64_t channels = group.num_channels;
   const auto store_products = [&](int first, int count) {
     if (!kProducts) return;
-    for (int at = tid; at < count * kTile; at += kScalarThreads) {
-      const int k = at / kTile, r = at % kTile;
-      float sum = shared.products[k][r];
-      if (r >= kTile - kCell) {
-        sum += shared.more_products[k][r - (kTile - kCell)];
-      }
-      group.products[group.ProductsAt(first + k, block, block) + r] = sum;
+    const int64_t rows = min(
+        int64_t{kTile}, op.recurrence.num_positions - int64_t{block} * kTile);
+    for (int at = tid; at < kScalarChannels * rows; at += kScalarThreads) {
+      const int k = at % kScalarChannels, r = at / kScalarChannels;
+      if (k >= count) continue;
+      const int64_t i = int64_t{block} * kTile + r;
+      float sum = shared.products[k][0][r] + shared.products[k][1][r];
+      sum += shared.cell_query[k][r] * shared.cell_carried[k][r / kCell];
+      sum += group.queries[i * channels + first + k] * shared.carried[k];
+      op.product[i * op.recurrence.num_heads + group.channel_begin + first +
+                 k] = sum;
     }
   };
 
   for (int first = begin; first < end; first += kScalarChannels) {
     const int count = min(kScalarChannels, end - first);
     __syncthreads();
-    if (first > begin) store_products(first - kScalarChannels, kScalarChannels);
+    if (first > begin) {
+      store_products(first - kScalarChannels, kScalarChannels);
+      __syncthreads();
+    }
+    if (kProducts && tid < count) {
+      float carried = 0;
+      for (int b = 0; b < block; ++b) {
+        const int64_t at = b * channels + first + tid;
+        carried = group.through[at] * carried + group.sums[at];
+      }
+      shared.carried[tid] = carried;
+    }
     LoadInputs(op, int64_t{block} * kTile, group.channel_begin + first, count,
                kProducts, shared);
     __syncthreads();
     BuildCell(shared, tid % kScalarChannels, tid / kScalarChannels, own_decay);
     __syncthreads();
+    if (kProducts && tid < count) {
+      float carried = 0;
+      for (int cell = 0; cell < kCells; ++cell) {
+        shared.cell_carried[tid][cell] = carried;
+        carried =
+            shared.through[tid][cell] * carried + shared.cell_sum[tid][cell];
+      }
+    }
     for (int k = 0; k < count; ++k) {
       const float weight =
           kFold == ChannelFold::kWeightedSumAbs ? shared.weight[k] : 1.0f;
-      float products[kCell] = {};
-      const auto take = [&](int r, int x, float entry) {
-        sums[r][x] = Folded<kFold>(sums[r][x], entry, weight);
-        // Columns past the last one of the block's values are above the
-        // diagonal.
-        if (kProducts && cell_column * kCell + x < kDiagonal) {
-          products[r] += entry * shared.value[k][cell_column * kCell + x];
-        }
-      };
       if (cell_column < cell_row) {
         float between = 1;
         for (int cell = cell_column + 1; cell < cell_row; ++cell) {
@@ -195,7 +216,8 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
               shared.cell_query[k][cell_row * kCell + r] * between;
 #pragma unroll
           for (int x = 0; x < kCell; ++x) {
-            take(r, x, query * shared.cell_key[k][cell_column * kCell + x]);
+            const float key = shared.cell_key[k][cell_column * kCell + x];
+            sums[r][x] = Folded<kFold>(sums[r][x], query * key, weight);
           }
         }
       } else if (cell_column <= cell_row + 1) {
@@ -215,6 +237,7 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
           const float decay = shared.decay[k][row + kShift];
           const float query = shared.query[k][row];
           const float diagonal = shared.diagonal[k][row];
+          float product = 0;
 #pragma unroll
           for (int x = 0; x < kCell; ++x) {
             // How far the row's own position is to the right of the column.
@@ -232,22 +255,14 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
               entry = query * state[x] + tap * diagonal;
               state[x] = state[x] * decay + tap * key;
             }
-            take(r, x, entry);
+            sums[r][x] = Folded<kFold>(sums[r][x], entry, weight);
+            // Columns past the last one of the block's values are above the
+            // diagonal.
+            if (kProducts && cell_column * kCell + x < kDiagonal) {
+              product += entry * shared.value[k][cell_column * kCell + x];
+            }
           }
-        }
-      }
-      if (kProducts) {
-        if (extra) {
-#pragma unroll
-          for (int r = 0; r < kCell; ++r) {
-            shared.more_products[k][r] = products[r];
-            products[r] = 0;
-          }
-        }
-        const int lane = tid % kCells;
-        const float sum = SumOverColumns(products, lane);
-        if (lane % 2 == 0) {
-          shared.products[k][tid / kCells * kCell + lane / 2] = sum;
+          if (kProducts) shared.products[k][next][row] = product;
         }
       }
     }
@@ -291,11 +306,10 @@ absl::Status Launch(const Op& op, const ScalarGroup& group,
 
 absl::Status FoldScalarDiagonals(const Op& op, const ScalarGroup& group,
                                  cudaStream_t stream) {
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
-                             [&]<ChannelFold kFold, bool kProducts>() {
-                               return Launch<kFold, kProducts>(op, group,
-                                                               stream);
-                             });
+  return WithFoldAndProducts(
+      op.fold, op.product != nullptr, [&]<ChannelFold kFold, bool kProducts>() {
+        return Launch<kFold, kProducts>(op, group, stream);
+      });
 }
 
 }  // namespace limpid::kernels::cuda

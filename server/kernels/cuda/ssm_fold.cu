@@ -57,6 +57,11 @@ int64_t FoldScratchBytes(const Op& op) { return PlanOf(op).bytes(); }
 
 absl::Status Run(const Op& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
+  if (op.scratch == nullptr || op.attention.row_begin != 0 ||
+      op.attention.row_end != op.attention.ssm.num_positions) {
+    return MakeError(absl::StatusCode::kInternal, "KERNEL_ARGUMENT",
+                     "SsmAttentionFold: no scratch, or not all rows");
+  }
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   return PlanOf(op).ForEachGroup(
       op.scratch, cuda_stream, [&](const FoldParts& parts, char* factors) {

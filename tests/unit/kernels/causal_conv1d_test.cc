@@ -51,6 +51,62 @@ TYPED_TEST(CausalConv1dTest, MatchesReferenceAtAllWidths) {
   }
 }
 
+// Sequences one after the other, each by itself, read from either side.
+TYPED_TEST(CausalConv1dTest, SequencesDirectionsAndActivation) {
+  using T = TypeParam;
+  constexpr int64_t kSequences = 3, kChannels = 37;
+  for (const int64_t length : {1, 2, 9, 64}) {
+    for (const bool reversed : {false, true}) {
+      SCOPED_TRACE(absl::StrCat("L=", length, reversed ? " reversed" : ""));
+      const Inputs<T> in(Sizes{kSequences * length, kChannels, 1, 4});
+      const int64_t size = kSequences * length * kChannels;
+      std::vector<double> expected[3];
+      for (auto& numbers : expected) numbers.resize(size);
+      CausalConv1d<double> exact{length,
+                                 kChannels,
+                                 4,
+                                 in.conv_weight.exact(),
+                                 in.conv_bias.exact(),
+                                 in.u.exact(),
+                                 in.stride,
+                                 expected[0].data(),
+                                 kChannels,
+                                 kSequences,
+                                 reversed,
+                                 expected[1].data(),
+                                 expected[2].data()};
+      reference::Run(exact);
+      ForEachSimdWidth([&] {
+        std::vector<T> actual[3];
+        for (auto& numbers : actual) numbers.assign(size, T{-7});
+        CausalConv1d<T> op{length,
+                           kChannels,
+                           4,
+                           in.conv_weight.data(),
+                           in.conv_bias.data(),
+                           in.u.data(),
+                           in.stride,
+                           actual[0].data(),
+                           kChannels,
+                           kSequences,
+                           reversed,
+                           actual[1].data(),
+                           actual[2].data()};
+        ASSERT_TRUE(cpu::Run(op).ok());
+        for (int i = 0; i < 3; ++i) {
+          EXPECT_TRUE(Near(actual[i], expected[i])) << "output " << i;
+        }
+        // The activated alone.
+        std::vector<T> alone(size, T{-7});
+        op.out = op.ratio = nullptr;
+        op.activated = alone.data();
+        ASSERT_TRUE(cpu::Run(op).ok());
+        EXPECT_EQ(alone, actual[2]);
+      });
+    }
+  }
+}
+
 // A thread's share: the same call with shifted pointers.
 TYPED_TEST(CausalConv1dTest, SharesOfChannelsMakeTheWhole) {
   const Inputs<TypeParam> in(Sizes{12, 50, 1, 4});

@@ -563,7 +563,8 @@ TYPED_TEST(CudaKernelsTest, FoldChannels) {
                        kEntries,
                        slab.data(),
                        weight.data(),
-                       expected.data()};
+                       expected.data(),
+                       kEntries};
     ASSERT_TRUE(cpu::Run(op).ok());
     op.slab = device_slab.data();
     op.weight = device_weight.data();

@@ -36,17 +36,27 @@ TYPED_TEST(FoldChannelsTest, MatchesReferenceAndContinues) {
       std::vector<double> expected(start.exact(), start.exact() + entries);
       reference::Run(FoldChannels<double>{fold, kChannels, entries,
                                           slab.exact(), weight.exact(),
-                                          expected.data()});
+                                          expected.data(), entries});
       ForEachSimdWidth([&] {
         std::vector<T> actual(start.data(), start.data() + entries);
         // In two parts, as slabs come.
-        ASSERT_TRUE(cpu::Run(FoldChannels<T>{fold, 2, entries, slab.data(),
-                                             weight.data(), actual.data()})
-                        .ok());
-        ASSERT_TRUE(cpu::Run(FoldChannels<T>{fold, kChannels - 2, entries,
-                                             slab.data() + 2 * entries,
-                                             weight.data() + 2, actual.data()})
-                        .ok());
+        ASSERT_TRUE(
+            cpu::Run(FoldChannels<T>{fold, 2, entries, slab.data(),
+                                     weight.data(), actual.data(), entries})
+                .ok());
+        FoldChannels<T> rest{fold,
+                             kChannels - 2,
+                             entries / 2,
+                             slab.data() + 2 * entries,
+                             weight.data() + 2,
+                             actual.data(),
+                             entries};
+        // And those in two shares of entries.
+        ASSERT_TRUE(cpu::Run(rest).ok());
+        rest.slab += entries / 2;
+        rest.accumulator += entries / 2;
+        rest.num_entries = entries - entries / 2;
+        ASSERT_TRUE(cpu::Run(rest).ok());
         EXPECT_TRUE(Near(actual, expected));
       });
     }
@@ -59,10 +69,10 @@ TYPED_TEST(FoldChannelsTest, ExtremesStartAtInfinity) {
   const std::vector<T> slab = {-3, 2, -1, -5};
   std::vector<T> max(2, -kInfinity), min(2, kInfinity);
   ASSERT_TRUE(cpu::Run(FoldChannels<T>{ChannelFold::kMax, 2, 2, slab.data(),
-                                       nullptr, max.data()})
+                                       nullptr, max.data(), 2})
                   .ok());
   ASSERT_TRUE(cpu::Run(FoldChannels<T>{ChannelFold::kMin, 2, 2, slab.data(),
-                                       nullptr, min.data()})
+                                       nullptr, min.data(), 2})
                   .ok());
   EXPECT_EQ(max, (std::vector<T>{-1, 2}));
   EXPECT_EQ(min, (std::vector<T>{-3, -5}));

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/kernels/ops.h"
+#include "server/kernels/rows.h"
+#include "server/kernels/wkv.h"
 
 #include <functional>
 #include <string>
@@ -82,7 +84,7 @@ ExpandHeads<float> GoodExpansion() {
   return op;
 }
 FoldChannels<float> GoodFold() {
-  return {ChannelFold::kSum, 2, 3, Numbers(), nullptr, Numbers()};
+  return {ChannelFold::kSum, 2, 3, Numbers(), nullptr, Numbers(), 3};
 }
 
 // Expects that `op` is refused once `spoil` has been at it, naming `what`.
@@ -121,6 +123,9 @@ TEST(ValidateTest, SelectiveScan) {
   refused([](Op& op) { op.u_stride = 3; }, "u_stride");
   refused([](Op& op) { op.y = nullptr; }, "y is null");
   refused([](Op& op) { op.y_stride = 3; }, "y_stride");
+  refused([](Op& op) { op.num_sequences = 0; }, "num_sequences");
+  refused([](Op& op) { op.gate_input = Numbers(); }, "gate_input_stride");
+  refused([](Op& op) { op.gate = Numbers(); }, "gate_input is null");
 }
 
 TEST(ValidateTest, SelectiveScanBackward) {
@@ -157,6 +162,11 @@ TEST(ValidateTest, CausalConv1d) {
   refused([](Op& op) { op.out = nullptr; }, "out is null");
   refused([](Op& op) { op.x_stride = 3; }, "x_stride");
   refused([](Op& op) { op.out_stride = 3; }, "out_stride");
+  refused([](Op& op) { op.num_sequences = 0; }, "num_sequences");
+  CausalConv1d<float> activated = GoodConv();
+  activated.out = nullptr;
+  activated.activated = Numbers();
+  EXPECT_TRUE(Validate(activated).ok());
 }
 
 TEST(ValidateTest, SsmAttention) {
@@ -281,6 +291,71 @@ TEST(ValidateTest, FoldChannels) {
   refused([](Op& op) { op.slab = nullptr; }, "slab");
   refused([](Op& op) { op.accumulator = nullptr; }, "accumulator");
   refused([](Op& op) { op.fold = ChannelFold::kWeightedSumAbs; }, "weight");
+  refused([](Op& op) { op.slab_stride = 2; }, "slab_stride");
+}
+
+TEST(ValidateTest, SsmRowsFold) {
+  using Op = SsmRowsFold<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    Op op;
+    op.attention = GoodAttention();
+    op.accumulator = Numbers();
+    op.value = Numbers();
+    op.value_stride = 4;
+    op.product = Numbers();
+    ExpectRefused<Op>(op, spoil, what);
+  };
+  refused([](Op& op) { op.attention.ssm.a = nullptr; }, "a is null");
+  refused([](Op& op) { op.attention.row_end = 9; }, "rows");
+  refused(
+      [](Op& op) { op.attention.ssm.num_positions = op.attention.row_end = 9; },
+      "rows is 9, at most 8");
+  refused([](Op& op) { op.accumulator = nullptr; }, "is null");
+  refused([](Op& op) { op.value = nullptr; }, "value is null");
+  refused([](Op& op) { op.value_stride = 3; }, "value_stride");
+  refused([](Op& op) { op.fold = ChannelFold::kWeightedSumAbs; }, "weight");
+}
+
+TEST(ValidateTest, RowErrors) {
+  using Op = RowErrors<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    ExpectRefused<Op>(
+        Op{2, 4, Numbers(), 4, Numbers(), 4, Numbers(), 4, Numbers()}, spoil,
+        what);
+  };
+  refused([](Op& op) { op.num_rows = -1; }, "rows");
+  refused([](Op& op) { op.num_channels = 0; }, "num_channels");
+  refused([](Op& op) { op.product = nullptr; }, "product is null");
+  refused([](Op& op) { op.output = nullptr; }, "output is null");
+  refused([](Op& op) { op.error = nullptr; }, "error is null");
+  refused([](Op& op) { op.product_stride = 3; }, "product_stride");
+  refused([](Op& op) { op.bias_stride = 3; }, "bias_stride");
+  refused([](Op& op) { op.output_stride = 3; }, "output_stride");
+}
+
+TEST(ValidateTest, Wkv) {
+  using Op = Wkv<float>;
+  const auto refused = [](const std::function<void(Op&)>& spoil,
+                          const std::string& what) {
+    Op op;
+    op.num_positions = 8;
+    op.num_channels = op.channel_end = 4;
+    op.key = op.value = op.decay = op.bonus = Numbers();
+    op.out = Numbers();
+    ExpectRefused<Op>(op, spoil, what);
+  };
+  refused([](Op& op) { op.num_sequences = 0; }, "num_sequences");
+  refused([](Op& op) { op.num_positions = 0; }, "num_positions");
+  refused([](Op& op) { op.channel_end = 5; }, "channels");
+  refused([](Op& op) { op.key = nullptr; }, "key is null");
+  refused([](Op& op) { op.value = nullptr; }, "value is null");
+  refused([](Op& op) { op.decay = nullptr; }, "decay is null");
+  refused([](Op& op) { op.bonus = nullptr; }, "bonus is null");
+  refused([](Op& op) { op.out = nullptr; }, "out is null");
+  refused([](Op& op) { op.key_factor = Numbers(); }, "decay_factor is null");
+  refused([](Op& op) { op.gate = Numbers(); }, "gate_input is null");
 }
 
 TEST(ValidateTest, KernelsRefuseWhatItRefuses) {
@@ -313,6 +388,10 @@ TEST(ValidateTest, KernelsRefuseWhatItRefuses) {
   FoldChannels<float> fold = GoodFold();
   fold.slab = nullptr;
   EXPECT_FALSE(cpu::Run(fold).ok());
+  EXPECT_FALSE(cpu::Run(SsmAttentionFold<float>()).ok());
+  EXPECT_FALSE(cpu::Run(SsmRowsFold<float>()).ok());
+  EXPECT_FALSE(cpu::Run(RowErrors<float>()).ok());
+  EXPECT_FALSE(cpu::Run(Wkv<float>()).ok());
 }
 
 }  // namespace

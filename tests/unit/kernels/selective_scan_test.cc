@@ -123,6 +123,47 @@ TYPED_TEST(SelectiveScanTest, LongSequence) {
       Near(this->Scan(in, in.Ssm()), this->Reference(in, in.ExactSsm())));
 }
 
+// Sequences one after the other, each from a state of zero, and everything that
+// the block does next.
+TYPED_TEST(SelectiveScanTest, SequencesAndWhatFollows) {
+  using T = TypeParam;
+  constexpr int64_t kSequences = 3, kChannels = 21;
+  for (const int64_t length : {1, 2, 17, 65}) {
+    for (const bool reversed : {false, true}) {
+      SCOPED_TRACE(absl::StrCat("L=", length, reversed ? " reversed" : ""));
+      const Inputs<T> in(Sizes{kSequences * length, kChannels, 16});
+      const int64_t size = kSequences * length * kChannels;
+      std::mt19937_64 g(3);
+      const auto added = Values<T>::Random(size, -1, 1, g);
+      std::vector<double> expected(added.exact(), added.exact() + size);
+      std::vector<double> expected_gate(size);
+      SelectiveSsm<double> exact_ssm = in.ExactSsm();
+      exact_ssm.num_positions = length;
+      reference::Run(SelectiveScan<double>{
+          exact_ssm, 0, kChannels, in.u.exact(), in.stride, expected.data(),
+          kChannels, kSequences, reversed, expected.data(), in.row.exact(),
+          in.stride, expected_gate.data(), 0.5});
+      SelectiveSsm<T> ssm = in.Ssm();
+      ssm.num_positions = length;
+      ForEachSimdWidth([&] {
+        std::vector<T> y(added.data(), added.data() + size), gate(size, T{-7});
+        // In two shares of channels.
+        for (const auto& [begin, end] :
+             std::vector<std::pair<int64_t, int64_t>>{{0, 5}, {5, kChannels}}) {
+          ASSERT_TRUE(
+              cpu::Run(SelectiveScan<T>{ssm, begin, end, in.u.data(), in.stride,
+                                        y.data(), kChannels, kSequences,
+                                        reversed, y.data(), in.row.data(),
+                                        in.stride, gate.data(), T{0.5}})
+                  .ok());
+        }
+        EXPECT_TRUE(Near(y, expected));
+        EXPECT_TRUE(Near(gate, expected_gate));
+      });
+    }
+  }
+}
+
 TYPED_TEST(SelectiveScanTest, LeavesDenormalsOnForItsCaller) {
   const Inputs<TypeParam> in(Sizes{3, 3, 3});
   this->Scan(in, in.Ssm());

@@ -53,6 +53,41 @@ TEST(ExpNonPositiveTest, FloatIsAccurate) {
       [] { EXPECT_LT(LargestRelativeError<float>(-87.33, 2e-7), 2e-7); });
 }
 
+struct SigmoidKernel {
+  template <int kBytes, typename T>
+  static LIMPID_INLINE void Run(std::vector<T>* const& values) {
+    T* x = values->data();
+    const int64_t size = values->size();
+    for (int64_t i = 0; i < size; ++i) x[i] = Sigmoid(x[i]);
+  }
+};
+
+template <typename T>
+void ExpectSigmoidIsAccurate(double bound) {
+  std::vector<T> x;
+  for (int i = -20000; i <= 20000; ++i) x.push_back(static_cast<T>(i / 250.0));
+  ForEachSimdWidth([&] {
+    std::vector<T> y = x;
+    DispatchSimd<SigmoidKernel>(&y);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = 1 / (1 + std::exp(-static_cast<double>(x[i])));
+      EXPECT_NEAR(y[i] / expected, 1, bound) << "sigmoid(" << x[i] << ")";
+    }
+  });
+}
+
+TEST(SigmoidTest, IsAccurate) {
+  ExpectSigmoidIsAccurate<float>(5e-7);
+  ExpectSigmoidIsAccurate<double>(1e-15);
+}
+
+TEST(SigmoidTest, TakesEverything) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(Sigmoid(kInfinity), 1);
+  EXPECT_EQ(Sigmoid(-kInfinity), 0);
+  EXPECT_TRUE(std::isnan(Sigmoid(std::nanf(""))));
+}
+
 TEST(ExpNonPositiveTest, DoubleIsAccurate) {
   ForEachSimdWidth(
       [] { EXPECT_LT(LargestRelativeError<double>(-708.39, 4e-16), 4e-16); });

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// S6 attention that is folded while it is made.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "server/kernels/rows.h"
+#include "server/models/fold_on_gpu.h"
+#include "server/models/frozen_ssm.h"
+#include "server/models/kernel_ops.h"
+
+namespace limpid {
+namespace {
+
+// Rows that one thread takes at a time, by the length alone, lest results
+// depend on the number of threads. Each time costs as much as three rows.
+int64_t RowsOfShare(int64_t length) { return length <= 512 ? 64 : 128; }
+
+// Shares in an order in which neighbours together have about the same work:
+// later rows are longer.
+int64_t ShareAt(int64_t place, int64_t num_shares) {
+  return place % 2 == 0 ? place / 2 : num_shares - 1 - place / 2;
+}
+
+// Channels between two looks at the cancel token: some 50 ms of work.
+int64_t ChannelsOfPart(int64_t rows, int64_t length, int64_t num_states) {
+  constexpr int64_t kGroup = 16;
+  const int64_t per_channel = rows * length * (num_states + 4);
+  return std::max(kGroup, (int64_t{1} << 28) / per_channel / kGroup * kGroup);
+}
+
+template <typename T>
+void FoldShare(const kernels::SsmAttentionFold<T>& whole, int64_t row_begin,
+               const CancelToken* cancel) {
+  const kernels::SelectiveSsm<T>& ssm = whole.attention.ssm;
+  const int64_t length = ssm.num_positions, channels = ssm.num_channels;
+  kernels::SsmAttentionFold<T> op = whole;
+  op.attention.row_begin = row_begin;
+  op.attention.row_end = std::min(length, row_begin + RowsOfShare(length));
+  op.accumulator += row_begin * length;
+  if (op.product != nullptr) op.product += row_begin * channels;
+  const int64_t step =
+      ChannelsOfPart(op.attention.row_end - row_begin, length, ssm.state_size);
+  for (int64_t channel = 0; channel < channels; channel += step) {
+    if (cancel != nullptr && !cancel->Check().ok()) return;
+    op.attention.channel_begin = channel;
+    op.attention.channel_end = std::min(channels, channel + step);
+    OrThrow(kernels::cpu::Run(op));
+  }
+}
+
+void FoldOnCpu(const FrozenSsm& ssm, const FrozenFactors& factors,
+               const AttentionFold& fold) {
+  Dispatch(fold.matrix, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(fold.matrix.is_contiguous());
+    kernels::SsmAttentionFold<T> op;
+    op.attention = Attention<T>(ssm, factors);
+    op.fold = fold.fold;
+    op.weight = Data<T>(fold.weight);
+    op.accumulator = fold.matrix.mutable_data_ptr<T>();
+    if (fold.product.defined()) {
+      TORCH_CHECK(fold.product.is_contiguous());
+      op.value = Data<T>(fold.value);
+      op.value_stride = RowStride(fold.value);
+      op.product = fold.product.mutable_data_ptr<T>();
+    }
+    const int64_t rows = RowsOfShare(op.attention.ssm.num_positions);
+    const int64_t shares = (op.attention.ssm.num_positions + rows - 1) / rows;
+    at::parallel_for(0, shares, 1, [&](int64_t from, int64_t to) {
+      for (int64_t place = from; place < to; ++place) {
+        FoldShare(op, ShareAt(place, shares) * rows, fold.cancel);
+      }
+    });
+  });
+}
+
+// Channels in blocks whose folds are joined in their order, so that the result
+// does not depend on the number of threads.
+template <typename T>
+void FoldRowsOnCpu(const kernels::SsmRowsFold<T>& op,
+                   const AttentionFold& fold) {
+  constexpr int64_t kBlock = 4 * kChannelGrain;
+  const int64_t channels = op.attention.ssm.num_channels;
+  const int64_t blocks = (channels + kBlock - 1) / kBlock;
+  const bool extreme = fold.fold == kernels::ChannelFold::kMax ||
+                       fold.fold == kernels::ChannelFold::kMin;
+  const at::Tensor parts =
+      at::full({blocks, fold.matrix.size(0), fold.matrix.size(1)},
+               EmptyFold(fold.fold), fold.matrix.options());
+  T* const data = parts.mutable_data_ptr<T>();
+  at::parallel_for(0, blocks, 1, [&](int64_t from, int64_t to) {
+    for (int64_t block = from; block < to; ++block) {
+      kernels::SsmRowsFold<T> share = op;
+      share.attention.channel_begin = block * kBlock;
+      share.attention.channel_end = std::min(channels, (block + 1) * kBlock);
+      share.accumulator = data + block * fold.matrix.numel();
+      OrThrow(kernels::cpu::Run(share));
+    }
+  });
+  at::Tensor matrix = fold.matrix;
+  FoldChannels(extreme ? fold.fold : kernels::ChannelFold::kSum, parts,
+               at::Tensor(), matrix);
+}
+
+}  // namespace
+
+bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
+                      const AttentionFold& fold) {
+  const int64_t channels = ssm.a.size(0), length = ssm.delta.size(0);
+  if (fold.matrix.is_cpu()) {
+    FoldOnCpu(ssm, factors, fold);
+    return true;
+  }
+  return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
+    op.attention = Attention<float>(ssm, factors);
+    op.attention.channel_end = channels;
+    op.attention.row_end = length;
+  });
+}
+
+bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
+                 const at::Tensor& conv_bias, int64_t row_begin,
+                 const AttentionFold& fold) {
+  bool taken = true;
+  Dispatch(fold.matrix, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(fold.matrix.is_contiguous());
+    kernels::SsmRowsFold<T> op;
+    op.attention = Attention<T>(ssm, factors);
+    op.attention.channel_end = op.attention.ssm.num_channels;
+    op.attention.row_begin = row_begin;
+    op.attention.row_end = row_begin + fold.matrix.size(0);
+    op.conv_bias = Data<T>(conv_bias);
+    op.fold = fold.fold;
+    op.weight = Data<T>(fold.weight);
+    op.accumulator = fold.matrix.mutable_data_ptr<T>();
+    if (fold.product.defined()) {
+      TORCH_CHECK(fold.product.is_contiguous());
+      op.value = Data<T>(fold.value);
+      op.value_stride = RowStride(fold.value);
+      op.product = fold.product.mutable_data_ptr<T>();
+    }
+    if (fold.matrix.is_cpu()) {
+      FoldRowsOnCpu(op, fold);
+      return;
+    }
+#ifdef LIMPID_WITH_CUDA
+    taken = kernels::cuda::CanFoldRows(op);
+    if (!taken) return;
+    const at::Tensor scratch =
+        at::empty({kernels::cuda::RowsFoldScratch(op)}, fold.matrix.options());
+    op.scratch = scratch.mutable_data_ptr<T>();
+    RunOnGpu(fold.matrix, op);
+#endif
+  });
+  return taken;
+}
+
+at::Tensor RowErrors(const at::Tensor& product, const at::Tensor& bias,
+                     const at::Tensor& output) {
+  at::Tensor error = at::empty({product.size(0)}, product.options());
+  Dispatch(product, [&](auto zero) {
+    using T = decltype(zero);
+    kernels::RowErrors<T> op;
+    op.num_rows = product.size(0);
+    op.num_channels = product.size(1);
+    op.product = Data<T>(product);
+    op.product_stride = RowStride(product);
+    op.bias = Data<T>(bias);
+    op.bias_stride = RowStride(bias);
+    op.output = Data<T>(output);
+    op.output_stride = RowStride(output);
+    op.error = error.mutable_data_ptr<T>();
+    RunOp(product, op, 0, 1, 1, [](auto&, int64_t, int64_t) {});
+  });
+  return error;
+}
+
+}  // namespace limpid
