@@ -55,6 +55,8 @@ void SetTransport(const Settings& s, Config& config) {
   connections.set_keepalive_seconds(absl::ToDoubleSeconds(s.keepalive));
   connections.set_keepalive_timeout_seconds(
       absl::ToDoubleSeconds(s.keepalive_timeout));
+  connections.set_max_resets_per_second(
+      static_cast<int32_t>(s.max_resets_per_second));
 }
 
 // Every setting spelled out, but for those that depend on the device.

@@ -40,6 +40,7 @@ struct Settings {
   absl::Duration max_age_grace = absl::Minutes(10);
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
+  int64_t max_resets_per_second = 1000;  // 0: no limit
 
   int64_t max_tokens = 4096;
   int64_t max_request_bytes = int64_t{16} << 20;

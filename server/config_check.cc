@@ -177,6 +177,10 @@ void CheckConnections(const config::v1::Connections& connections,
   seconds("keepalive_timeout_seconds",
           connections.has_keepalive_timeout_seconds(),
           connections.keepalive_timeout_seconds(), s.keepalive_timeout);
+  check.Range<int64_t>("connections.max_resets_per_second",
+                       connections.has_max_resets_per_second(),
+                       connections.max_resets_per_second(), 0, 1000000,
+                       [&](int64_t v) { s.max_resets_per_second = v; });
 }
 
 void CheckBatching(const config::v1::Batching& batching, Checker& check,

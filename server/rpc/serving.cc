@@ -102,6 +102,11 @@ class ServingImpl final : public Serving, private RegistryObserver {
     rpc.on_connection = [this](bool accepted) {
       metrics_.ConnectionCame(accepted);
     };
+    rpc.on_barred = [this](const std::string& host, int64_t num_resets) {
+      metrics_.PeerBarred();
+      log_.Write(LogLevel::kWarning, "peer barred for resetting streams",
+                 {{"host", host}, {"resets", num_resets}});
+    };
     LIMPID_ASSIGN_OR_RETURN(
         auto server,
         RpcServer::Start(rpc, {&explanations_, &models_, &inference_}));

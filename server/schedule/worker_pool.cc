@@ -15,6 +15,8 @@ namespace {
 constexpr double kNewest = 0.2;
 // The clock may be set while a deadline is waited for.
 constexpr absl::Duration kLongestSleep = absl::Seconds(10);
+// How long after the last pause threads beyond those needed stay.
+constexpr std::chrono::seconds kSpareThreadStays(2);
 
 // A job must not take the pool down with it; what it threw was its own affair.
 void RunGuarded(const Job& job, const absl::Status& admission) {
@@ -51,6 +53,7 @@ WorkerPool::~WorkerPool() {
     MutexLock lock(mutex_);
     stopping_ = true;
     threads.swap(threads_);
+    JoinThoseThatLeft();
   }
   work_available_.notify_all();
   deadline_changed_.notify_all();
@@ -61,7 +64,7 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   const JobId id = job.ticket.id;
   const absl::Time latest_start = LatestStartOf(job);
   int64_t num_waiting = 0;
-  bool is_earliest = false;
+  bool before_next_look = false;
   {
     MutexLock lock(mutex_);
     if (draining_) return DrainingStatus();
@@ -77,13 +80,13 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
     waiting_.emplace(id, Waiting{std::move(job), latest_start});
     if (latest_start != absl::InfiniteFuture()) {
       starts_.emplace(latest_start, id);
-      is_earliest = starts_.begin()->second == id;
+      before_next_look = latest_start < next_look_;
     }
     num_waiting = queue_.num_waiting();
   }
   work_available_.notify_one();
   job_came_.notify_all();
-  if (is_earliest) deadline_changed_.notify_one();
+  if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
   return id;
 }
@@ -137,11 +140,9 @@ void WorkerPool::Pause(JobId id) {
   {
     MutexLock lock(mutex_);
     queue_.SetPaused(id, true);
-    const int64_t wanted =
-        options_.limits.max_running +
-        std::min(queue_.num_paused(), options_.limits.max_paused);
-    // Beside the one that watches deadlines. Those that are made stay.
-    if (std::ssize(threads_) - 1 < wanted) try {
+    last_pause_ = std::chrono::steady_clock::now();
+    JoinThoseThatLeft();
+    if (NumSpareThreads() < 0) try {
         threads_.emplace_back([this] { Work(); });
       } catch (const std::system_error&) {
         // Without another thread others wait, as they would without Pause.
@@ -223,14 +224,51 @@ int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
   return std::ssize(admitted);
 }
 
+int64_t WorkerPool::NumSpareThreads() const {
+  const int64_t wanted =
+      options_.limits.max_running +
+      std::min(queue_.num_paused(), options_.limits.max_paused);
+  // One watches deadlines.
+  return std::ssize(threads_) - 1 - wanted;
+}
+
+void WorkerPool::JoinThoseThatLeft() {
+  for (std::thread& thread : left_) thread.join();
+  left_.clear();
+}
+
+std::optional<JobId> WorkerPool::WaitForJob(MutexLock& lock) {
+  while (true) {
+    const std::optional<JobId> id = queue_.Pick();
+    if (id || stopping_) return id;
+    const auto leave_at = last_pause_ + kSpareThreadStays;
+    if (NumSpareThreads() <= 0) {
+      lock.Wait(work_available_);
+    } else if (std::chrono::steady_clock::now() < leave_at) {
+      lock.WaitUntil(work_available_, leave_at);
+    } else {
+      Leave();
+      return std::nullopt;
+    }
+  }
+}
+
+void WorkerPool::Leave() {
+  const auto self = std::find_if(
+      threads_.begin(), threads_.end(), [](const std::thread& thread) {
+        return thread.get_id() == std::this_thread::get_id();
+      });
+  left_.push_back(std::move(*self));
+  threads_.erase(self);
+}
+
 void WorkerPool::Work() {
   while (true) {
     std::vector<Job> jobs;
     int64_t num_waiting = 0;
     {
       MutexLock lock(mutex_);
-      std::optional<JobId> id;
-      while (!(id = queue_.Pick()) && !stopping_) lock.Wait(work_available_);
+      const std::optional<JobId> id = WaitForJob(lock);
       if (!id) return;
       jobs.push_back(Begin(*id));
       Gather(jobs, lock);
@@ -244,12 +282,14 @@ void WorkerPool::Work() {
     for (const Job& job : jobs) ended.push_back(job.ticket.id);
     // What the jobs hold goes before they count as ended.
     jobs.clear();
+    bool others_wait = false;
     {
       MutexLock lock(mutex_);
       for (const JobId id : ended) {
         queue_.End(id);
         running_.erase(id);
       }
+      others_wait = queue_.num_waiting() > 0;
       if (num_run > 0) {
         const absl::Duration each = took / num_run;
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
@@ -258,7 +298,7 @@ void WorkerPool::Work() {
       }
     }
     // Memory for more than one job may have become free.
-    work_available_.notify_all();
+    if (others_wait) work_available_.notify_all();
     maybe_idle_.notify_all();
   }
 }
@@ -293,11 +333,15 @@ void WorkerPool::WatchDeadlines() {
       if (stopping_) return;
       const absl::Time now = options_.clock->Now();
       late = TakeLate(now);
+      // Jobs that were in time are forgotten at the next look and not before:
+      // most never wait, and none of them is worth a switch of threads.
       if (late.empty() && starts_.empty()) {
+        next_look_ = absl::InfiniteFuture();
         lock.Wait(deadline_changed_);
       } else if (late.empty()) {
         const absl::Duration sleep =
             std::min(starts_.begin()->first - now, kLongestSleep);
+        next_look_ = now + sleep;
         lock.WaitUntil(deadline_changed_, std::chrono::steady_clock::now() +
                                               absl::ToChronoNanoseconds(sleep));
       }

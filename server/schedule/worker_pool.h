@@ -3,11 +3,13 @@
 // A FairQueue and the threads that work it off.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -118,6 +120,13 @@ class WorkerPool {
   // Runs those that can still meet their deadlines, and tells the others; how
   // many have run.
   int64_t RunBegun(const std::vector<Job>& jobs) const;
+  // The next job to run; nothing if the thread is to end.
+  std::optional<JobId> WaitForJob(MutexLock& lock) LIMPID_REQUIRES(mutex_);
+  // Threads beyond those that are needed; negative: some are missing.
+  int64_t NumSpareThreads() const LIMPID_REQUIRES(mutex_);
+  // Takes the calling thread out of the pool.
+  void Leave() LIMPID_REQUIRES(mutex_);
+  void JoinThoseThatLeft() LIMPID_REQUIRES(mutex_);
   void WatchDeadlines();
   // Takes waiting jobs out of the queue; FinishEnding must follow.
   Job TakeOut(JobId id) LIMPID_REQUIRES(mutex_);
@@ -142,6 +151,8 @@ class WorkerPool {
   std::map<JobId, Waiting> waiting_ LIMPID_GUARDED_BY(mutex_);
   // Latest starts of waiting jobs that have one.
   std::set<std::pair<absl::Time, JobId>> starts_ LIMPID_GUARDED_BY(mutex_);
+  // When starts_ is looked at next if nobody asks for it.
+  absl::Time next_look_ LIMPID_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::map<JobId, CancelToken> running_ LIMPID_GUARDED_BY(mutex_);
   // Jobs that left the queue without running and are being told so.
   int64_t num_ending_ LIMPID_GUARDED_BY(mutex_) = 0;
@@ -151,8 +162,11 @@ class WorkerPool {
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);
-  // More than max_running once jobs have paused.
+  // More than max_running while jobs are paused, and a little longer: a thread
+  // that has computed holds buffers of megabytes.
   std::vector<std::thread> threads_ LIMPID_GUARDED_BY(mutex_);
+  std::vector<std::thread> left_ LIMPID_GUARDED_BY(mutex_);  // to be joined
+  std::chrono::steady_clock::time_point last_pause_ LIMPID_GUARDED_BY(mutex_);
 };
 
 }  // namespace limpid

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <filesystem>
 #include <future>
+#include <iterator>
 #include <stdexcept>
+#include <thread>
 
 namespace limpid {
 namespace {
@@ -86,6 +90,37 @@ TEST_F(WorkerPoolTest, PausedJobsLeaveTheirWorkerToOthers) {
   EXPECT_TRUE(first.ended.get_future().get().ok());
   third.go.set_value();
   EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+}
+
+// Of this process.
+int64_t NumThreads() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                       {});
+}
+
+TEST_F(WorkerPoolTest, ThreadsThatStoodInForPausedJobsLeave) {
+  Waiter first, second;
+  WorkerPoolOptions options = Options(1, 10);
+  options.limits.max_paused = 4;
+  WorkerPool pool(options);
+  const int64_t before = NumThreads();
+  const auto paused = pool.Submit(first.MakeJob());
+  ASSERT_TRUE(paused.ok());
+  first.started.get_future().wait();
+  pool.Pause(*paused);
+  EXPECT_EQ(NumThreads(), before + 1);
+  pool.Resume(*paused);
+  first.go.set_value();
+  const auto limit =
+      std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (NumThreads() > before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), limit);
+    std::this_thread::yield();
+  }
+  // Enough are left.
+  second.go.set_value();
+  ASSERT_TRUE(pool.Submit(second.MakeJob()).ok());
+  EXPECT_TRUE(second.ended.get_future().get().ok());
 }
 
 TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
