@@ -55,9 +55,11 @@ void SetTransport(const Settings& s, Config& config) {
   connections.set_keepalive_seconds(absl::ToDoubleSeconds(s.keepalive));
   connections.set_keepalive_timeout_seconds(
       absl::ToDoubleSeconds(s.keepalive_timeout));
+  connections.set_max_resets_per_second(
+      static_cast<int32_t>(s.max_resets_per_second));
 }
 
-// Every setting spelled out, but for workers that depend on the device.
+// Every setting spelled out, but for those that depend on the device.
 Config ToConfig(const Settings& s) {
   Config config;
   config.set_model_repository(s.model_repository);
@@ -88,6 +90,19 @@ Config ToConfig(const Settings& s) {
   auto& compute = *config.mutable_compute();
   if (s.workers) compute.set_workers(static_cast<int32_t>(*s.workers));
   compute.set_threads_per_worker(static_cast<int32_t>(s.threads_per_worker));
+  config::v1::Batching& batching = *config.mutable_batching();
+  if (s.max_batch_size) {
+    batching.set_max_batch_size(static_cast<int32_t>(*s.max_batch_size));
+  }
+  if (s.max_batch_tokens) {
+    batching.set_max_batch_tokens(static_cast<int32_t>(*s.max_batch_tokens));
+  }
+  if (s.max_batch_wait) {
+    batching.set_max_wait_milliseconds(
+        absl::ToDoubleMilliseconds(*s.max_batch_wait));
+  }
+  batching.set_max_padding(s.max_batch_padding);
+  batching.set_max_batch_seconds(s.max_batch_seconds);
   config.mutable_log()->set_format(s.log_format);
   config.mutable_log()->set_level(s.log_level);
   config.mutable_log()->set_slow_request_seconds(
@@ -103,6 +118,19 @@ int64_t NumWorkers(const Settings& settings, const std::string& device) {
   if (device != "cpu") return 1;
   return std::max<int64_t>(
       1, std::thread::hardware_concurrency() / settings.threads_per_worker);
+}
+
+BatchLimits BatchingOn(const Settings& settings, const std::string& device) {
+  const bool on_gpu = device != "cpu";
+  BatchLimits limits;
+  limits.max_size = settings.max_batch_size.value_or(on_gpu ? 16 : 1);
+  limits.max_positions = settings.max_batch_tokens.value_or(
+      on_gpu ? std::numeric_limits<int64_t>::max() : 256);
+  limits.max_wait = settings.max_batch_wait.value_or(
+      on_gpu ? absl::Milliseconds(2) : absl::ZeroDuration());
+  limits.max_padding = settings.max_batch_padding;
+  limits.max_seconds = settings.max_batch_seconds;
+  return limits;
 }
 
 absl::StatusOr<CommandLine> ParseCommandLine(

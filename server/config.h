@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "server/base/status.h"
 #include "server/rpc/tls.h"
+#include "server/schedule/batch_policy.h"
 
 namespace limpid {
 
@@ -39,6 +40,7 @@ struct Settings {
   absl::Duration max_age_grace = absl::Minutes(10);
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
+  int64_t max_resets_per_second = 1000;  // 0: no limit
 
   int64_t max_tokens = 4096;
   int64_t max_request_bytes = int64_t{16} << 20;
@@ -55,6 +57,13 @@ struct Settings {
   std::optional<int64_t> workers;  // none: see NumWorkers
   int64_t threads_per_worker = 1;
 
+  // Of batches; none: see BatchingOn.
+  std::optional<int64_t> max_batch_size;
+  std::optional<int64_t> max_batch_tokens;
+  std::optional<absl::Duration> max_batch_wait;
+  double max_batch_padding = BatchLimits().max_padding;
+  double max_batch_seconds = BatchLimits().max_seconds;
+
   std::string log_format = "json";
   std::string log_level = "info";
   absl::Duration slow_request = absl::Seconds(10);
@@ -63,6 +72,11 @@ struct Settings {
 // Workers on a device, "cpu" or "cuda:N": as set, else one per core on the CPU
 // and one on a GPU.
 int64_t NumWorkers(const Settings& settings, const std::string& device);
+
+// Limits of batches on a device: as set, else no batches on the CPU, where they
+// pay for short inputs of a server that is busy all the time only, and on a GPU
+// up to 16 requests that wait 2 ms for each other.
+BatchLimits BatchingOn(const Settings& settings, const std::string& device);
 
 // What the command line asks for.
 struct CommandLine {

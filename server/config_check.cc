@@ -177,6 +177,31 @@ void CheckConnections(const config::v1::Connections& connections,
   seconds("keepalive_timeout_seconds",
           connections.has_keepalive_timeout_seconds(),
           connections.keepalive_timeout_seconds(), s.keepalive_timeout);
+  check.Range<int64_t>("connections.max_resets_per_second",
+                       connections.has_max_resets_per_second(),
+                       connections.max_resets_per_second(), 0, 1000000,
+                       [&](int64_t v) { s.max_resets_per_second = v; });
+}
+
+void CheckBatching(const config::v1::Batching& batching, Checker& check,
+                   Settings& s) {
+  check.Range<int64_t>("batching.max_batch_size", batching.has_max_batch_size(),
+                       batching.max_batch_size(), 1, 1024,
+                       [&](int64_t v) { s.max_batch_size = v; });
+  check.Range<int64_t>("batching.max_batch_tokens",
+                       batching.has_max_batch_tokens(),
+                       batching.max_batch_tokens(), 1, 1 << 30,
+                       [&](int64_t v) { s.max_batch_tokens = v; });
+  check.Range("batching.max_wait_milliseconds",
+              batching.has_max_wait_milliseconds(),
+              batching.max_wait_milliseconds(), 0.0, 1000.0,
+              [&](double v) { s.max_batch_wait = absl::Milliseconds(v); });
+  check.Range("batching.max_padding", batching.has_max_padding(),
+              batching.max_padding(), 0.0, 0.9,
+              [&](double v) { s.max_batch_padding = v; });
+  check.Range("batching.max_batch_seconds", batching.has_max_batch_seconds(),
+              batching.max_batch_seconds(), 0.001, kMaxSeconds,
+              [&](double v) { s.max_batch_seconds = v; });
 }
 
 }  // namespace
@@ -273,6 +298,8 @@ Settings CheckConfig(const Config& config, bool repository_required,
                        compute.has_threads_per_worker(),
                        compute.threads_per_worker(), 1, 1024,
                        [&](int64_t v) { s.threads_per_worker = v; });
+
+  CheckBatching(config.batching(), check, s);
 
   if (config.log().has_format()) {
     check.OneOf("log.format", config.log().format(), {"json", "text"},

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/attribution/method_spec.h"
 #include "server/base/heap_trimmer.h"
@@ -75,15 +76,20 @@ limpid::ServingOptions ToServingOptions(const limpid::Settings& settings,
   options.rpc.max_request_bytes = settings.max_request_bytes;
   options.rpc.tls = settings.tls;
   options.rpc.gzip = settings.gzip;
-  options.rpc.connections = {
-      settings.max_connections, settings.max_idle,  settings.max_age,
-      settings.max_age_grace,   settings.keepalive, settings.keepalive_timeout};
+  options.rpc.connections = {settings.max_connections,
+                             settings.max_idle,
+                             settings.max_age,
+                             settings.max_age_grace,
+                             settings.keepalive,
+                             settings.keepalive_timeout,
+                             settings.max_resets_per_second};
   options.token_file = settings.token_file;
   options.slow_request = settings.slow_request;
   options.serving_window = settings.serving_window;
   options.metrics = settings.metrics;
   options.version = limpid::kVersion;
   options.num_workers = limpid::NumWorkers(settings, device);
+  options.batch = limpid::BatchingOn(settings, device);
   options.max_queue_size = settings.max_queue_size;
   options.max_client_queue_size = settings.max_client_queue_size;
   options.max_queue_time = settings.max_queue_time;
@@ -149,6 +155,9 @@ int Serve(const limpid::Settings& settings, limpid::ShutdownSignal& signal) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // gRPC's locks are absl's, which in Debian's build look for cycles each time
+  // that they are taken.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   limpid::ShutdownSignal& signal = *new limpid::ShutdownSignal;
   RaiseDescriptorLimit();
   const auto line =

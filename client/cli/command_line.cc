@@ -130,9 +130,10 @@ std::vector<std::string> Normalize(const CLI::App& app,
   return out;
 }
 
-ParseExit Usage(const std::string& message) {
+ParseExit Usage(const std::string& message, const std::string& command = "") {
   return {kExitUsage,
-          absl::StrCat("limpid: ", message, "\nlimpid: see limpid --help\n")};
+          absl::StrCat("limpid: ", message, "\nlimpid: see limpid ", command,
+                       command.empty() ? "" : " ", "--help\n")};
 }
 
 }  // namespace
@@ -189,7 +190,9 @@ std::variant<CommandLine, ParseExit> ParseCommandLine(
   } catch (const CLI::CallForVersion& version) {
     return ParseExit{kExitOk, absl::StrCat(version.what(), "\n")};
   } catch (const CLI::ParseError& error) {
-    if (!app.get_subcommands().empty()) return Usage(error.what());
+    if (const auto chosen = app.get_subcommands(); !chosen.empty()) {
+      return Usage(error.what(), chosen.front()->get_name());
+    }
     std::vector<std::string> names;
     for (const CLI::App* sub : app.get_subcommands(nullptr)) {
       names.push_back(sub->get_name());

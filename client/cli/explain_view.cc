@@ -2,6 +2,7 @@
 #include "client/cli/explain_view.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -11,10 +12,15 @@
 #include "client/cli/flag_values.h"
 #include "client/cli/layer_view.h"
 #include "client/cli/pictures.h"
+#include "client/cli/target_words.h"
 #include "client/cli/text_layout.h"
 
 namespace limpid::cli {
 namespace {
+
+// Of the attributions' magnitudes: a completeness error up to here is no
+// matter.
+constexpr double kFairShare = 0.05;
 
 double Milliseconds(const google::protobuf::Duration& duration) {
   return 1e3 * static_cast<double>(duration.seconds()) +
@@ -191,15 +197,17 @@ void PrintAttribution(Terminal& terminal, const Explanation& explanation,
 // summary.
 template <class Point>
 void PrintPoint(Terminal& terminal, const Point& point) {
-  PrintFact(terminal, "target", FormatTarget(point.target()));
+  PrintFact(terminal, "target",
+            TargetWords(point.target(), point.predictions()));
   PrintPrediction(terminal, point.predictions());
   PrintUnits(terminal, point.units());
   if (point.has_constant()) {
     PrintFact(terminal, "constant", absl::StrFormat("%.6g", point.constant()));
   }
   if (point.has_completeness_error()) {
-    PrintFact(terminal, "completeness error",
-              absl::StrFormat("%.3g", point.completeness_error()));
+    PrintFact(
+        terminal, "completeness error",
+        CompletenessText(point.completeness_error(), point.attributions()));
   }
   if (point.has_faithfulness()) {
     PrintFaithfulness(terminal, point.faithfulness());
@@ -253,6 +261,24 @@ void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {
   terminal.out << std::flush;
 }
 
+std::string CompletenessText(
+    double error,
+    const google::protobuf::RepeatedPtrField<v1::TokenAttribution>&
+        attributions) {
+  std::string text = absl::StrFormat("%.3g", error);
+  double amount = 0;
+  for (const v1::TokenAttribution& attribution : attributions) {
+    amount += std::abs(attribution.value());
+  }
+  if (amount == 0 || std::abs(error) <= kFairShare * amount) return text;
+  absl::StrAppendFormat(
+      &text,
+      ", %.0f %% of the values: they do not add up, try another baseline or "
+      "method",
+      100 * std::abs(error) / amount);
+  return text;
+}
+
 void PrintSide(Terminal& terminal, const Explanation& explanation) {
   const v1::ExplanationSummary& summary = explanation.summary;
   const auto print = [&terminal](const std::string& text) {
@@ -263,11 +289,12 @@ void PrintSide(Terminal& terminal, const Explanation& explanation) {
   };
   if (summary.predictions_size() > 0) {
     const v1::Candidate& best = summary.predictions(0);
-    print(absl::StrFormat("%s %.1f %%, target %s",
-                          best.piece().empty() ? absl::StrCat("#", best.id())
-                                               : Safe(best.piece()),
-                          100 * best.probability(),
-                          FormatTarget(summary.target())));
+    print(
+        absl::StrFormat("%s %.1f %%, target %s",
+                        best.piece().empty() ? absl::StrCat("#", best.id())
+                                             : Safe(best.piece()),
+                        100 * best.probability(),
+                        TargetWords(summary.target(), summary.predictions())));
   }
   if (summary.has_faithfulness()) {
     print(absl::StrFormat("deletion area %.4f, insertion area %.4f",

@@ -4,6 +4,10 @@
 // terminal, a plain table elsewhere.
 #pragma once
 
+#include <google/protobuf/repeated_ptr_field.h>
+
+#include <string>
+
 #include "client/cli/terminal.h"
 #include "client/explanation.h"
 
@@ -18,6 +22,14 @@ struct ViewOptions {
 void PrintExplanation(Terminal& terminal, const Explanation& explanation,
                       const ViewOptions& options = {});
 void PrintCost(Terminal& terminal, const Explanation& explanation);
+
+// A completeness error in words: the number, and a warning where it is more
+// than a twentieth of what the attributions amount to. Without attributions the
+// number alone.
+std::string CompletenessText(
+    double error,
+    const google::protobuf::RepeatedPtrField<v1::TokenAttribution>&
+        attributions);
 
 // Prints in two or three lines what is said of an explanation beside others.
 void PrintSide(Terminal& terminal, const Explanation& explanation);

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "client/channel.h"
 #include "client/cli/command_line.h"
 #include "client/cli/commands.h"
@@ -98,6 +99,9 @@ int Main(const std::vector<std::string>& arguments) {
 }  // namespace limpid::cli
 
 int main(int argc, char** argv) {
+  // gRPC's locks are absl's, which in Debian's build look for cycles each time
+  // that they are taken.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   limpid::cli::BlockInterrupts();
   limpid::cli::SilenceLibraries();
   std::ios::sync_with_stdio(false);

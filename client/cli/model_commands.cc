@@ -42,6 +42,10 @@ std::string Bytes(int64_t bytes) {
   return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
+std::string VersionOf(const v1::Model& model) {
+  return model.version() == 0 ? "-" : absl::StrCat(model.version());
+}
+
 using Rows = std::vector<std::vector<std::string>>;
 
 // Of each column with the two blanks behind it.
@@ -50,6 +54,8 @@ std::vector<int> WidthsOf(const Rows& rows) {
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()), 0);
     for (size_t i = 0; i < row.size(); ++i) {
+      // The last entry of a shorter row has the rest of the line.
+      if (i + 1 == row.size() && row.size() < rows.front().size()) continue;
       widths[i] = std::max(widths[i], DisplayWidth(row[i]) + 2);
     }
   }
@@ -87,6 +93,11 @@ void PrintModel(Terminal& terminal, const v1::Model& model) {
     rows.push_back(
         {"reason", Safe(absl::StrCat(model.state_reason(), " (",
                                      model.state_reason_code(), ")"))});
+  }
+  if (model.available_versions_size() > 0) {
+    rows.push_back({"version", VersionOf(model)});
+    rows.push_back({"versions in the repository",
+                    absl::StrJoin(model.available_versions(), ", ")});
   }
   if (!model.architecture().empty()) {
     const auto add = [&rows](const char* name, const std::string& value) {
@@ -144,6 +155,17 @@ int RunModels(Client& client, const CommandLine& line, Terminal& terminal) {
                         (model.experimental() ? " (experimental)" : ""),
                     ModalityOf(model), absl::StrCat(model.num_layers()),
                     Bytes(model.resident_bytes()), Safe(model.device())});
+  }
+  const bool has_versions =
+      std::any_of(models->begin(), models->end(), [](const v1::Model& model) {
+        return model.available_versions_size() > 0;
+      });
+  if (has_versions) {
+    rows.front().insert(rows.front().begin() + 1, "VERSION");
+    for (size_t i = 0; i < models->size(); ++i) {
+      auto& row = rows[i + 1];
+      row.insert(row.begin() + 1, VersionOf((*models)[i]));
+    }
   }
   // A narrow terminal shows what matters most; `limpid model` has the rest.
   while (terminal.columns > 0 && WidthOf(rows) > terminal.columns &&

@@ -15,7 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "client/cli/flag_values.h"
+#include "client/cli/target_words.h"
 #include "client/tensor_codec.h"
 #include "server/render/heatmap_png.h"
 #include "server/render/overlay_png.h"
@@ -41,9 +41,10 @@ std::vector<std::string> CaptionLines(const Explanation& explanation) {
         absl::StrCat("prediction: ", absl::StrJoin(candidates, ", ")));
   }
   std::string last = absl::StrCat("position ", explanation.header.position());
-  if (const std::string target = FormatTarget(summary.target());
+  if (const std::string target =
+          TargetWords(summary.target(), summary.predictions());
       !target.empty()) {
-    last = absl::StrCat("target ", target, ", ", last);
+    last = absl::StrCat("target: ", target, ", ", last);
   }
   lines.push_back(last);
   return lines;

@@ -8,7 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/comparison.h"
-#include "client/cli/flag_values.h"
+#include "client/cli/explain_view.h"
+#include "client/cli/target_words.h"
 #include "server/render/canvas.h"
 #include "server/render/html_report.h"
 
@@ -21,33 +22,6 @@ std::string Milliseconds(const google::protobuf::Duration& duration) {
       1e3 * static_cast<double>(duration.seconds()) + 1e-6 * duration.nanos());
 }
 
-// A candidate's name by its id, where the reply lists it.
-std::string NameOf(const v1::ExplanationSummary& summary, int64_t id) {
-  for (const v1::Candidate& candidate : summary.predictions()) {
-    if (candidate.id() == id && !candidate.piece().empty()) {
-      return absl::StrCat(candidate.piece(), " (", id, ")");
-    }
-  }
-  return absl::StrCat(id);
-}
-
-// What was explained, in words.
-std::string TargetOf(const v1::ExplanationSummary& summary) {
-  const v1::Target& target = summary.target();
-  if (target.has_contrast()) {
-    return absl::StrCat("logit of ", NameOf(summary, target.contrast().id()),
-                        " minus that of ",
-                        NameOf(summary, target.contrast().baseline_id()));
-  }
-  if (target.has_token_id()) {
-    return absl::StrCat("logit of token ", NameOf(summary, target.token_id()));
-  }
-  if (target.has_class_id()) {
-    return absl::StrCat("logit of class ", NameOf(summary, target.class_id()));
-  }
-  return FormatTarget(target);
-}
-
 std::vector<std::pair<std::string, std::string>> FactsOf(
     const Explanation& explanation) {
   const v1::ExplanationHeader& header = explanation.header;
@@ -56,13 +30,14 @@ std::vector<std::pair<std::string, std::string>> FactsOf(
       {"model", absl::StrCat(header.model(), " (", header.architecture(), ")")},
       {"digest", header.model_digest()},
       {"method", header.method()},
-      {"target", TargetOf(summary)},
+      {"target", TargetWords(summary.target(), summary.predictions())},
       {"position", absl::StrCat(header.position())},
       {"reconstruction error",
        absl::StrFormat("%.3g at most", summary.max_reconstruction_error())}};
   if (summary.has_completeness_error()) {
-    facts.emplace_back("completeness error",
-                       absl::StrFormat("%.3g", summary.completeness_error()));
+    facts.emplace_back(
+        "completeness error",
+        CompletenessText(summary.completeness_error(), summary.attributions()));
   }
   if (summary.has_constant()) {
     facts.emplace_back("constant", absl::StrFormat("%.6g", summary.constant()));

@@ -10,27 +10,42 @@ namespace limpid {
 
 const char kBaselineChoices[] =
     "zero; for text mean (of the embedding table), token:ID or "
-    "tokens:ID,ID,... "
-    "(one per position); for pictures blur; default zero";
+    "tokens:ID,ID,... (one per position); for pictures blur";
 
-at::Tensor Blurred(const at::Tensor& pixels) {
-  const double deviation =
-      static_cast<double>(std::min(pixels.size(2), pixels.size(3))) / 16;
+namespace {
+
+// The blur along a line of n pixels as a matrix [n, n]: what lies beyond the
+// ends is the pixel at the end.
+at::Tensor BlurMatrix(int64_t n, double deviation) {
   const int64_t radius =
       std::max<int64_t>(1, static_cast<int64_t>(std::ceil(3 * deviation)));
-  const at::Tensor distance =
-      at::arange(-radius, radius + 1, pixels.options().dtype(at::kDouble));
-  at::Tensor weight = at::exp(distance.square() / (-2 * deviation * deviation));
-  weight = (weight / weight.sum()).to(pixels.dtype()).view({1, 1, -1});
-  // Rows and columns one after the other, every line by itself.
-  const auto along_last = [&](const at::Tensor& tensor) {
-    const at::Tensor lines = tensor.reshape({-1, 1, tensor.size(-1)});
-    return at::conv1d(at::replication_pad1d(lines, {radius, radius}), weight)
-        .view(tensor.sizes());
+  at::Tensor matrix = at::zeros({n, n}, at::kDouble);
+  auto entries = matrix.accessor<double, 2>();
+  for (int64_t to = 0; to < n; ++to) {
+    for (int64_t distance = -radius; distance <= radius; ++distance) {
+      const int64_t from = std::clamp<int64_t>(to + distance, 0, n - 1);
+      entries[to][from] += std::exp(static_cast<double>(distance * distance) /
+                                    (-2 * deviation * deviation));
+    }
+  }
+  return matrix / matrix.sum(1, /*keepdim=*/true);
+}
+
+}  // namespace
+
+at::Tensor Blurred(const at::Tensor& pixels) {
+  const int64_t height = pixels.size(2), width = pixels.size(3);
+  const double deviation = static_cast<double>(std::min(height, width)) / 16;
+  const auto matrix = [&](int64_t n) {
+    return BlurMatrix(n, deviation).to(pixels.options());
   };
-  const at::Tensor columns =
-      along_last(pixels.transpose(2, 3).contiguous()).transpose(2, 3);
-  return along_last(columns.contiguous());
+  return at::matmul(at::matmul(matrix(height), pixels), matrix(width).t());
+}
+
+Baseline DefaultBaseline(const ModelInfo& info) {
+  Baseline baseline;
+  if (info.modality == Modality::kImage) baseline.kind = Baseline::Kind::kBlur;
+  return baseline;
 }
 
 at::Tensor BaselineEmbeddings(const AttributionContext& context,

@@ -39,7 +39,8 @@ class IntegratedGradients final : public Attribution {
  public:
   explicit IntegratedGradients(const AttributionContext& context)
       : context_(context),
-        baseline_(context.options.baseline.value_or(Baseline())),
+        baseline_(context.options.baseline.value_or(
+            DefaultBaseline(context.network.info()))),
         nodes_(NodesOf(context.options, baseline_)) {}
 
   absl::StatusOr<std::vector<AttributionResult>> Finish(
@@ -144,10 +145,11 @@ MethodEntry Entry() {
   entry.spec.complete = true;
   entry.spec.options = {
       {"steps", "points on the line, 8 to 1024; default 64"},
-      {"baseline", std::string("where the line begins: ") + kBaselineChoices},
+      {"baseline", std::string("where the line begins: ") + kBaselineChoices +
+                       "; default zero, for pictures blur"},
       {"rule",
-       "cubic, midpoint or gauss-legendre; default cubic for the zero "
-       "baseline, else midpoint"}};
+       "cubic, midpoint or gauss-legendre; default cubic from zero, else "
+       "midpoint"}};
   for (OptionSpec& option : SmoothingOptions()) {
     entry.spec.options.push_back(std::move(option));
   }

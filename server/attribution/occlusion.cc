@@ -107,8 +107,8 @@ MethodEntry Entry() {
   entry.spec.source = "arXiv:1311.2901, section 4.2";
   entry.spec.uses_target = true;
   entry.spec.options = {
-      {"baseline",
-       std::string("what stands in its place: ") + kBaselineChoices},
+      {"baseline", std::string("what stands in its place: ") +
+                       kBaselineChoices + "; default zero"},
       {"occlusion_window",
        "tokens in a row, or patches per side of a square, that are replaced "
        "together, 1 to 64; default 1"}};

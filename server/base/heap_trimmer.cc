@@ -12,6 +12,13 @@ namespace {
 
 constexpr int kMaxPassed = 7;
 
+// What the process holds and nobody uses, with a constant for stacks and what
+// else is not of the allocator.
+int64_t HeldBytes() {
+  const struct mallinfo2 heap = mallinfo2();
+  return AnonymousBytes() - static_cast<int64_t>(heap.uordblks + heap.hblkhd);
+}
+
 }  // namespace
 
 int64_t AnonymousBytes() {
@@ -25,12 +32,12 @@ int64_t AnonymousBytes() {
 
 HeapTrimmer::HeapTrimmer(const Options& options)
     : slack_bytes_(options.slack_bytes),
-      least_(AnonymousBytes()),
+      least_(HeldBytes()),
       left_by_last_(least_),
       periodic_(options.period, [this] { Look(); }) {}
 
 void HeapTrimmer::Look() {
-  const int64_t now = AnonymousBytes();
+  const int64_t now = HeldBytes();
   least_ = std::min(least_, now);
   if (now - least_ < slack_bytes_) return;
   const bool grown = now - left_by_last_ >= slack_bytes_;
@@ -39,7 +46,7 @@ void HeapTrimmer::Look() {
     return;
   }
   malloc_trim(0);
-  left_by_last_ = AnonymousBytes();
+  left_by_last_ = HeldBytes();
   const bool useful = now - left_by_last_ >= slack_bytes_ / 4;
   num_useless_ = useful ? 0 : std::min(2 * num_useless_ + 1, kMaxPassed);
   num_passed_ = 0;

@@ -17,16 +17,16 @@ namespace limpid {
 // system does not say.
 int64_t AnonymousBytes();
 
-// Trims the heap while the process holds more than `slack_bytes` above the
-// least that it ever held. What is in use now may be free at the next look
-// without any sign of it, so that it goes on, but ever more seldom while it
-// gains nothing. Looks every `period`, on a thread of its own, from
-// construction to destruction.
+// Trims the heap while the process holds more than `slack_bytes` that nobody
+// uses above the least that it ever did. A trim gives back whole pages only,
+// and what keeps a page may go at any time without a sign of it, so that it
+// goes on, but ever more seldom while it gains nothing. Looks every `period`,
+// on a thread of its own, from construction to destruction.
 class HeapTrimmer {
  public:
   struct Options {
-    absl::Duration period = absl::Seconds(1);
-    int64_t slack_bytes = int64_t{32} << 20;
+    absl::Duration period = absl::Milliseconds(250);
+    int64_t slack_bytes = int64_t{16} << 20;
   };
 
   explicit HeapTrimmer(const Options& options);

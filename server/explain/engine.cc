@@ -17,8 +17,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "server/explain/batch.h"
+#include "server/explain/device_streams.h"
 #include "server/explain/plan.h"
-#include "server/explain/runner.h"
 #include "server/explain/servable.h"
 #include "server/models/torch_seam.h"
 
@@ -83,7 +84,10 @@ std::optional<DeviceMemory> MemoryOf(at::Device device) {
 class TorchEngine final : public Engine {
  public:
   TorchEngine(const EngineOptions& options, at::Device device)
-      : options_(options), build_{device, at::kFloat}, name_(device.str()) {
+      : options_(options),
+        build_{device, at::kFloat},
+        name_(device.str()),
+        streams_(device) {
     // First guesses, replaced by what is seen; hopeful, since requests are
     // refused by them.
     flops_per_second_ = device.is_cpu() ? 5e10 : 1e13;
@@ -94,13 +98,16 @@ class TorchEngine final : public Engine {
     return MemoryOf(build_.device);
   }
 
+  using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder) const override {
+      const std::string& name, const std::string& folder,
+      int64_t version) const override {
     absl::StatusOr<std::shared_ptr<const Model>> model =
         absl::UnknownError("not loaded");
     LIMPID_RETURN_IF_ERROR(CatchTorch([&] {
       const c10::NoGradGuard no_gradients;
-      model = LoadServable(name, folder, build_);
+      model = LoadServable(name, folder, version, build_);
+      streams_.WaitForCurrent();
       return absl::OkStatus();
     }));
     return model;
@@ -121,15 +128,36 @@ class TorchEngine final : public Engine {
 
   absl::Status Run(const Plan& plan, ResultSink& sink,
                    const CancelToken& cancel) const override {
-    LIMPID_RETURN_IF_ERROR(cancel.Check());
+    absl::Status result;
+    RunBatch({{&plan, &sink, cancel,
+               [&result](const absl::Status& status) { result = status; }}});
+    return result;
+  }
+
+  void RunBatch(const std::vector<BatchMember>& members) const override {
     const absl::Time start = absl::Now();
-    const absl::Status status = CatchTorch([&] {
-      const c10::NoGradGuard no_gradients;
+    const c10::NoGradGuard no_gradients;
+    std::optional<DeviceStreams::Lent> stream;
+    const absl::Status ready = CatchTorch([&] {
       at::set_num_threads(static_cast<int>(options_.threads_per_worker));
-      return RunPlan(static_cast<const ExplanationPlan&>(plan), sink, cancel);
+      stream.emplace(streams_);
+      return absl::OkStatus();
     });
-    if (status.ok()) Learn(plan.cost().flops, absl::Now() - start);
-    return status;
+    if (!ready.ok()) {
+      for (const BatchMember& member : members) member.done(ready);
+      return;
+    }
+    double flops = 0;
+    bool all_ok = true;
+    RunMembers(members,
+               [&](const ExplanationPlan& plan, const absl::Status& status) {
+                 // Who hears of the end may give the model back.
+                 stream->Wait();
+                 flops += plan.cost().flops;
+                 all_ok = all_ok && status.ok();
+               });
+    // Of work that was given up nobody knows how much was done.
+    if (all_ok) Learn(flops, absl::Now() - start);
   }
 
  private:
@@ -149,6 +177,7 @@ class TorchEngine final : public Engine {
   const EngineOptions options_;
   const BuildOptions build_;
   const std::string name_;
+  mutable DeviceStreams streams_;
   mutable std::atomic<double> flops_per_second_;
 };
 

@@ -4,9 +4,11 @@
 // between the RPC layer and everything that knows Torch.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "server/base/clock.h"
 #include "server/base/status.h"
@@ -39,6 +41,17 @@ class Plan {
   virtual const std::string& method() const = 0;
   virtual const Cost& cost() const = 0;
   virtual int64_t num_tokens() const = 0;
+  // Whether a good part of its work is the forward pass that a batch shares.
+  virtual bool gains_from_batch() const = 0;
+};
+
+// A request that runs in a batch. What is pointed to outlives `done`.
+struct BatchMember {
+  const Plan* plan = nullptr;
+  ResultSink* sink = nullptr;
+  CancelToken cancel;
+  // Told once how it ended, as soon as it has. Must not throw.
+  std::function<void(const absl::Status& status)> done;
 };
 
 // Thread-safe: any number of threads may plan and run at the same time.
@@ -55,11 +68,17 @@ class Engine {
   // None on the CPU, or where the device does not say.
   virtual std::optional<DeviceMemory> memory() const = 0;
 
-  // Reads a model folder and runs the model once on a few tokens. Errors name
-  // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
+  // Reads a model folder and runs the model once on a few tokens. `version` is
+  // what the model says of itself. Errors name file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
   // reason ARCHITECTURE_UNKNOWN).
   virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder) const = 0;
+      const std::string& name, const std::string& folder,
+      int64_t version) const = 0;
+  // Of a folder without versions.
+  absl::StatusOr<std::shared_ptr<const Model>> Load(
+      const std::string& name, const std::string& folder) const {
+    return Load(name, folder, /*version=*/0);
+  }
 
   // Bytes of the weights once they are loaded, from the files' headers alone.
   // Errors as Load.
@@ -79,6 +98,14 @@ class Engine {
   // DEADLINE_EXCEEDED within one slab of attention of the token's change.
   virtual absl::Status Run(const Plan& plan, ResultSink& sink,
                            const CancelToken& cancel) const = 0;
+
+  // Runs plans for one and the same model together on the calling thread: one
+  // forward pass for all of them, and the rest of each by itself, in their
+  // order. Results are those of Run. A member that is cancelled, fails or is
+  // refused by its sink leaves without disturbing the others. What does not fit
+  // in memory together is tried again in halves, of which a single one that
+  // does not fit is refused: RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY.
+  virtual void RunBatch(const std::vector<BatchMember>& members) const = 0;
 };
 
 }  // namespace limpid

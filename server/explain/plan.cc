@@ -319,14 +319,13 @@ void ExplanationPlan::Price(double flops_per_second) {
   const int64_t between = RowsOf(/*returned=*/true).size() *
                           (layer_bytes / std::max<int64_t>(1, num_points));
   const bool single_rows = request_.attention.kind == AttentionKind::kRow;
-  const int64_t reduced =
-      3 * RowsOf(/*returned=*/true).size() * count * kFloat;
+  const int64_t reduced = 3 * RowsOf(/*returned=*/true).size() * count * kFloat;
   cost_.peak_bytes = network.ForwardBytes(1, count) +
                      network.VisitBytes(count) + 2 * layer_bytes +
                      (single_rows ? between : 0) + reduced + method.bytes +
                      curves.bytes;
 
-  double flops = network.ForwardFlops(count) + method.flops + curves.flops;
+  double flops = network.ForwardFlops(count);
   const auto visit = [&](bool returned, int64_t layers) {
     const RowRange range = RowsOf(returned);
     if (range.size() > 0) {
@@ -335,6 +334,11 @@ void ExplanationPlan::Price(double flops_per_second) {
   };
   visit(true, num_returned);
   visit(false, info.num_layers - num_returned);
+  // Passes of the method's own are made one request after the other.
+  constexpr double kMostOwn = 4;
+  const double own = method.flops + curves.flops;
+  gains_from_batch_ = own <= kMostOwn * flops;
+  flops += own;
   cost_.flops = flops;
   cost_.compute_seconds = flops / flops_per_second;
 }

@@ -29,6 +29,7 @@ class ExplanationPlan final : public Plan {
   const std::string& method() const override { return entry_->spec.name; }
   const Cost& cost() const override { return cost_; }
   int64_t num_tokens() const override { return length_; }
+  bool gains_from_batch() const override { return gains_from_batch_; }
 
   const Servable& servable() const { return *model_; }
   const ExplainRequest& request() const { return request_; }
@@ -81,6 +82,7 @@ class ExplanationPlan final : public Plan {
   std::vector<int64_t> layers_;
   int64_t method_memory_bytes_ = 0;
   Cost cost_;
+  bool gains_from_batch_ = false;
 };
 
 }  // namespace limpid

@@ -110,6 +110,9 @@ class ResultSink {
                                   const char* unit) = 0;
   virtual absl::Status OnTensor(NamedTensor tensor) = 0;
   virtual absl::Status OnSummary(ResultSummary summary) = 0;
+  // The explanation begins anew: forgets what came so far. False if some of it
+  // has left already, and nothing was done.
+  virtual bool Restart() { return false; }
 };
 
 }  // namespace limpid

@@ -25,7 +25,7 @@ absl::StatusOr<int64_t> WeightBytesOf(const std::string& folder,
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
-    const std::string& name, const std::string& folder,
+    const std::string& name, const std::string& folder, int64_t version,
     const BuildOptions& options) {
   LIMPID_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
                           Checkpoint::Open(folder));
@@ -42,6 +42,7 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
         ImageProcessor::Open(folder, info.image_height, info.image_width));
   }
   info.name = name;
+  info.version = version;
   info.has_tokenizer = tokenizer != nullptr;
   LIMPID_ASSIGN_OR_RETURN(info.digest, checkpoint.Digest());
   if (tokenizer && tokenizer->vocabulary_size() > info.vocabulary_size) {

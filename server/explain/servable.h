@@ -47,7 +47,7 @@ absl::StatusOr<int64_t> WeightBytesOf(const std::string& folder,
 
 // Reads a model folder onto a device and runs the network once.
 absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
-    const std::string& name, const std::string& folder,
+    const std::string& name, const std::string& folder, int64_t version,
     const BuildOptions& options);
 
 }  // namespace limpid

@@ -282,6 +282,8 @@ struct SsmAttentionFold {
   const T* value = nullptr;    // [L, D], with product, or neither
   int64_t value_stride = 0;
   T* product = nullptr;        // [L, D] contiguous, set for the channels
+  // CUDA: by what every GPU can do, although this one could do more; for tests.
+  bool portable = false;
   // CUDA: FoldScratchBytes(...) on the device, aligned to 16 bytes.
   void* scratch = nullptr;
 };
@@ -401,7 +403,8 @@ template <typename T>
 absl::Status Run(const ExpandHeads<T>& op, void* stream);
 template <typename T>
 absl::Status Run(const FoldChannels<T>& op, void* stream);
-// Whether Run takes the op: at most 16 states and 4 taps.
+// Whether Run takes the op on the current device: at most 16 states and 4 taps,
+// 113 KiB of shared memory for a block of threads.
 bool CanFold(const SsmAttentionFold<float>& op);
 int64_t FoldScratchBytes(const SsmAttentionFold<float>& op);
 absl::Status Run(const SsmAttentionFold<float>& op, void* stream);

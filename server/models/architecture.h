@@ -120,6 +120,12 @@ struct NetworkInput {
   at::Tensor pixels;
 };
 
+// One sequence of a batch.
+struct SequenceSpan {
+  int64_t length = 0;              // without the padding behind it
+  std::vector<int64_t> positions;  // where its scores are read, one or more
+};
+
 // How gradients flow through a network.
 enum class Differentiation {
   kNone,    // not at all: kernels alone
@@ -149,6 +155,13 @@ class Network {
   // one. `visitor` may be empty.
   virtual absl::StatusOr<at::Tensor> Forward(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
+      const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
+
+  // The same for sequences that differ in length and positions: scores [P, V]
+  // of each. `visitor` sees every sequence as if it were alone, without its
+  // padding; of networks that are not causal, none has any.
+  virtual absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
+      const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
   // Shows the layers last to first, for what is carried from the last one

@@ -75,6 +75,23 @@ at::Tensor Activated(const DirectionTrace& direction, const at::Tensor& x) {
                  direction.conv.defined() ? direction.conv : x);
 }
 
+// Leaves the first `length` positions. Those of a reversed direction come after
+// the padding in its own time, so that they are not its own alone.
+void CutTrace(int64_t length, BlockTrace& trace) {
+  const auto cut = [&](std::initializer_list<at::Tensor*> tensors) {
+    for (at::Tensor* tensor : tensors) {
+      if (tensor->defined()) *tensor = tensor->narrow(0, 0, length);
+    }
+  };
+  for (DirectionTrace& direction : trace.directions) {
+    TORCH_CHECK(!direction.reversed, "padded input of a bidirectional block");
+    direction.recurrence = direction.recurrence->Leading(length);
+    cut({&direction.conv, &direction.ratio});
+  }
+  cut({&trace.x, &trace.uncentred, &trace.norm, &trace.direct, &trace.gate,
+       &trace.output, &trace.stream});
+}
+
 }  // namespace
 
 BlockMap FactoredAttention::Map(const MatrixForm& form) const {
@@ -311,6 +328,13 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
     }
   }
   return absl::OkStatus();
+}
+
+void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace) {
+  const int64_t whole = trace.x.size(0);
+  const int64_t length = pass.LengthOf(sequence, whole);
+  if (length < whole) CutTrace(length, trace);
+  pass.Visit(sequence, FactoredAttention(std::move(trace)));
 }
 
 }  // namespace limpid

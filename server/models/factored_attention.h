@@ -16,6 +16,7 @@
 
 #include "server/models/architecture.h"
 #include "server/models/frozen_operators.h"
+#include "server/models/pass.h"
 
 namespace limpid {
 
@@ -95,5 +96,9 @@ class FactoredAttention final : public BlockAttention {
 
   const BlockTrace trace_;
 };
+
+// Shows the attention of one sequence of the pass's current layer, whose trace
+// is as long as the batch, without the padding behind it.
+void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace);
 
 }  // namespace limpid

@@ -54,6 +54,14 @@ class S6Operator final : public FrozenOperator {
                                        : diagonal;
   }
 
+  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
+    FrozenSsm ssm = ssm_;
+    for (at::Tensor* tensor : {&ssm.delta, &ssm.b, &ssm.c}) {
+      *tensor = tensor->narrow(0, 0, length);
+    }
+    return std::make_unique<S6Operator>(std::move(ssm));
+  }
+
  private:
   FrozenSsm Ssm(bool include_skip) const {
     FrozenSsm ssm = ssm_;
@@ -123,6 +131,10 @@ class RecurrenceOperator final : public HeadOperator {
     }
     return FoldScalarAttention(recurrence_, factors, fold);
   }
+  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
+    return std::make_unique<RecurrenceOperator>(recurrence_.Leading(length),
+                                                channels_per_head_, skip_);
+  }
 
  private:
   at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
@@ -148,6 +160,11 @@ class SoftmaxOperator final : public HeadOperator {
                    u.reshape({length, -1, channels_per_head_}).transpose(0, 1))
         .transpose(0, 1)
         .reshape({length, -1});
+  }
+  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
+    return std::make_unique<SoftmaxOperator>(
+        probabilities_.narrow(1, 0, length).narrow(2, 0, length),
+        channels_per_head_);
   }
 
  private:

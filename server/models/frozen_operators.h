@@ -39,6 +39,10 @@ class FrozenOperator {
                         const AttentionFold& fold) const {
     return false;
   }
+  // The operator of the first `length` positions alone, as far as those before
+  // do not depend on those behind.
+  virtual std::unique_ptr<const FrozenOperator> Leading(
+      int64_t length) const = 0;
   // The diagonal of such entries, [L, D]; undefined: not of this operator.
   virtual at::Tensor Diagonal(const FrozenFactors& factors,
                               bool include_skip) const {

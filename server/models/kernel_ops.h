@@ -66,6 +66,8 @@ struct FrozenRecurrence {
 
   // That of one sequence, with B = 1.
   FrozenRecurrence Sequence(int64_t index) const;
+  // That of the first `length` positions.
+  FrozenRecurrence Leading(int64_t length) const;
 };
 
 // [B, L, H, P] contiguous from values [B, L, H, P]. Differentiable in every

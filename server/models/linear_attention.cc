@@ -151,7 +151,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
     trace.output = output[i];
     trace.projection.weight = w.out;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return Project(output, w.out);
 }

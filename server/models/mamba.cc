@@ -105,7 +105,7 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output[i];
     trace.projection = {w.out_weight, w.out_bias};
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
 }

@@ -18,6 +18,7 @@ enum class Modality { kText, kImage };
 // residual stream, D channels of a mixer, N state size, V vocabulary.
 struct ModelInfo {
   std::string name;          // folder name
+  int64_t version = 0;       // of its version folder; 0: it has none
   std::string architecture;  // for example "mamba"
   std::string digest;        // SHA-256 of its files, hexadecimal
   std::string device;        // "cpu" or "cuda:N"

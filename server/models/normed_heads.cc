@@ -51,7 +51,7 @@ at::Tensor RunNormedHeads(const FrozenRecurrence& recurrence,
     trace.output = output[i];
     trace.projection = projection;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return output;
 }

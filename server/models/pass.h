@@ -25,16 +25,18 @@ struct FactorTape {
 // Used by one thread, for one run.
 class Pass {
  public:
-  // What is given must outlive the pass; `visitor` may be empty, `tape` and
-  // `block_outputs` null.
+  // What is given must outlive the pass; `visitor` may be empty, `tape`,
+  // `block_outputs` and `sequences` null: all are as long as the batch.
   Pass(Differentiation differentiation, const LayerVisitor& visitor,
        const CancelToken& cancel, FactorTape* tape = nullptr,
-       std::vector<at::Tensor>* block_outputs = nullptr)
+       std::vector<at::Tensor>* block_outputs = nullptr,
+       const std::vector<SequenceSpan>* sequences = nullptr)
       : frozen_(differentiation == Differentiation::kFrozen),
         visitor_(visitor),
         cancel_(cancel),
         tape_(tape),
-        block_outputs_(block_outputs) {}
+        block_outputs_(block_outputs),
+        sequences_(sequences) {}
 
   // A number that depends on the data and that the implicit attention treats
   // as a constant: a gate, a step, a normaliser. In a frozen pass no gradient
@@ -62,6 +64,10 @@ class Pass {
 
   // Whether attention is looked at, so that it pays to make it.
   bool visits() const { return visitor_ && status_.ok(); }
+  // Positions of a sequence before its padding, in a batch of `length`.
+  int64_t LengthOf(int64_t sequence, int64_t length) const {
+    return sequences_ == nullptr ? length : (*sequences_)[sequence].length;
+  }
   // Shows the attention of one sequence of the current layer. What the visitor
   // answers ends the run after this layer.
   void Visit(int64_t sequence, const BlockAttention& attention) {
@@ -85,6 +91,7 @@ class Pass {
   const CancelToken& cancel_;
   FactorTape* const tape_;
   std::vector<at::Tensor>* const block_outputs_;
+  const std::vector<SequenceSpan>* const sequences_;
   int64_t layer_ = 0;
   absl::Status status_;
 };

@@ -240,7 +240,7 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output[i];
     trace.projection = {w.out.weight, w.out.bias};
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return mlp_.Run(stream + pass.BlockOutput(w.out(output)), config_.epsilon,
                   pass);
@@ -325,7 +325,7 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
       trace.output = output[i];
       trace.projection = {weights_.out.weight, weights_.out.bias};
       trace.stream = stream[i];
-      pass.Visit(i, FactoredAttention(std::move(trace)));
+      VisitBlock(pass, i, std::move(trace));
     }
   }
   return mlp_.Run(stream + pass.BlockOutput(weights_.out(output)),

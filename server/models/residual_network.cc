@@ -44,6 +44,9 @@ class ResidualNetwork final : public Network {
     const c10::InferenceMode guard;
     return Run(embeddings, positions, Differentiation::kNone, visitor, cancel);
   }
+  absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
+      const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
+      const LayerVisitor& visitor, const CancelToken& cancel) const override;
   absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
       Differentiation differentiation, std::vector<at::Tensor>* block_outputs,
@@ -87,6 +90,13 @@ class ResidualNetwork final : public Network {
       const CancelToken& cancel, FactorTape* tape = nullptr,
       std::vector<at::Tensor>* block_outputs = nullptr) const {
     Pass pass(differentiation, visitor, cancel, tape, block_outputs);
+    LIMPID_ASSIGN_OR_RETURN(const at::Tensor stream,
+                            RunLayers(embeddings, pass));
+    return parts_.head(TakePositions(stream, positions), pass);
+  }
+  // The stream after the last layer, [B, L, E].
+  absl::StatusOr<at::Tensor> RunLayers(const at::Tensor& embeddings,
+                                       Pass& pass) const {
     at::Tensor stream =
         parts_.enter ? parts_.enter(embeddings, pass) : embeddings;
     for (size_t index = 0; index < parts_.layers.size(); ++index) {
@@ -94,7 +104,7 @@ class ResidualNetwork final : public Network {
       stream = parts_.layers[index]->Run(stream, pass);
     }
     LIMPID_RETURN_IF_ERROR(pass.status());
-    return parts_.head(TakePositions(stream, positions), pass);
+    return stream;
   }
   int64_t ElementBytes() const {
     return static_cast<int64_t>(at::elementSize(parts_.options.dtype));
@@ -106,6 +116,26 @@ class ResidualNetwork final : public Network {
 
   ResidualParts parts_;
 };
+
+absl::StatusOr<std::vector<at::Tensor>> ResidualNetwork::ForwardSequences(
+    const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
+    const LayerVisitor& visitor, const CancelToken& cancel) const {
+  const c10::InferenceMode guard;
+  Pass pass(Differentiation::kNone, visitor, cancel, /*tape=*/nullptr,
+            /*block_outputs=*/nullptr, &sequences);
+  LIMPID_ASSIGN_OR_RETURN(const at::Tensor stream, RunLayers(embeddings, pass));
+  // Only the rows that are read go through the head, all of them at once.
+  std::vector<int64_t> rows, counts;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    for (const int64_t position : sequences[i].positions) {
+      rows.push_back(static_cast<int64_t>(i) * stream.size(1) + position);
+    }
+    counts.push_back(static_cast<int64_t>(sequences[i].positions.size()));
+  }
+  const at::Tensor read =
+      TakePositions(stream.reshape({1, -1, stream.size(2)}), rows);
+  return parts_.head(read, pass).squeeze(0).split_with_sizes(counts);
+}
 
 absl::Status ResidualNetwork::VisitBackwards(const at::Tensor& embeddings,
                                              const LayerVisitor& visitor,

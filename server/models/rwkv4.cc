@@ -123,7 +123,7 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = run.output[i];
     trace.projection.weight = w.out;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return w.channel_mix.Run(
       stream + pass.BlockOutput(Project(run.output, w.out)), epsilon_, pass);

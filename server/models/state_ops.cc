@@ -198,6 +198,14 @@ FrozenRecurrence FrozenRecurrence::Sequence(int64_t index) const {
           one(left),  one(right), one(diagonal)};
 }
 
+FrozenRecurrence FrozenRecurrence::Leading(int64_t length) const {
+  const auto cut = [&](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.narrow(1, 0, length) : tensor;
+  };
+  return {cut(query), cut(key),   cut(decay),
+          cut(left),  cut(right), cut(diagonal)};
+}
+
 at::Tensor StateScan(const FrozenRecurrence& recurrence,
                      const at::Tensor& value) {
   if (!at::GradMode::is_enabled()) return ForwardScan(recurrence, value);

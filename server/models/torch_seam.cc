@@ -14,7 +14,7 @@ namespace {
 
 absl::Status OutOfMemory() {
   ErrorDetails details;
-  details.reason = "OUT_OF_MEMORY";
+  details.reason = kOutOfMemory;
   details.retry_after = absl::Seconds(1);
   return MakeError(absl::StatusCode::kResourceExhausted,
                    "not enough memory for this request now", details);

@@ -9,6 +9,9 @@
 
 namespace limpid {
 
+// The reason of what did not fit in memory.
+inline constexpr char kOutOfMemory[] = "OUT_OF_MEMORY";
+
 // Calls `work` and turns what it throws into a status: out of memory becomes
 // RESOURCE_EXHAUSTED (reason OUT_OF_MEMORY), everything else INTERNAL (reason
 // ENGINE_FAILED) with the exception's first line.

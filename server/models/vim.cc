@@ -183,7 +183,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output[i];
     trace.projection.weight = w.out_weight;
     trace.stream = stream[i];
-    pass.Visit(i, FactoredAttention(std::move(trace)));
+    VisitBlock(pass, i, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight));
 }
@@ -256,10 +256,14 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
                  place = config.class_token()](const NetworkInput& input) {
     const at::Tensor pixels =
         input.pixels.to(patch_weight.device(), patch_weight.scalar_type());
-    const at::Tensor patches =
-        at::conv2d(pixels, patch_weight, patch_bias, {stride, stride})
-            .flatten(2)
-            .transpose(1, 2);
+    // A product of matrices, not a convolution: on GPUs ATen would load cuDNN's
+    // half a gigabyte for this one small step.
+    const int64_t size = patch_weight.size(2);
+    const at::Tensor windows = pixels.unfold(2, size, stride)
+                                   .unfold(3, size, stride)
+                                   .permute({0, 2, 3, 1, 4, 5});
+    const at::Tensor patches = Project(windows.flatten(3).flatten(1, 2),
+                                       patch_weight.flatten(1), patch_bias);
     const at::Tensor tokens =
         at::cat({patches.narrow(1, 0, place),
                  class_token.expand({patches.size(0), 1, -1}),

@@ -5,8 +5,10 @@
 #include <spdlog/sinks/ostream_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -14,7 +16,7 @@
 namespace limpid {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
   switch (level) {
@@ -48,26 +50,42 @@ std::string Dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Json ToJson(const LogField& field) {
+bool IsPlain(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isprint(static_cast<unsigned char>(c)) && c != '"' &&
+           c != '\\';
+  });
+}
+
+// A value as JSON. Lines are written while callers wait for their replies: what
+// needs no escape is copied.
+void AppendValue(const LogField& field, std::string& line) {
   switch (field.kind) {
     case LogField::Kind::kText:
-      return field.text;
+      if (IsPlain(field.text)) {
+        return absl::StrAppend(&line, "\"", field.text, "\"");
+      }
+      return absl::StrAppend(&line, Dump(field.text));
     case LogField::Kind::kInteger:
-      return field.integer;
+      return absl::StrAppend(&line, field.integer);
     case LogField::Kind::kReal:
       break;
   }
-  return field.real;
+  absl::StrAppend(&line, Dump(field.real));
 }
 
 std::string AsJson(const std::string& time, LogLevel level,
                    absl::string_view message, const LogFields& fields) {
-  Json line;
-  line["time"] = time;
-  line["level"] = LevelName(level);
-  line["message"] = std::string(message);
-  for (const LogField& field : fields) line[field.name] = ToJson(field);
-  return Dump(line);
+  std::string line = "{";
+  const auto add = [&line](const LogField& field) {
+    absl::StrAppend(&line, line.size() > 1 ? "," : "", "\"", field.name, "\":");
+    AppendValue(field, line);
+  };
+  add({"time", time});
+  add({"level", LevelName(level)});
+  add({"message", std::string(message)});
+  for (const LogField& field : fields) add(field);
+  return line + "}";
 }
 
 std::string AsText(const std::string& time, LogLevel level,
@@ -75,7 +93,8 @@ std::string AsText(const std::string& time, LogLevel level,
   std::string line = absl::StrCat(time, " ", LevelName(level), " ",
                                   absl::Utf8SafeCEscape(message));
   for (const LogField& field : fields) {
-    absl::StrAppend(&line, " ", field.name, "=", Dump(ToJson(field)));
+    absl::StrAppend(&line, " ", field.name, "=");
+    AppendValue(field, line);
   }
   return line;
 }

@@ -19,14 +19,18 @@ const Buckets kTokens = {1,    4,    16,   64,    128,   256,    512,
                          1024, 2048, 4096, 16384, 65536, 262144, 1048576};
 const Buckets kBytes = {1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20,
                         1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30};
+const Buckets kBatchSizes = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 // Float32 gives about 1e-6; from 1e-4 on something is wrong.
 const Buckets kRatios = {1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5,
                          3e-5, 1e-4, 1e-3, 1e-2, 0.1,  1};
 
+constexpr char kAccepted[] = "accepted";
+constexpr char kRefused[] = "refused";
+
 template <typename Builder>
-auto* Build(Builder builder, const char* name, const char* help,
-            prometheus::Registry& registry) {
-  return &builder.Name(name).Help(help).Register(registry);
+auto& Family(Builder builder, const char* name, const char* help,
+             const std::shared_ptr<prometheus::Registry>& registry) {
+  return builder.Name(name).Help(help).Register(*registry);
 }
 
 }  // namespace
@@ -52,86 +56,125 @@ std::string GoCodeName(absl::StatusCode code) {
 }
 
 Metrics::Metrics(absl::string_view version)
-    : registry_(std::make_shared<prometheus::Registry>()) {
-  prometheus::Registry& r = *registry_;
-  requests_ = Build(BuildCounter(), "limpid_requests_total",
-                    "Explanations by how they ended.", r);
-  request_seconds_ =
-      Build(BuildHistogram(), "limpid_request_duration_seconds",
-            "From the request's arrival to the end of its reply.", r);
-  queue_seconds_ = Build(BuildHistogram(), "limpid_queue_duration_seconds",
-                         "Waiting for a worker.", r);
-  compute_seconds_ = Build(BuildHistogram(), "limpid_compute_duration_seconds",
-                           "Computing an explanation.", r);
-  serialize_seconds_ =
-      Build(BuildHistogram(), "limpid_serialize_duration_seconds",
-            "Packing an explanation.", r);
-  first_chunk_seconds_ = Build(
-      BuildHistogram(), "limpid_time_to_first_chunk_seconds",
-      "From a streamed request's arrival to its first piece of a tensor.", r);
-  input_tokens_ = Build(BuildHistogram(), "limpid_input_tokens",
-                        "Length of explained inputs in tokens or patches.", r);
-  response_bytes_ = Build(BuildHistogram(), "limpid_response_bytes",
-                          "Bytes of a reply's messages.", r);
-  reconstruction_error_ =
-      Build(BuildHistogram(), "limpid_reconstruction_error_ratio",
-            "Largest reconstruction residual of an explanation's layers.", r);
-  load_seconds_ = Build(BuildHistogram(), "limpid_model_load_duration_seconds",
-                        "Loading and warming a model.", r);
-  resident_bytes_ = Build(BuildGauge(), "limpid_model_resident_bytes",
-                          "Bytes held for a model's weights.", r);
-  model_state_ = Build(BuildGauge(), "limpid_model_state",
-                       "1 for the state that a model is in, else 0.", r);
-  evictions_ = Build(BuildCounter(), "limpid_model_evictions_total",
-                     "Idle models that were freed to make room.", r);
-  gpu_memory_used_ = Build(BuildGauge(), "limpid_gpu_memory_used_bytes",
-                           "Bytes of the GPU that anybody holds.", r);
-  gpu_memory_total_ = Build(BuildGauge(), "limpid_gpu_memory_total_bytes",
-                            "Bytes that the GPU has.", r);
-  weights_copied_ = Build(BuildCounter(), "limpid_weights_copied_bytes_total",
-                          "Bytes of weights brought to a device.", r);
-  rpcs_started_ =
-      Build(BuildCounter(), "grpc_server_started_total", "RPCs started.", r);
-  rpcs_handled_ = Build(BuildCounter(), "grpc_server_handled_total",
-                        "RPCs ended, by code.", r);
-  rpc_seconds_ = Build(BuildHistogram(), "grpc_server_handling_seconds",
-                       "From an RPC's start to its end.", r);
-  Counters connections = Build(
-      BuildCounter(), "limpid_connections_total",
-      "Connections to gRPC listeners; those beyond the limit are refused.", r);
-  connections_accepted_ = &connections->Add({{"result", "accepted"}});
-  connections_refused_ = &connections->Add({{"result", "refused"}});
-  token_reloads_ = Build(BuildCounter(), "limpid_token_reloads_total",
-                         "Changes of the token file, by how they ended.", r);
-  in_flight_ = &Build(BuildGauge(), "limpid_requests_in_flight",
-                      "Requests that have no reply yet.", r)
-                    ->Add({});
-  queue_size_ = &Build(BuildGauge(), "limpid_queue_size",
-                       "Explanations that wait for a worker.", r)
-                     ->Add({});
-  wasted_seconds_ =
-      &Build(BuildCounter(), "limpid_cancelled_compute_seconds_total",
-             "Compute time of explanations that were given up.", r)
-           ->Add({});
-  shared_requests_ =
-      &Build(BuildCounter(), "limpid_shared_requests_total",
-             "Explanations that took the reply of an identical one.", r)
-           ->Add({});
-  Build(BuildGauge(), "limpid_build_info", "1, labelled with the version.", r)
-      ->Add({{"version", std::string(version)}})
+    : registry_(std::make_shared<prometheus::Registry>()),
+      requests_(Family(BuildCounter(), "limpid_requests_total",
+                       "Explanations by how they ended.", registry_),
+                {"model", "method", "code"}),
+      request_seconds_(
+          Family(BuildHistogram(), "limpid_request_duration_seconds",
+                 "From the request's arrival to the end of its reply.",
+                 registry_),
+          {"model"}, kSeconds),
+      queue_seconds_(Family(BuildHistogram(), "limpid_queue_duration_seconds",
+                            "Waiting for a worker.", registry_),
+                     {"model"}, kSeconds),
+      compute_seconds_(
+          Family(BuildHistogram(), "limpid_compute_duration_seconds",
+                 "Computing an explanation.", registry_),
+          {"model"}, kSeconds),
+      serialize_seconds_(
+          Family(BuildHistogram(), "limpid_serialize_duration_seconds",
+                 "Packing an explanation.", registry_),
+          {"model"}, kSeconds),
+      first_chunk_seconds_(
+          Family(BuildHistogram(), "limpid_time_to_first_chunk_seconds",
+                 "From a streamed request's arrival to its first piece of a "
+                 "tensor.",
+                 registry_),
+          {"model"}, kSeconds),
+      input_tokens_(
+          Family(BuildHistogram(), "limpid_input_tokens",
+                 "Length of explained inputs in tokens or patches.", registry_),
+          {"model"}, kTokens),
+      response_bytes_(Family(BuildHistogram(), "limpid_response_bytes",
+                             "Bytes of a reply's messages.", registry_),
+                      {"model"}, kBytes),
+      reconstruction_error_(
+          Family(BuildHistogram(), "limpid_reconstruction_error_ratio",
+                 "Largest reconstruction residual of an explanation's layers.",
+                 registry_),
+          {"model"}, kRatios),
+      load_seconds_(
+          Family(BuildHistogram(), "limpid_model_load_duration_seconds",
+                 "Loading and warming a model.", registry_),
+          {"model", "code"}, kSeconds),
+      resident_bytes_(Family(BuildGauge(), "limpid_model_resident_bytes",
+                             "Bytes held for a model's weights.", registry_),
+                      {"model", "device"}),
+      model_state_(
+          Family(BuildGauge(), "limpid_model_state",
+                 "1 for the state that a model is in, else 0.", registry_),
+          {"model", "state"}),
+      evictions_(Family(BuildCounter(), "limpid_model_evictions_total",
+                        "Idle models that were freed to make room.", registry_),
+                 {"model"}),
+      gpu_memory_used_(
+          Family(BuildGauge(), "limpid_gpu_memory_used_bytes",
+                 "Bytes of the GPU that anybody holds.", registry_),
+          {"device"}),
+      gpu_memory_total_(Family(BuildGauge(), "limpid_gpu_memory_total_bytes",
+                               "Bytes that the GPU has.", registry_),
+                        {"device"}),
+      weights_copied_(
+          Family(BuildCounter(), "limpid_weights_copied_bytes_total",
+                 "Bytes of weights brought to a device.", registry_),
+          {"device"}),
+      rpcs_started_(Family(BuildCounter(), "grpc_server_started_total",
+                           "RPCs started.", registry_),
+                    {"grpc_type", "grpc_service", "grpc_method"}),
+      rpcs_handled_(Family(BuildCounter(), "grpc_server_handled_total",
+                           "RPCs ended, by code.", registry_),
+                    {"grpc_type", "grpc_service", "grpc_method", "grpc_code"}),
+      rpc_seconds_(Family(BuildHistogram(), "grpc_server_handling_seconds",
+                          "From an RPC's start to its end.", registry_),
+                   {"grpc_type", "grpc_service", "grpc_method"}, kSeconds),
+      connections_(
+          Family(BuildCounter(), "limpid_connections_total",
+                 "Connections to gRPC listeners; those beyond limits are "
+                 "refused.",
+                 registry_),
+          {"result"}),
+      barred_peers_(
+          Family(BuildCounter(), "limpid_barred_peers_total",
+                 "Times that a peer was barred for resetting streams.",
+                 registry_)
+              .Add({})),
+      token_reloads_(
+          Family(BuildCounter(), "limpid_token_reloads_total",
+                 "Changes of the token file, by how they ended.", registry_),
+          {"code"}),
+      in_flight_(Family(BuildGauge(), "limpid_requests_in_flight",
+                        "Requests that have no reply yet.", registry_)
+                     .Add({})),
+      queue_size_(Family(BuildGauge(), "limpid_queue_size",
+                         "Explanations that wait for a worker.", registry_)
+                      .Add({})),
+      batch_size_(Family(BuildHistogram(), "limpid_batch_size",
+                         "Explanations that were computed together.", registry_)
+                      .Add({}, kBatchSizes)),
+      wasted_seconds_(
+          Family(BuildCounter(), "limpid_cancelled_compute_seconds_total",
+                 "Compute time of explanations that were given up.", registry_)
+              .Add({})),
+      shared_requests_(
+          Family(BuildCounter(), "limpid_shared_requests_total",
+                 "Explanations that took the reply of an identical one.",
+                 registry_)
+              .Add({})) {
+  // There from the start, at zero.
+  connections_.With({kAccepted});
+  connections_.With({kRefused});
+  Family(BuildGauge(), "limpid_build_info", "1, labelled with the version.",
+         registry_)
+      .Add({{"version", std::string(version)}})
       .Set(1);
 }
 
 void Metrics::ExplanationEnded(const ExplanationMetrics& e) {
-  requests_
-      ->Add({{"model", e.model},
-             {"method", e.method},
-             {"code", CodeName(e.code)}})
-      .Increment();
-  const prometheus::Labels model = {{"model", e.model}};
-  const auto seconds = [&](Histograms family, absl::Duration took) {
+  requests_.With({e.model, e.method, CodeName(e.code)}).Increment();
+  const auto seconds = [&](Histograms& family, absl::Duration took) {
     if (took > absl::ZeroDuration()) {
-      family->Add(model, kSeconds).Observe(absl::ToDoubleSeconds(took));
+      family.With({e.model}).Observe(absl::ToDoubleSeconds(took));
     }
   };
   seconds(request_seconds_, e.request);
@@ -140,101 +183,87 @@ void Metrics::ExplanationEnded(const ExplanationMetrics& e) {
   seconds(serialize_seconds_, e.serialize);
   seconds(first_chunk_seconds_, e.first_chunk);
   if (e.num_tokens > 0) {
-    input_tokens_->Add(model, kTokens)
-        .Observe(static_cast<double>(e.num_tokens));
+    input_tokens_.With({e.model}).Observe(static_cast<double>(e.num_tokens));
   }
   if (e.reply_bytes > 0) {
-    response_bytes_->Add(model, kBytes)
-        .Observe(static_cast<double>(e.reply_bytes));
+    response_bytes_.With({e.model}).Observe(static_cast<double>(e.reply_bytes));
   }
   if (e.reconstruction_error >= 0) {
-    reconstruction_error_->Add(model, kRatios).Observe(e.reconstruction_error);
+    reconstruction_error_.With({e.model}).Observe(e.reconstruction_error);
   }
 }
 
 void Metrics::AddInFlight(int64_t delta) {
-  in_flight_->Increment(static_cast<double>(delta));
+  in_flight_.Increment(static_cast<double>(delta));
 }
 
 void Metrics::OnQueueSize(int64_t num_waiting) {
-  queue_size_->Set(static_cast<double>(num_waiting));
+  queue_size_.Set(static_cast<double>(num_waiting));
 }
 
-void Metrics::RequestShared() { shared_requests_->Increment(); }
+void Metrics::OnBatch(int64_t size) {
+  batch_size_.Observe(static_cast<double>(size));
+}
+
+void Metrics::RequestShared() { shared_requests_.Increment(); }
 
 void Metrics::ComputeWasted(absl::Duration compute) {
-  wasted_seconds_->Increment(absl::ToDoubleSeconds(compute));
+  wasted_seconds_.Increment(absl::ToDoubleSeconds(compute));
 }
 
 void Metrics::LoadEnded(const std::string& model, absl::Duration took,
                         absl::StatusCode code) {
-  load_seconds_->Add({{"model", model}, {"code", CodeName(code)}}, kSeconds)
+  load_seconds_.With({model, CodeName(code)})
       .Observe(absl::ToDoubleSeconds(took));
 }
 
 void Metrics::SetResidentBytes(const std::string& model,
                                const std::string& device, int64_t bytes) {
-  resident_bytes_->Add({{"model", model}, {"device", device}})
-      .Set(static_cast<double>(bytes));
+  resident_bytes_.With({model, device}).Set(static_cast<double>(bytes));
 }
 
 void Metrics::SetModelState(const std::string& model, ModelState state) {
   for (const ModelState one :
        {ModelState::kUnloaded, ModelState::kLoading, ModelState::kReady,
         ModelState::kUnloading, ModelState::kFailed}) {
-    model_state_
-        ->Add({{"model", model}, {"state", std::string(StateName(one))}})
-        .Set(one == state ? 1 : 0);
+    model_state_.With({model, StateName(one)}).Set(one == state ? 1 : 0);
   }
 }
 
 void Metrics::ModelEvicted(const std::string& model) {
-  evictions_->Add({{"model", model}}).Increment();
+  evictions_.With({model}).Increment();
 }
 
 void Metrics::SetGpuMemory(const std::string& device, int64_t used_bytes,
                            int64_t total_bytes) {
-  const prometheus::Labels labels = {{"device", device}};
-  gpu_memory_used_->Add(labels).Set(static_cast<double>(used_bytes));
-  gpu_memory_total_->Add(labels).Set(static_cast<double>(total_bytes));
+  gpu_memory_used_.With({device}).Set(static_cast<double>(used_bytes));
+  gpu_memory_total_.With({device}).Set(static_cast<double>(total_bytes));
 }
 
 void Metrics::WeightsCopied(const std::string& device, int64_t bytes) {
-  weights_copied_->Add({{"device", device}})
-      .Increment(static_cast<double>(bytes));
+  weights_copied_.With({device}).Increment(static_cast<double>(bytes));
 }
 
 void Metrics::ConnectionCame(bool accepted) {
-  (accepted ? connections_accepted_ : connections_refused_)->Increment();
+  connections_.With({accepted ? kAccepted : kRefused}).Increment();
 }
 
+void Metrics::PeerBarred() { barred_peers_.Increment(); }
+
 void Metrics::TokensRead(absl::StatusCode code) {
-  token_reloads_->Add({{"code", CodeName(code)}}).Increment();
+  token_reloads_.With({CodeName(code)}).Increment();
 }
 
 void Metrics::RpcStarted(const char* type, const char* service,
                          const char* method) {
-  rpcs_started_
-      ->Add({{"grpc_type", type},
-             {"grpc_service", service},
-             {"grpc_method", method}})
-      .Increment();
+  rpcs_started_.With({type, service, method}).Increment();
 }
 
 void Metrics::RpcHandled(const char* type, const char* service,
                          const char* method, absl::StatusCode code,
                          absl::Duration took) {
-  rpcs_handled_
-      ->Add({{"grpc_type", type},
-             {"grpc_service", service},
-             {"grpc_method", method},
-             {"grpc_code", GoCodeName(code)}})
-      .Increment();
-  rpc_seconds_
-      ->Add({{"grpc_type", type},
-             {"grpc_service", service},
-             {"grpc_method", method}},
-            kSeconds)
+  rpcs_handled_.With({type, service, method, GoCodeName(code)}).Increment();
+  rpc_seconds_.With({type, service, method})
       .Observe(absl::ToDoubleSeconds(took));
 }
 

@@ -13,10 +13,10 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "prometheus/counter.h"
-#include "prometheus/family.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "server/observe/metric_family.h"
 #include "server/registry/residency_policy.h"
 #include "server/schedule/worker_pool.h"
 
@@ -60,6 +60,8 @@ class Metrics final : public PoolObserver {
   void AddInFlight(int64_t delta);
   // limpid_queue_size.
   void OnQueueSize(int64_t num_waiting) override;
+  // limpid_batch_size.
+  void OnBatch(int64_t size) override;
   // limpid_shared_requests_total.
   void RequestShared();
   // limpid_cancelled_compute_seconds_total: spent on what nobody got.
@@ -84,6 +86,8 @@ class Metrics final : public PoolObserver {
 
   // limpid_connections_total{result="accepted"|"refused"}.
   void ConnectionCame(bool accepted);
+  // limpid_barred_peers_total.
+  void PeerBarred();
   // limpid_token_reloads_total{code}.
   void TokensRead(absl::StatusCode code);
 
@@ -99,11 +103,9 @@ class Metrics final : public PoolObserver {
   }
 
  private:
-  template <typename T>
-  using Family = prometheus::Family<T>*;
-  using Counters = Family<prometheus::Counter>;
-  using Gauges = Family<prometheus::Gauge>;
-  using Histograms = Family<prometheus::Histogram>;
+  using Counters = MetricFamily<prometheus::Counter>;
+  using Gauges = MetricFamily<prometheus::Gauge>;
+  using Histograms = MetricFamily<prometheus::Histogram>;
 
   const std::shared_ptr<prometheus::Registry> registry_;
   Counters requests_;
@@ -124,13 +126,14 @@ class Metrics final : public PoolObserver {
   Counters rpcs_started_;
   Counters rpcs_handled_;
   Histograms rpc_seconds_;
-  prometheus::Counter* connections_accepted_;
-  prometheus::Counter* connections_refused_;
+  Counters connections_;
+  prometheus::Counter& barred_peers_;
   Counters token_reloads_;
-  prometheus::Gauge* in_flight_;
-  prometheus::Gauge* queue_size_;
-  prometheus::Counter* wasted_seconds_;
-  prometheus::Counter* shared_requests_;
+  prometheus::Gauge& in_flight_;
+  prometheus::Gauge& queue_size_;
+  prometheus::Histogram& batch_size_;
+  prometheus::Counter& wasted_seconds_;
+  prometheus::Counter& shared_requests_;
 };
 
 // "INVALID_ARGUMENT", and as go-grpc's metrics spell it, "InvalidArgument".

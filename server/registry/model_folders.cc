@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace limpid {
@@ -55,7 +56,59 @@ std::vector<std::string> FilesIn(const fs::path& folder) {
   return files;
 }
 
+// Folders in a folder that are named as models can be, by name.
+std::map<std::string, std::string> FoldersIn(const fs::path& folder,
+                                             std::error_code& error) {
+  std::map<std::string, std::string> found;
+  fs::directory_iterator it(folder, error);
+  for (const fs::directory_iterator end; !error && it != end;
+       it.increment(error)) {
+    std::error_code ignored;
+    const std::string name = it->path().filename().string();
+    if (it->is_directory(ignored) && IsModelName(name)) {
+      found[name] = it->path().string();
+    }
+  }
+  return found;
+}
+
+// The versions in a folder that is no model's itself, newest first.
+ModelFolder VersionsIn(const std::string& folder) {
+  ModelFolder versions;
+  std::error_code ignored;
+  for (const auto& [name, path] : FoldersIn(folder, ignored)) {
+    const int64_t version = VersionOf(name);
+    if (version > 0 && IsModelFolder(FilesIn(path))) {
+      versions.push_back({version, path});
+    }
+  }
+  std::sort(versions.begin(), versions.end(),
+            [](const VersionFolder& a, const VersionFolder& b) {
+              return a.version > b.version;
+            });
+  return versions;
+}
+
 }  // namespace
+
+int64_t VersionOf(const std::string& name) {
+  int64_t version = 0;
+  // The number must be its own spelling: no sign, no leading zeros.
+  if (!absl::SimpleAtoi(name, &version) || version <= 0 ||
+      absl::StrCat(version) != name) {
+    return 0;
+  }
+  return version;
+}
+
+std::optional<std::pair<std::string, int64_t>> SplitVersionedName(
+    const std::string& name) {
+  const size_t at = name.rfind('@');
+  if (at == std::string::npos || at == 0) return std::nullopt;
+  const int64_t version = VersionOf(name.substr(at + 1));
+  if (version == 0) return std::nullopt;
+  return std::make_pair(name.substr(0, at), version);
+}
 
 bool IsModelFolder(const std::vector<std::string>& files) {
   for (const std::string& file : files) {
@@ -76,19 +129,14 @@ bool IsModelName(const std::string& name) {
   return IsUtf8(name);
 }
 
-absl::StatusOr<std::map<std::string, std::string>> FindModelFolders(
+absl::StatusOr<std::map<std::string, ModelFolder>> FindModelFolders(
     const std::string& repository) {
-  std::map<std::string, std::string> folders;
+  std::map<std::string, ModelFolder> found;
   std::error_code error;
-  fs::directory_iterator it(repository, error);
-  for (const fs::directory_iterator end; !error && it != end;
-       it.increment(error)) {
-    std::error_code ignored;
-    const std::string name = it->path().filename().string();
-    if (it->is_directory(ignored) && IsModelName(name) &&
-        IsModelFolder(FilesIn(it->path()))) {
-      folders[name] = it->path().string();
-    }
+  for (const auto& [name, path] : FoldersIn(repository, error)) {
+    ModelFolder folder = IsModelFolder(FilesIn(path)) ? ModelFolder{{0, path}}
+                                                      : VersionsIn(path);
+    if (!folder.empty()) found[name] = std::move(folder);
   }
   if (error) {
     return MakeError(error == std::errc::no_such_file_or_directory
@@ -98,7 +146,7 @@ absl::StatusOr<std::map<std::string, std::string>> FindModelFolders(
                      absl::StrCat("the model repository ", repository,
                                   " can't be read: ", error.message()));
   }
-  return folders;
+  return found;
 }
 
 std::string FolderFingerprint(const std::string& folder) {

@@ -21,6 +21,7 @@
 #include "server/models/model.h"
 #include "server/registry/model_folders.h"
 #include "server/registry/residency_policy.h"
+#include "server/registry/version_policy.h"
 
 namespace limpid {
 
@@ -29,9 +30,11 @@ struct ModelStatus {
   std::string name;
   ModelState state = ModelState::kUnloaded;
   // kFailed: why; kUnloaded: why it was evicted, if it was; kReady: why its
-  // changed folder could not be read, if it could not.
+  // changed folder or a newer version could not be read, if it could not.
   absl::Status failure;
   std::optional<ModelInfo> info;  // while resident: kReady and kUnloading
+  // In the repository, newest first; empty: the folder has no versions.
+  std::vector<int64_t> versions = {};
 };
 
 // Told of changes after they have happened, without a lock held, so that
@@ -48,12 +51,17 @@ class RegistryObserver {
   virtual void OnEvicted(const std::string& model, const std::string& by) = 0;
 };
 
+// Models are known by their folders' names. One with versions serves the newest
+// that can be read. NAME@VERSION stands for that version where it is resident:
+// as the newest one, or because it was loaded by that name; then it is a model
+// of its own, which stays whatever newer versions come.
+//
 // Thread-safe. Work is done on the threads of its callers.
 class ModelRegistry {
  public:
   using LoadFunction =
       std::function<absl::StatusOr<std::shared_ptr<const Model>>(
-          const std::string& name, const std::string& folder)>;
+          const std::string& name, const VersionFolder& folder)>;
   using Done = std::function<void(absl::StatusOr<ModelStatus>)>;
 
   struct Options {
@@ -67,9 +75,12 @@ class ModelRegistry {
     int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
     std::function<absl::StatusOr<int64_t>(const std::string& folder)>
         estimate_bytes;
-    // See FolderFingerprint.
+    // See FolderFingerprint and FindModelFolders.
     std::function<std::string(const std::string& folder)> fingerprint =
         FolderFingerprint;
+    std::function<absl::StatusOr<std::map<std::string, ModelFolder>>(
+        const std::string& repository)>
+        find_folders = FindModelFolders;
   };
 
   explicit ModelRegistry(Options options);
@@ -87,6 +98,8 @@ class ModelRegistry {
   // NOT_FOUND, see UnknownModelStatus.
   absl::StatusOr<ModelStatus> Get(absl::string_view name) const;
   std::vector<std::string> Names() const;
+  // Whether a name can be loaded, as far as the last Scan has seen.
+  bool Knows(const std::string& name) const;
 
   // The model for as long as the pointer lives; errors as UnknownModelStatus
   // and StateStatus. Leases may outlive the registry.
@@ -94,15 +107,15 @@ class ModelRegistry {
       absl::string_view name) const;
 
   // Makes a model resident and calls `done` once with its state, or with why
-  // that failed. A model that is ready is read again if its folder has changed
-  // since: the old one serves until the new one is there, and goes on if that
-  // fails; the budget must hold both. If the budget leaves no room, idle models
-  // are evicted, the least recently used first; see ChooseEvictions for
-  // refusals, which leave a model that was not ready kFailed. Loads on the
-  // calling thread, which takes as long as it takes, unless another thread is
-  // loading the same model: then it returns at once and that thread calls
-  // `done`. An unknown name is looked for in the repository first. UNAVAILABLE
-  // while it is being unloaded.
+  // that failed. A model that is ready is read again if its folder or its
+  // versions have changed since, see ChooseVersion: the old one serves until
+  // the new one is there, and goes on if that fails; the budget must hold both.
+  // If the budget leaves no room, idle models are evicted, the least recently
+  // used first; see ChooseEvictions for refusals, which leave a model that was
+  // not ready kFailed. Loads on the calling thread, which takes as long as it
+  // takes, unless another thread is loading the same model: then it returns at
+  // once and that thread calls `done`. Looks at the repository first.
+  // UNAVAILABLE while it is being unloaded.
   void Load(const std::string& name, Done done) {
     Load(name, /*may_evict=*/true, std::move(done));
   }
@@ -120,7 +133,7 @@ class ModelRegistry {
 
  private:
   struct Entry {
-    std::string folder;
+    ModelFolder folder;
     ModelState state = ModelState::kUnloaded;
     absl::Status failure;
     std::shared_ptr<const Model> lease;  // kReady only
@@ -129,14 +142,18 @@ class ModelRegistry {
     int num_alive = 0;           // `lease`, and those it has replaced
     int64_t reserved_bytes = 0;  // of the budget, for all that are alive
     uint64_t last_use = 0;
-    std::string fingerprint;       // of the folder, when `lease` was read
-    std::string last_fingerprint;  // when it was read last, well or not
-    bool reloading = false;        // kReady only: another one is being read
+    // Of all that `folder` has: when its newest was read well, and when it was
+    // read last, well or not.
+    std::string fingerprint;
+    std::string last_fingerprint;
+    std::string served_fingerprint;  // of the version that `lease` is
+    bool reloading = false;          // kReady only: another one is being read
   };
   // What outlives the registry in the leases that are still out.
   struct State {
     mutable Mutex mutex;
     std::map<std::string, Entry, std::less<>> entries LIMPID_GUARDED_BY(mutex);
+    std::map<std::string, ModelFolder> found LIMPID_GUARDED_BY(mutex);
     RegistryObserver* observer LIMPID_GUARDED_BY(mutex) = nullptr;
     uint64_t num_uses LIMPID_GUARDED_BY(mutex) = 0;
   };
@@ -144,11 +161,28 @@ class ModelRegistry {
   static ModelStatus Snapshot(const std::string& name, const Entry& entry);
   static absl::StatusOr<Entry*> Find(State& state, absl::string_view name)
       LIMPID_REQUIRES(state.mutex);
+  // Where a name's files are, NAME@VERSION included; empty: not known.
+  static ModelFolder FolderOf(const State& state, const std::string& name)
+      LIMPID_REQUIRES(state.mutex);
+  // NAME for a NAME@VERSION that is served by that alone, else the name.
+  static std::string Resolve(const State& state, absl::string_view asked)
+      LIMPID_REQUIRES(state.mutex);
+  std::string FingerprintOf(const ModelFolder& folder) const;
   // `bytes`: what was reserved for it.
   static void OnLastLeaseGone(const std::weak_ptr<State>& weak,
                               const std::string& name, int64_t bytes);
   // Whether a ready model's folder is another than the one that was read.
   bool FolderChanged(const std::string& name) const;
+  // What came of reading a model's folder.
+  struct Reading {
+    VersionChoice choice;
+    absl::StatusOr<std::shared_ptr<const Model>> loaded =
+        absl::UnknownError("");
+    int64_t reserved_bytes = 0;  // for what was loaded
+    std::string fingerprint;     // of the whole folder
+  };
+  Reading Read(const std::string& name, const ModelFolder& folder,
+               const std::optional<ServedVersion>& served, bool may_evict);
   // Takes a loading model's bytes, which it returns, from the budget; frees
   // others for that.
   absl::StatusOr<int64_t> Reserve(const std::string& name,
@@ -157,8 +191,7 @@ class ModelRegistry {
   static std::vector<Resident> Residents(const State& state, bool may_evict)
       LIMPID_REQUIRES(state.mutex);
   void FinishLoad(const std::string& name, absl::Duration took,
-                  int64_t reserved_bytes, const std::string& fingerprint,
-                  absl::StatusOr<std::shared_ptr<const Model>> loaded);
+                  Reading reading);
 
   const Options options_;
   std::shared_ptr<State> state_;

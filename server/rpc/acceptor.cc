@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/rpc/peers.h"
 
 namespace limpid {
 namespace {
@@ -38,15 +39,13 @@ absl::Status ListenFailed(const HostPort& where, absl::string_view why) {
       absl::StrCat("can't listen on ", where.ToString(), ": ", why));
 }
 
-int PortOf(int socket) {
+int OwnPort(int socket) {
   sockaddr_storage address = {};
   socklen_t size = sizeof(address);
   if (getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
     return 0;
   }
-  return ntohs(address.ss_family == AF_INET6
-                   ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
-                   : reinterpret_cast<sockaddr_in&>(address).sin_port);
+  return PortOf(address);
 }
 
 // A listening socket, or -1 and errno.
@@ -104,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Open(const HostPort& where,
       continue;
     }
     acceptor->sockets_.push_back(socket);
-    bound.port = PortOf(socket);
+    bound.port = OwnPort(socket);
   }
   freeaddrinfo(found);
   if (acceptor->sockets_.empty() || cause == EADDRINUSE) {
@@ -113,6 +112,7 @@ absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Open(const HostPort& where,
   acceptor->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (acceptor->wake_ < 0) return ListenFailed(where, std::strerror(errno));
   acceptor->address_ = bound.ToString();
+  acceptor->port_ = bound.port;
   return acceptor;
 }
 
@@ -137,6 +137,24 @@ void Acceptor::Stop() {
   sockets_.clear();
 }
 
+void Acceptor::Bar(const std::string& host, absl::Time until) {
+  {
+    MutexLock lock(mutex_);
+    const absl::Time now = absl::Now();
+    std::erase_if(barred_, [&](const auto& b) { return b.second <= now; });
+    barred_[host] = until;
+  }
+  ResetConnections(port_, host, highest_);
+}
+
+void Acceptor::ResetAll() { ResetConnections(port_, std::nullopt, highest_); }
+
+bool Acceptor::IsBarred(const std::string& host) {
+  MutexLock lock(mutex_);
+  const auto found = barred_.find(host);
+  return found != barred_.end() && absl::Now() < found->second;
+}
+
 void Acceptor::Run() {
   std::vector<pollfd> waiting;
   for (const int socket : sockets_) waiting.push_back({socket, POLLIN, 0});
@@ -153,8 +171,10 @@ void Acceptor::Run() {
 void Acceptor::AcceptAll(int socket) {
   // A limit, so that a flood of connections can't keep the thread from ending.
   for (int i = 0; i < kBacklog; ++i) {
-    const int descriptor =
-        accept4(socket, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    sockaddr_storage peer = {};
+    socklen_t size = sizeof(peer);
+    const int descriptor = accept4(socket, reinterpret_cast<sockaddr*>(&peer),
+                                   &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (descriptor < 0) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
           errno == ENOMEM) {
@@ -163,12 +183,13 @@ void Acceptor::AcceptAll(int socket) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       return;
     }
-    if (descriptor >= max_descriptor_) {
+    if (descriptor >= max_descriptor_ || IsBarred(PackedHost(peer))) {
       close(descriptor);
       on_refusal_();
       continue;
     }
     Prepare(descriptor);
+    highest_ = std::max(highest_.load(), descriptor);
     on_connection_(descriptor);
   }
 }

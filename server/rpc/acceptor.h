@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A listening socket with an accept loop of our own. gRPC's stops for ever when
-// descriptors run out, shares a taken port in silence, and has no limit of
-// connections. No gRPC.
+// descriptors run out, shares a taken port in silence, has no limit of
+// connections, and can't get rid of a peer. No gRPC.
 #pragma once
 
+#include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/time/time.h"
+#include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/rpc/address.h"
 
 namespace limpid {
 
 // Listens from Open until Stop. Open, Start and Stop are called by one thread
-// at a time.
+// at a time, Bar and ResetAll by any.
 class Acceptor {
  public:
   // Takes a connected socket over.
   using OnConnection = std::function<void(int descriptor)>;
-  // A connection was closed unread: too many of them.
+  // A connection was closed unread: too many of them, or its peer is barred.
   using OnRefusal = std::function<void()>;
 
   // FAILED_PRECONDITION, reason LISTEN_FAILED, says which address and why.
@@ -36,20 +40,32 @@ class Acceptor {
 
   // HOST:PORT with the port in use.
   const std::string& address() const { return address_; }
+  int port() const { return port_; }
 
   // Accepts on a thread of its own, which both functions are called on.
   void Start(OnConnection on_connection, OnRefusal on_refusal);
   // Closes the listening sockets; connections live on.
   void Stop();
 
+  // Resets all connections of a peer, as PackedHost spells it, and accepts none
+  // of it until then.
+  void Bar(const std::string& host, absl::Time until);
+  // Resets all connections, whoever owns them now.
+  void ResetAll();
+
  private:
   explicit Acceptor(int max_descriptor) : max_descriptor_(max_descriptor) {}
 
   void Run();
   void AcceptAll(int socket);
+  bool IsBarred(const std::string& host);
 
   const int max_descriptor_;
   std::string address_;
+  int port_ = 0;
+  std::atomic<int> highest_{-1};  // descriptor that was accepted
+  Mutex mutex_;
+  std::map<std::string, absl::Time> barred_ LIMPID_GUARDED_BY(mutex_);
   std::vector<int> sockets_;
   int wake_ = -1;  // an event that ends the thread
   OnConnection on_connection_;

@@ -34,6 +34,7 @@ bool Serves(const MethodSpec& method, const std::string& architecture) {
 void EncodeInfo(const ModelInfo& info, v1::Model& model) {
   model.set_architecture(info.architecture);
   model.set_digest(info.digest);
+  model.set_version(info.version);
   model.set_modality(info.modality == Modality::kText ? v1::MODALITY_TEXT
                                                       : v1::MODALITY_IMAGE);
   model.set_has_tokenizer(info.has_tokenizer);
@@ -135,6 +136,7 @@ v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
   v1::ExplanationHeader out;
   out.set_model(model.name);
   out.set_model_digest(model.digest);
+  out.set_model_version(model.version);
   out.set_architecture(model.architecture);
   out.set_method(header.method);
   out.mutable_tokens()->Reserve(static_cast<int>(header.tokens.size()));
@@ -215,6 +217,8 @@ v1::Model EncodeModel(const ModelStatus& status,
     model.set_state_reason(SafeText(status.failure.message()));
     model.set_state_reason_code(ReasonOf(status.failure));
   }
+  model.mutable_available_versions()->Add(status.versions.begin(),
+                                          status.versions.end());
   if (!status.info) return model;
   EncodeInfo(*status.info, model);
   model.set_max_tokens(static_cast<int32_t>(max_tokens));

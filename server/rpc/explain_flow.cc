@@ -67,9 +67,25 @@ class EncodingSink final : public ResultSink {
     return writer_.Summary(std::move(out));
   }
 
-  bool done() const { return done_; }
-  // Spent in here, on packing and on waiting for the reader.
-  absl::Duration busy() const { return busy_; }
+  bool Restart() override {
+    if (!writer_.Restart()) return false;
+    header_.Clear();
+    num_tensors_ = 0;
+    done_ = false;
+    return true;
+  }
+
+  // How the explanation has ended after the engine's work did with `status`.
+  absl::Status Conclude(const absl::Status& status) {
+    if (explained_.compute == absl::ZeroDuration()) {
+      explained_.compute = absl::Now() - begin_ - busy_;
+    }
+    if (status.ok() && !done_) {
+      return MakeError(absl::StatusCode::kInternal, "INTERNAL",
+                       "the engine ended without a summary");
+    }
+    return status;
+  }
 
  private:
   class Timer {
@@ -91,6 +107,8 @@ class EncodingSink final : public ResultSink {
   ReplyWriter& writer_;
   v1::ExplanationHeader header_;
   int32_t num_tensors_ = 0;
+  const absl::Time begin_ = absl::Now();
+  // Spent in here, on packing and on waiting for the reader.
   absl::Duration busy_;
   bool done_ = false;
 };
@@ -148,6 +166,23 @@ absl::StatusOr<PlannedExplanation> PlanExplanation(
   return planned;
 }
 
+void RunExplanations(const FlowOptions& options,
+                     const std::vector<FlowMember>& members) {
+  std::vector<std::unique_ptr<EncodingSink>> sinks;
+  std::vector<BatchMember> batch;
+  for (const FlowMember& member : members) {
+    sinks.push_back(std::make_unique<EncodingSink>(
+        options, member.planned, member.request_id, member.explained,
+        member.writer));
+    batch.push_back(
+        {member.planned.plan.get(), sinks.back().get(), member.cancel,
+         [sink = sinks.back().get(), &member](const absl::Status& status) {
+           member.done(sink->Conclude(status));
+         }});
+  }
+  options.engine->RunBatch(batch);
+}
+
 absl::Status RunExplanation(const FlowOptions& options,
                             const PlannedExplanation& planned,
                             const std::string& request_id,
@@ -155,16 +190,7 @@ absl::Status RunExplanation(const FlowOptions& options,
                             ExplanationMetrics& explained,
                             ReplyWriter& writer) {
   EncodingSink sink(options, planned, request_id, explained, writer);
-  const absl::Time begin = absl::Now();
-  const absl::Status status = options.engine->Run(*planned.plan, sink, cancel);
-  if (explained.compute == absl::ZeroDuration()) {
-    explained.compute = absl::Now() - begin - sink.busy();
-  }
-  if (status.ok() && !sink.done()) {
-    return MakeError(absl::StatusCode::kInternal, "INTERNAL",
-                     "the engine ended without a summary");
-  }
-  return status;
+  return sink.Conclude(options.engine->Run(*planned.plan, sink, cancel));
 }
 
 }  // namespace limpid

@@ -3,8 +3,10 @@
 // What a worker does for an explanation, whatever the shape of its reply.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "limpid/v1/explanation.pb.h"
 #include "server/explain/engine.h"
@@ -23,6 +25,8 @@ class ReplyWriter {
   virtual absl::Status Progress(const v1::Progress& progress) = 0;
   virtual absl::Status Tensor(v1::Tensor tensor) = 0;
   virtual absl::Status Summary(v1::ExplanationSummary summary) = 0;
+  // As ResultSink::Restart.
+  virtual bool Restart() { return false; }
 };
 
 struct FlowOptions {
@@ -51,6 +55,24 @@ absl::StatusOr<PlannedExplanation> PlanExplanation(
 
 // Answers with the price and runs nothing.
 absl::Status WriteCost(const PlannedExplanation& planned, ReplyWriter& writer);
+
+// An explanation that is computed with others. What is referred to outlives
+// `done`.
+struct FlowMember {
+  const PlannedExplanation& planned;
+  const std::string& request_id;
+  CancelToken cancel;
+  ExplanationMetrics& explained;
+  ReplyWriter& writer;
+  // As BatchMember::done.
+  std::function<void(const absl::Status& status)> done;
+};
+
+// Runs plans for the same model together on the calling thread. Fills the times
+// of their stages; the time of computing is that of the batch, up to the
+// member's own end.
+void RunExplanations(const FlowOptions& options,
+                     const std::vector<FlowMember>& members);
 
 // Runs a plan on the calling thread. Fills the times of its stages.
 absl::Status RunExplanation(const FlowOptions& options,

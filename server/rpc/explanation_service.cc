@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/rpc/reply_writers.h"
+#include "server/rpc/unary_work.h"
 #include "server/schedule/admission_policy.h"
 
 namespace limpid {
@@ -28,6 +29,17 @@ Ticket MakeTicket(const PlannedExplanation& planned, const Call& call,
   if (planned.validate_only) return ticket;
   ticket.seconds = planned.cost.compute_seconds;
   ticket.bytes = planned.cost.peak_bytes;
+  return ticket;
+}
+
+// The same with what lets it share a batch, where that pays.
+Ticket MakeUnaryTicket(const PlannedExplanation& planned, const Call& call,
+                       JobId id) {
+  Ticket ticket = MakeTicket(planned, call, id);
+  const Plan& plan = *planned.plan;
+  if (plan.gains_from_batch()) {
+    ticket.batch = {&plan.model(), plan.num_tokens()};
+  }
   return ticket;
 }
 
@@ -67,11 +79,10 @@ FlowOptions ExplanationService::Flow(bool unary) const {
           unary};
 }
 
-absl::StatusOr<std::shared_ptr<ExplanationService::Accepted>>
-ExplanationService::Accept(const v1::ExplainRequest& message, bool unary,
-                           Call& call) const {
-  auto accepted = std::make_shared<Accepted>();
-  accepted->when = absl::Now();
+absl::StatusOr<ExplanationService::Accepted> ExplanationService::Accept(
+    const v1::ExplainRequest& message, bool unary, Call& call) const {
+  Accepted accepted;
+  accepted.when = absl::Now();
   const ValidatedRequest request = Validate(message, deps_.methods);
   if (message.method().empty()) {
     call.explained.method = kDefaultMethod;
@@ -83,29 +94,30 @@ ExplanationService::Accept(const v1::ExplainRequest& message, bool unary,
   if (lease.status().code() == absl::StatusCode::kNotFound) {
     return WithViolations(lease.status(), request);
   }
-  call.explained.model = request.model;
+  // Of NAME@VERSION the model that serves it.
+  call.explained.model = lease.ok() ? (*lease)->info().name : request.model;
   if (!lease.ok()) {
     LIMPID_RETURN_IF_ERROR(request.ToStatus());
     return lease.status();
   }
   LIMPID_ASSIGN_OR_RETURN(
-      accepted->planned,
+      accepted.planned,
       PlanExplanation(Flow(unary), request, *std::move(lease), call.explained));
   return accepted;
 }
 
-absl::Status ExplanationService::Run(const absl::Status& admission,
-                                     Accepted& accepted, bool unary,
-                                     const std::string& request_id,
-                                     const CancelToken& cancel,
-                                     ExplanationMetrics& explained,
-                                     ReplyWriter& writer) const {
+absl::Status ExplanationService::RunStream(const absl::Status& admission,
+                                           Accepted& accepted,
+                                           StreamCall& stream) const {
+  Call& call = stream.call();
   absl::Status status = admission;
   if (status.ok()) try {
-      status = accepted.planned.validate_only
-                   ? WriteCost(accepted.planned, writer)
-                   : RunExplanation(Flow(unary), accepted.planned, request_id,
-                                    cancel, explained, writer);
+      StreamWriter writer(stream);
+      status =
+          accepted.planned.validate_only
+              ? WriteCost(accepted.planned, writer)
+              : RunExplanation(Flow(false), accepted.planned, call.request_id(),
+                               call.cancel(), call.explained, writer);
     } catch (...) {
       status = StatusOfException();
     }
@@ -113,23 +125,52 @@ absl::Status ExplanationService::Run(const absl::Status& admission,
   return status;
 }
 
-absl::StatusOr<JobId> ExplanationService::Submit(
-    std::shared_ptr<Accepted> accepted, Call& call, const RpcName& rpc,
-    Work work) const {
+absl::StatusOr<JobId> ExplanationService::SubmitStream(
+    Accepted accepted, StreamCall* stream) const {
+  Call& call = stream->call();
   const JobId id = NewJobId();
-  const Ticket ticket = MakeTicket(accepted->planned, call, id);
+  const Ticket ticket = MakeTicket(accepted.planned, call, id);
   return deps_.pool.Submit(
       {call.cancel(),
-       [this, id, accepted = std::move(accepted), &call, &rpc,
-        work = std::move(work)](const absl::Status& admission) {
+       [this, id, stream,
+        accepted = std::make_shared<Accepted>(std::move(accepted))](
+           const absl::Status& admission) {
+         Call& call = stream->call();
          call.explained.queue = absl::Now() - accepted->when;
          if (admission.ok()) {
-           LogStarted(deps_.calls, rpc, call.request_id(),
+           LogStarted(deps_.calls, kStreamExplain, call.request_id(),
                       call.explained.model);
          }
-         work(id, admission, *accepted);
+         // Who reads slowly holds no worker.
+         stream->set_on_wait([this, id](bool waits) {
+           waits ? deps_.pool.Pause(id) : deps_.pool.Resume(id);
+         });
+         stream->End(RunStream(admission, *accepted, *stream));
        },
        ticket});
+}
+
+absl::StatusOr<JobId> ExplanationService::SubmitUnary(
+    Accepted accepted, const Call& call, JobId id, const CancelToken& cancel,
+    std::shared_ptr<ReplyWriter> writer, UnaryEnd on_end) const {
+  const Ticket ticket = MakeUnaryTicket(accepted.planned, call, id);
+  UnaryWork::Parts parts;
+  parts.flow = Flow(true);
+  parts.planned = std::move(accepted.planned);
+  parts.request_id = call.request_id();
+  parts.cancel = cancel;
+  parts.explained = call.explained;
+  parts.writer = std::move(writer);
+  // The call may be gone before its work begins.
+  parts.on_start = [this, rpc = call.rpc(), request_id = call.request_id(),
+                    model = call.explained.model] {
+    LogStarted(deps_.calls, rpc, request_id, model);
+  };
+  parts.on_end = std::move(on_end);
+  auto work = std::make_shared<UnaryWork>(std::move(parts), accepted.when);
+  return deps_.pool.Submit(
+      {cancel, [work](const absl::Status& admission) { work->Run(admission); },
+       ticket, work});
 }
 
 void ExplanationService::Land(UnaryCall* reactor, const Answer& answer,
@@ -154,8 +195,7 @@ void ExplanationService::Land(UnaryCall* reactor, const Answer& answer,
   });
 }
 
-void ExplanationService::Fly(const std::string& key,
-                             std::shared_ptr<Accepted> accepted,
+void ExplanationService::Fly(const std::string& key, Accepted accepted,
                              UnaryCall* reactor, Answer answer) {
   Call& call = reactor->call();
   // Who comes this late would join work that is about to be cancelled.
@@ -171,29 +211,20 @@ void ExplanationService::Fly(const std::string& key,
   });
   if (!seat.first) return deps_.calls.metrics.RequestShared();
   const auto& flight = seat.flight;
-  const Ticket ticket = MakeTicket(accepted->planned, call, flight->job);
-  // The call that began it may be gone before the work is done.
-  auto job = deps_.pool.Submit(
-      {flight->cancel,
-       [this, flight, accepted, rpc = call.rpc(),
-        request_id = call.request_id(),
-        explained = call.explained](const absl::Status& admission) {
-         Flights::Result result;
-         result.explained = explained;
-         result.explained.queue = absl::Now() - accepted->when;
-         if (admission.ok()) {
-           LogStarted(deps_.calls, rpc, request_id, explained.model);
-         }
-         UnaryWriter writer;
-         result.status = Run(admission, *accepted, true, request_id,
-                             flight->cancel, result.explained, writer);
-         result.response = std::move(writer).response();
-         // Of those who wait, the one who began it accounts for its time.
-         if (!flights_.End(flight, result) && !result.status.ok()) {
-           deps_.calls.metrics.ComputeWasted(result.explained.compute);
-         }
-       },
-       ticket});
+  auto writer = std::make_shared<UnaryWriter>();
+  const auto job = SubmitUnary(
+      std::move(accepted), call, flight->job, flight->cancel, writer,
+      [this, flight, writer](const absl::Status& status,
+                             const ExplanationMetrics& explained) {
+        Flights::Result result;
+        result.status = status;
+        result.explained = explained;
+        result.response = std::move(*writer).response();
+        // Of those who wait, the one who began it accounts for its time.
+        if (!flights_.End(flight, result) && !status.ok()) {
+          deps_.calls.metrics.ComputeWasted(explained.compute);
+        }
+      });
   if (job.ok()) return;
   Flights::Result refused;
   refused.explained = call.explained;
@@ -205,7 +236,7 @@ void ExplanationService::Explain(const v1::ExplainRequest& message,
                                  UnaryCall* reactor, Answer answer) {
   auto accepted = Accept(message, true, reactor->call());
   if (!accepted.ok()) return reactor->Fail(accepted.status());
-  const PlannedExplanation& planned = (*accepted)->planned;
+  const PlannedExplanation& planned = accepted->planned;
   if (!planned.validate_only) {
     const std::string key = FlightKey(message, *planned.plan);
     return Fly(key, *std::move(accepted), reactor, std::move(answer));
@@ -244,19 +275,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* ExplanationService::StreamExplain(
     if (!parsed.ok()) return reactor->End(parsed);
     auto accepted = Accept(message, false, call);
     if (!accepted.ok()) return reactor->End(accepted.status());
-    const auto job =
-        Submit(*std::move(accepted), call, kStreamExplain,
-               [this, reactor](JobId id, const absl::Status& admission,
-                               Accepted& work) {
-                 Call& call = reactor->call();
-                 // Who reads slowly holds no worker.
-                 reactor->set_on_wait([this, id](bool waits) {
-                   waits ? deps_.pool.Pause(id) : deps_.pool.Resume(id);
-                 });
-                 StreamWriter writer(*reactor);
-                 reactor->End(Run(admission, work, false, call.request_id(),
-                                  call.cancel(), call.explained, writer));
-               });
+    const auto job = SubmitStream(*std::move(accepted), reactor);
     if (!job.ok()) return reactor->End(job.status());
     call.set_job(deps_.pool, *job);
   });
@@ -275,18 +294,18 @@ grpc::ServerUnaryReactor* ExplanationService::RenderHeatmap(
     if (!parsed.ok()) return reactor->Fail(parsed);
     auto accepted = Accept(ToExplainRequest(message), true, call);
     if (!accepted.ok()) return reactor->Fail(accepted.status());
-    const auto job = Submit(
-        *std::move(accepted), call, kRenderHeatmap,
-        [this, reactor](JobId, const absl::Status& admission, Accepted& work) {
-          Call& call = reactor->call();
-          HeatmapWriter writer;
-          const absl::Status status =
-              Run(admission, work, true, call.request_id(), call.cancel(),
-                  call.explained, writer);
+    auto writer = std::make_shared<HeatmapWriter>();
+    const auto job = SubmitUnary(
+        *std::move(accepted), call, NewJobId(), call.cancel(), writer,
+        [reactor, writer](const absl::Status& status,
+                          const ExplanationMetrics& explained) {
+          reactor->call().explained = explained;
           if (!status.ok()) return reactor->Fail(status);
-          const auto picture = writer.Draw();
-          picture.ok() ? reactor->Reply(*picture)
-                       : reactor->Fail(picture.status());
+          reactor->Guard([&] {
+            const auto picture = writer->Draw();
+            picture.ok() ? reactor->Reply(*picture)
+                         : reactor->Fail(picture.status());
+          });
         });
     if (!job.ok()) return reactor->Fail(job.status());
     call.set_job(deps_.pool, *job);

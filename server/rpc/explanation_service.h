@@ -71,23 +71,27 @@ class ExplanationService final : public RawExplanationService {
     PlannedExplanation planned;
     absl::Time when;
   };
-  using Work = std::function<void(JobId job, const absl::Status& admission,
-                                  Accepted& work)>;
+  using UnaryEnd = std::function<void(const absl::Status& status,
+                                      const ExplanationMetrics& explained)>;
 
   FlowOptions Flow(bool unary) const;
-  absl::StatusOr<std::shared_ptr<Accepted>> Accept(
-      const v1::ExplainRequest& message, bool unary, Call& call) const;
-  // Queues `work` of one call, which is called exactly once if that succeeds.
-  absl::StatusOr<JobId> Submit(std::shared_ptr<Accepted> accepted, Call& call,
-                               const RpcName& rpc, Work work) const;
-  // Runs what was admitted, and gives the lease back.
-  absl::Status Run(const absl::Status& admission, Accepted& accepted,
-                   bool unary, const std::string& request_id,
-                   const CancelToken& cancel, ExplanationMetrics& explained,
-                   ReplyWriter& writer) const;
+  absl::StatusOr<Accepted> Accept(const v1::ExplainRequest& message, bool unary,
+                                  Call& call) const;
+  // Runs a stream that was admitted, and gives the lease back.
+  absl::Status RunStream(const absl::Status& admission, Accepted& accepted,
+                         StreamCall& stream) const;
+  // Queues a stream, which ends on a worker if that succeeds.
+  absl::StatusOr<JobId> SubmitStream(Accepted accepted,
+                                     StreamCall* stream) const;
+  // Queues an explanation that `call` asks for; `on_end` is called exactly once
+  // if that succeeds.
+  absl::StatusOr<JobId> SubmitUnary(Accepted accepted, const Call& call,
+                                    JobId id, const CancelToken& cancel,
+                                    std::shared_ptr<ReplyWriter> writer,
+                                    UnaryEnd on_end) const;
   // Joins or begins the computation of a request.
-  void Fly(const std::string& key, std::shared_ptr<Accepted> accepted,
-           UnaryCall* reactor, Answer answer);
+  void Fly(const std::string& key, Accepted accepted, UnaryCall* reactor,
+           Answer answer);
   // Answers one of those who waited for a computation; `first`: the one who
   // began it.
   static void Land(UnaryCall* reactor, const Answer& answer, bool first,

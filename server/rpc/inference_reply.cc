@@ -144,6 +144,10 @@ void AddMetadata(
   tensor.mutable_shape()->Add(shape.begin(), shape.end());
 }
 
+std::string VersionText(int64_t version) {
+  return version == 0 ? kOnlyVersion : absl::StrCat(version);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelInferResponse> EncodeInference(
@@ -155,7 +159,7 @@ absl::StatusOr<ModelInferResponse> EncodeInference(
   };
   ModelInferResponse out;
   out.set_model_name(response.header().model());
-  out.set_model_version(kModelVersion);
+  out.set_model_version(VersionText(response.header().model_version()));
   out.set_id(request.id);
   for (const v1::Tensor& tensor : response.tensors()) {
     if (!wanted(tensor.header().name())) continue;
@@ -169,10 +173,14 @@ absl::StatusOr<ModelInferResponse> EncodeInference(
   return out;
 }
 
-ModelMetadataResponse EncodeMetadata(const ModelInfo& info) {
+ModelMetadataResponse EncodeMetadata(const ModelInfo& info,
+                                     const std::vector<int64_t>& versions) {
   ModelMetadataResponse out;
   out.set_name(info.name);
-  out.add_versions(std::string(kModelVersion));
+  for (const int64_t version : versions) {
+    out.add_versions(VersionText(version));
+  }
+  if (versions.empty()) out.add_versions(kOnlyVersion);
   out.set_platform(absl::StrCat("limpid_", info.architecture));
   auto& inputs = *out.mutable_inputs();
   auto& outputs = *out.mutable_outputs();
@@ -205,7 +213,8 @@ inference::RepositoryIndexResponse::ModelIndex EncodeIndexEntry(
     const ModelStatus& status) {
   inference::RepositoryIndexResponse::ModelIndex entry;
   entry.set_name(status.name);
-  entry.set_version(kModelVersion);
+  const int64_t newest = status.versions.empty() ? 0 : status.versions.front();
+  entry.set_version(VersionText(status.info ? status.info->version : newest));
   switch (status.state) {
     case ModelState::kReady:
       entry.set_state("READY");

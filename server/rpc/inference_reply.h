@@ -17,8 +17,10 @@ namespace limpid {
 absl::StatusOr<inference::ModelInferResponse> EncodeInference(
     const v1::ExplainResponse& response, const InferenceRequest& request);
 
-// What a resident model takes, and what it gives by default.
-inference::ModelMetadataResponse EncodeMetadata(const ModelInfo& info);
+// What a resident model takes, and what it gives by default. `versions` as in
+// ModelStatus.
+inference::ModelMetadataResponse EncodeMetadata(
+    const ModelInfo& info, const std::vector<int64_t>& versions);
 
 inference::RepositoryIndexResponse::ModelIndex EncodeIndexEntry(
     const ModelStatus& status);

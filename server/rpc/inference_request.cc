@@ -150,21 +150,14 @@ void ReadOutputs(const inference::ModelInferRequest& message,
 
 }  // namespace
 
-void CheckVersion(absl::string_view field, absl::string_view version,
-                  Violations& violations) {
-  if (version.empty() || version == kModelVersion) return;
-  violations.Add(field, absl::StrCat("must be empty or \"", kModelVersion,
-                                     "\": models have one version"));
-}
-
 absl::StatusOr<InferenceRequest> ToExplainRequest(
-    const inference::ModelInferRequest& message) {
+    const inference::ModelInferRequest& message, const ModelNamer& name_of) {
   InferenceRequest request;
   Violations violations;
-  request.explain.set_model(message.model_name());
+  request.explain.set_model(name_of("model_version", message.model_name(),
+                                    message.model_version(), violations));
   request.id = message.id();
   request.raw = message.raw_input_contents_size() > 0;
-  CheckVersion("model_version", message.model_version(), violations);
   ReadInferenceInput(message, *request.explain.mutable_input(), violations);
   ReadParameters(message, request.explain, violations);
   ReadOutputs(message, request, violations);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/inference_service.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/rpc/inference_reply.h"
 #include "server/rpc/inference_request.h"
 #include "server/rpc/safe_text.h"
@@ -114,10 +116,11 @@ ServerUnaryReactor* InferenceService::ModelReady(CallbackServerContext* context,
       deps_.calls, kModelReady, *context, *request, *response,
       [this](const auto& message, UnaryCall* reactor) -> absl::Status {
         Violations violations;
-        CheckVersion("version", message.version(), violations);
+        const std::string name =
+            NameOf("version", message.name(), message.version(), violations);
         LIMPID_RETURN_IF_ERROR(violations.ToStatus());
         LIMPID_ASSIGN_OR_RETURN(const ModelStatus status,
-                                deps_.registry.Get(message.name()));
+                                deps_.registry.Get(name));
         inference::ModelReadyResponse reply;
         reply.set_ready(status.state == ModelState::kReady);
         reactor->Reply(reply);
@@ -147,11 +150,13 @@ ServerUnaryReactor* InferenceService::ModelMetadata(
       deps_.calls, kModelMetadata, *context, *request, *response,
       [this](const auto& message, UnaryCall* reactor) -> absl::Status {
         Violations violations;
-        CheckVersion("version", message.version(), violations);
+        const std::string name =
+            NameOf("version", message.name(), message.version(), violations);
         LIMPID_RETURN_IF_ERROR(violations.ToStatus());
-        LIMPID_ASSIGN_OR_RETURN(const auto lease,
-                                deps_.registry.Lease(message.name()));
-        reactor->Reply(EncodeMetadata(lease->info()));
+        LIMPID_ASSIGN_OR_RETURN(const auto lease, deps_.registry.Lease(name));
+        LIMPID_ASSIGN_OR_RETURN(const ModelStatus status,
+                                deps_.registry.Get(name));
+        reactor->Reply(EncodeMetadata(lease->info(), status.versions));
         return absl::OkStatus();
       });
 }
@@ -162,8 +167,14 @@ ServerUnaryReactor* InferenceService::ModelInfer(CallbackServerContext* context,
   return Serve<inference::ModelInferRequest>(
       deps_.calls, kModelInfer, *context, *request, *response,
       [this](const auto& message, UnaryCall* reactor) -> absl::Status {
-        LIMPID_ASSIGN_OR_RETURN(InferenceRequest read,
-                                ToExplainRequest(message));
+        LIMPID_ASSIGN_OR_RETURN(
+            InferenceRequest read,
+            ToExplainRequest(
+                message,
+                [this](const char* field, const std::string& model,
+                       const std::string& version, Violations& violations) {
+                  return NameOf(field, model, version, violations);
+                }));
         const v1::ExplainRequest explain = std::move(read.explain);
         deps_.explanations.Explain(
             explain, reactor,
@@ -222,6 +233,25 @@ ServerUnaryReactor* InferenceService::RepositoryModelUnload(
             Tell<inference::RepositoryModelUnloadResponse>(reactor));
         return absl::OkStatus();
       });
+}
+
+std::string InferenceService::NameOf(const char* field,
+                                     const std::string& model,
+                                     const std::string& version,
+                                     Violations& violations) const {
+  const auto status = deps_.registry.Get(model);
+  // What is wrong with the name is said by whoever asks for the model.
+  if (version.empty() || !status.ok()) return model;
+  std::vector<std::string> known;
+  for (const int64_t number : status->versions) {
+    known.push_back(absl::StrCat(number));
+  }
+  if (known.empty()) known.push_back(kOnlyVersion);
+  if (std::find(known.begin(), known.end(), version) == known.end()) {
+    violations.Add(field, absl::StrCat("must be empty or one of ",
+                                       absl::StrJoin(known, ", ")));
+  }
+  return status->versions.empty() ? model : absl::StrCat(model, "@", version);
 }
 
 }  // namespace limpid

@@ -73,6 +73,10 @@ class InferenceService final : public RawInferenceService {
       grpc::ByteBuffer* response) override;
 
  private:
+  // See ModelNamer.
+  std::string NameOf(const char* field, const std::string& model,
+                     const std::string& version, Violations& violations) const;
+
   const InferenceDeps deps_;
 };
 

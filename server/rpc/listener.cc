@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/after.h"
 #include "server/rpc/address.h"
 
 namespace limpid {
@@ -29,6 +30,8 @@ constexpr int kMaxMetadataBytes = 64 << 10;
 constexpr int kHandshakeTimeoutMs = 5000;
 constexpr int kMinPingIntervalMs = 10000;
 constexpr int kNoCompressionBitset = 1;
+// What peers get to read how their cancelled calls ended.
+constexpr absl::Duration kLastFrames = absl::Milliseconds(200);
 
 // Reflection is a plug-in of every server that is built in a process that links
 // it; this takes it out again.
@@ -117,7 +120,11 @@ std::string Listener::address() const {
 
 void Listener::Shutdown(absl::Time limit) {
   if (server == nullptr) return;
+  guard.reset();
   acceptor->Stop();
+  // A cancelled call still waits for what is being written, and a peer that
+  // reads nothing lets that last until its connection ends.
+  const After reset(limit + kLastFrames, [this] { acceptor->ResetAll(); });
   server->Shutdown(absl::ToChronoTime(limit));
 }
 
@@ -159,6 +166,11 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& own,
         door->HandleNewConnection(&connection);
       },
       [report] { report(false); });
+  if (options.connections.max_resets_per_second > 0) {
+    listener.guard = std::make_unique<ResetGuard>(
+        options.connections.max_resets_per_second, kMaxStreamsPerConnection,
+        *listener.acceptor, options.on_barred);
+  }
   return listener;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "server/base/status.h"
 #include "server/rpc/acceptor.h"
+#include "server/rpc/reset_guard.h"
 #include "server/rpc/server.h"
 
 namespace limpid {
@@ -27,6 +28,7 @@ struct Listener {
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> door;
   std::unique_ptr<Acceptor> acceptor;
+  std::unique_ptr<ResetGuard> guard;  // none: no limit
 
   // Empty if there is none.
   std::string address() const;

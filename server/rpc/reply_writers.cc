@@ -32,6 +32,11 @@ absl::Status UnaryWriter::Summary(v1::ExplanationSummary summary) {
   return absl::OkStatus();
 }
 
+bool UnaryWriter::Restart() {
+  response_.Clear();
+  return true;
+}
+
 absl::Status StreamWriter::Header(v1::ExplanationHeader header) {
   v1::StreamExplainResponse part;
   *part.mutable_header() = std::move(header);
@@ -92,6 +97,11 @@ absl::Status HeatmapWriter::Tensor(v1::Tensor tensor) {
 absl::Status HeatmapWriter::Summary(v1::ExplanationSummary summary) {
   summary_ = std::move(summary);
   return absl::OkStatus();
+}
+
+bool HeatmapWriter::Restart() {
+  *this = HeatmapWriter();
+  return true;
 }
 
 absl::StatusOr<google::api::HttpBody> HeatmapWriter::Draw() const {

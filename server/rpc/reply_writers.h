@@ -21,6 +21,7 @@ class UnaryWriter final : public ReplyWriter {
   absl::Status Progress(const v1::Progress& progress) override;
   absl::Status Tensor(v1::Tensor tensor) override;
   absl::Status Summary(v1::ExplanationSummary summary) override;
+  bool Restart() override;
 
   const v1::ExplainResponse& response() const& { return response_; }
   v1::ExplainResponse&& response() && { return std::move(response_); }
@@ -49,6 +50,7 @@ class HeatmapWriter final : public ReplyWriter {
   absl::Status Progress(const v1::Progress& progress) override;
   absl::Status Tensor(v1::Tensor tensor) override;
   absl::Status Summary(v1::ExplanationSummary summary) override;
+  bool Restart() override;
 
   // The picture; INTERNAL if there is no attribution.
   absl::StatusOr<google::api::HttpBody> Draw() const;

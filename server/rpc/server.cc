@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "grpc/health/v1/health.pb.h"
 #include "server/rpc/acceptor.h"
 #include "server/rpc/listener.h"
 
@@ -77,6 +79,12 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // gRPC's own health service brings no description, so that reflection would
+    // list it and know nothing of it.
+    grpc::health::v1::HealthCheckRequest::descriptor();
+    // Kept for good: the end of gRPC with its last server waits up to ten
+    // seconds for its poller of sockets whose peers read nothing.
+    grpc_init();
   });
   const DescriptorCaps caps =
       MakeDescriptorCaps(options.connections.max_connections);

@@ -26,6 +26,8 @@ struct ConnectionOptions {
   absl::Duration max_age_grace = absl::Minutes(10);
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
+  // Streams of a peer that end without a reply; 0: no limit.
+  int64_t max_resets_per_second = 1000;
 };
 
 struct RpcServerOptions {
@@ -40,6 +42,8 @@ struct RpcServerOptions {
   ConnectionOptions connections;
   // A connection has come; false: it was one too many. From any thread.
   std::function<void(bool accepted)> on_connection;
+  // As ResetGuard::OnBarred. From any thread.
+  std::function<void(const std::string& host, int64_t num_resets)> on_barred;
 };
 
 // Serves from Start until Shutdown. Health says NOT_SERVING until it is told

@@ -62,15 +62,16 @@ class ServingImpl final : public Serving, private RegistryObserver {
                options_.slow_request},
         registry_(
             {options_.model_repository,
-             [&engine](const std::string& name, const std::string& folder) {
-               return engine.Load(name, folder);
+             [&engine](const std::string& name, const VersionFolder& folder) {
+               return engine.Load(name, folder.path, folder.version);
              },
              this, &Clock::Real(), options_.max_resident_bytes,
              [&engine](const std::string& folder) {
                return engine.WeightBytes(folder);
              }}),
-        loaders_({LoaderLimits(), &Clock::Real(), nullptr}),
-        pool_({ComputeLimits(options_), &Clock::Real(), &metrics_}),
+        loaders_({LoaderLimits(), BatchLimits(), &Clock::Real(), nullptr}),
+        pool_({ComputeLimits(options_), options_.batch, &Clock::Real(),
+               &metrics_}),
         explanations_({engine, registry_, pool_, calls_, options_.methods,
                        options_.version, options_.max_unary_reply_bytes,
                        options_.stream}),
@@ -100,6 +101,11 @@ class ServingImpl final : public Serving, private RegistryObserver {
     RpcServerOptions rpc = options_.rpc;
     rpc.on_connection = [this](bool accepted) {
       metrics_.ConnectionCame(accepted);
+    };
+    rpc.on_barred = [this](const std::string& host, int64_t num_resets) {
+      metrics_.PeerBarred();
+      log_.Write(LogLevel::kWarning, "peer barred for resetting streams",
+                 {{"host", host}, {"resets", num_resets}});
     };
     LIMPID_ASSIGN_OR_RETURN(
         auto server,
@@ -222,14 +228,13 @@ class ServingImpl final : public Serving, private RegistryObserver {
   }
 
   absl::Status CheckStartupModels() const {
-    const std::vector<std::string> known = registry_.Names();
     Violations violations;
     for (const std::string& name : options_.startup_models) {
-      if (std::find(known.begin(), known.end(), name) == known.end()) {
+      if (!registry_.Knows(name)) {
         violations.Add("startup_models",
                        absl::StrCat("no model \"", name,
                                     "\" in the repository; known models: ",
-                                    absl::StrJoin(known, ", ")));
+                                    absl::StrJoin(registry_.Names(), ", ")));
       }
     }
     return violations.ToStatus("CONFIGURATION_INVALID");

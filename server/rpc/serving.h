@@ -30,6 +30,7 @@ struct ServingOptions {
   std::optional<std::string> metrics = "127.0.0.1:0";  // none: off
   std::string version;
   int64_t num_workers = 1;
+  BatchLimits batch;
   int64_t max_queue_size = 256;
   int64_t max_client_queue_size = 256;
   absl::Duration max_queue_time = absl::InfiniteDuration();  // per worker

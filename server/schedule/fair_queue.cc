@@ -38,9 +38,14 @@ int64_t FairQueue::NumPausedOf(const std::string& client) const {
   });
 }
 
+int64_t FairQueue::NumFreeWorkers() const {
+  return std::max<int64_t>(
+      0, limits_.max_running + num_paused_ + num_companions_ - num_running());
+}
+
 bool FairQueue::HasFreeWorker() const {
-  return num_running() - num_paused_ < limits_.max_running &&
-         num_running() < limits_.max_running + limits_.max_paused;
+  return NumFreeWorkers() > 0 && num_running() - num_companions_ <
+                                     limits_.max_running + limits_.max_paused;
 }
 
 bool FairQueue::Fits(const Ticket& ticket) const {
@@ -49,8 +54,7 @@ bool FairQueue::Fits(const Ticket& ticket) const {
 
 Admission FairQueue::Decide(const Ticket& ticket) const {
   if (ticket.bytes > limits_.max_running_bytes) return Admission::kTooLarge;
-  const int64_t num_free =
-      std::max<int64_t>(0, limits_.max_running + num_paused_ - num_running());
+  const int64_t num_free = NumFreeWorkers();
   if (num_waiting() >= limits_.max_waiting + num_free) {
     return Admission::kQueueFull;
   }
@@ -75,49 +79,96 @@ void FairQueue::Push(Ticket ticket) {
   flow.jobs.push_back({std::move(ticket)});
 }
 
-std::optional<JobId> FairQueue::Pick() {
-  if (!HasFreeWorker()) return std::nullopt;
-  Class* class_of_best = nullptr;
-  Flow* first = nullptr;  // in line
-  Flow* best = nullptr;   // the first in line of those that fit
+template <typename Suits>
+std::optional<FairQueue::Candidate> FairQueue::First(const Suits& suits) {
   const auto before = [](const Flow& a, const Flow& b) {
     return std::make_tuple(a.tag, a.jobs.front().ticket.id) <
            std::make_tuple(b.tag, b.jobs.front().ticket.id);
   };
   for (Class& of : classes_) {
-    Flow* first_of = nullptr;
-    Flow* best_of = nullptr;
+    Flow* first = nullptr;
     for (auto& [client, flow] : of.flows) {
       if (flow.jobs.empty()) continue;
       if (NumPausedOf(client) >= limits_.max_paused_of_client) continue;
-      if (first_of == nullptr || before(flow, *first_of)) first_of = &flow;
-      if (!Fits(flow.jobs.front().ticket)) continue;
-      if (best_of == nullptr || before(flow, *best_of)) best_of = &flow;
+      if (!suits(flow.jobs.front().ticket)) continue;
+      if (first == nullptr || before(flow, *first)) first = &flow;
     }
-    if (first == nullptr) first = first_of;
-    if (best_of == nullptr) continue;
-    best = best_of;
-    class_of_best = &of;
-    break;
+    if (first != nullptr) return Candidate{&of, first};
   }
-  if (best == nullptr) return std::nullopt;
-  if (best != first && ++first->jobs.front().num_overtakes > kMaxOvertakes) {
-    return std::nullopt;
-  }
-  return Start(*class_of_best, *best);
+  return std::nullopt;
 }
 
-JobId FairQueue::Start(Class& of, Flow& flow) {
+std::optional<JobId> FairQueue::Pick() {
+  if (!HasFreeWorker()) return std::nullopt;
+  const auto first = First([](const Ticket&) { return true; });
+  const auto best = First([&](const Ticket& job) { return Fits(job); });
+  if (!best) return std::nullopt;
+  if (best->flow != first->flow &&
+      ++first->flow->jobs.front().num_overtakes > kMaxOvertakes) {
+    return std::nullopt;
+  }
+  const Ticket ticket = Start(*best);
+  Running& running = running_.at(ticket.id);
+  running.batch = BatchOf(ticket.batch, ticket.seconds, ticket.bytes);
+  running.own_bytes = ticket.bytes;
+  return ticket.id;
+}
+
+std::optional<FairQueue::Growth> FairQueue::GrowthBy(
+    const Ticket& job, const Running& head, const BatchLimits& limits) {
+  const auto batch =
+      Joined(head.batch, job.batch, job.seconds, job.bytes,
+             /*may_lengthen=*/job.priority <= head.priority, limits);
+  if (!batch) return std::nullopt;
+  const int64_t own_bytes = head.own_bytes + job.bytes;
+  return Growth{*batch, own_bytes,
+                std::max<int64_t>(0, batch->bytes() - own_bytes)};
+}
+
+std::vector<JobId> FairQueue::PickCompanions(JobId head,
+                                             const BatchLimits& limits) {
+  std::vector<JobId> companions;
+  Running& running = running_.at(head);
+  if (running.paused) return companions;
+  const auto may_join = [&](const Ticket& job) {
+    const auto growth = GrowthBy(job, running, limits);
+    return growth &&
+           job.bytes + growth->padding_bytes - running.padding_bytes <=
+               limits_.max_running_bytes - running_bytes_;
+  };
+  while (num_waiting() > NumFreeWorkers()) {
+    const auto first = First([](const Ticket&) { return true; });
+    if (!first || !Fits(first->flow->jobs.front().ticket)) break;
+    const auto next = First(may_join);
+    if (!next) break;
+    const Growth growth =
+        *GrowthBy(next->flow->jobs.front().ticket, running, limits);
+    const JobId id = Start(*next).id;
+    running_bytes_ += growth.padding_bytes - running.padding_bytes;
+    running.batch = growth.batch;
+    running.own_bytes = growth.own_bytes;
+    running.padding_bytes = growth.padding_bytes;
+    running_.at(id).is_companion = true;
+    ++num_companions_;
+    companions.push_back(id);
+  }
+  return companions;
+}
+
+Ticket FairQueue::Start(const Candidate& candidate) {
+  Class& of = *candidate.of;
+  Flow& flow = *candidate.flow;
   const Ticket ticket = std::move(flow.jobs.front().ticket);
   flow.jobs.pop_front();
   of.virtual_time = std::max(of.virtual_time, flow.tag);
   flow.tag += ticket.seconds;
   waiting_.erase(ticket.id);
   waiting_seconds_ = waiting_.empty() ? 0 : waiting_seconds_ - ticket.seconds;
-  running_.emplace(ticket.id, Running{ticket.client, ticket.bytes});
+  running_.emplace(ticket.id,
+                   Running{ticket.client, ticket.priority, ticket.bytes});
   running_bytes_ += ticket.bytes;
   ForgetIdle(of);
-  return ticket.id;
+  return ticket;
 }
 
 // A client that has nothing waiting and has used no more than its share is like
@@ -160,6 +211,7 @@ bool FairQueue::Remove(JobId id) {
 void FairQueue::SetPaused(JobId id, bool paused) {
   const auto job = running_.find(id);
   if (job == running_.end() || job->second.paused == paused) return;
+  if (job->second.is_companion || job->second.batch.size > 1) return;
   const std::string& client = job->second.client;
   if (!paused && NumPausedOf(client) >= limits_.max_paused_of_client) {
     // It was held back through its own doing and has nothing to catch up on.
@@ -177,7 +229,8 @@ void FairQueue::End(JobId id) {
   SetPaused(id, false);
   const auto job = running_.find(id);
   if (job == running_.end()) return;
-  running_bytes_ -= job->second.bytes;
+  running_bytes_ -= job->second.bytes + job->second.padding_bytes;
+  if (job->second.is_companion) --num_companions_;
   running_.erase(job);
   // Nobody competes any more: what was used before does not matter.
   if (running_.empty() && waiting_.empty()) {

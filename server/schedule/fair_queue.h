@@ -15,6 +15,10 @@
 // A running job may pause: it waits for something else than a worker, such as a
 // reader that takes its reply. Another one starts in its place meanwhile, but a
 // client with many paused jobs has to wait for them first.
+//
+// A job that has started may take companions with it: waiting jobs that can run
+// in one batch with it. They join in the same fair order, each at its own
+// client's cost, and hold no worker of their own.
 #pragma once
 
 #include <array>
@@ -24,6 +28,9 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
+
+#include "server/schedule/batch_policy.h"
 
 namespace limpid {
 
@@ -38,6 +45,7 @@ struct Ticket {
   Priority priority = Priority::kNormal;
   double seconds = 0;  // estimate of its run time; tiny ones count as 1 ms
   int64_t bytes = 0;   // held while it runs
+  BatchKey batch = {};
 };
 
 struct QueueLimits {
@@ -74,9 +82,15 @@ class FairQueue {
   // The job that starts now, which counts as running from here on; none if
   // there is none, or none that may.
   std::optional<JobId> Pick();
+  // Waiting jobs that from here on run in one batch with `head`, which runs and
+  // has not paused, in the order in which they join. May be called again while
+  // the batch waits for more. Takes none that another worker is free for, and
+  // none while the first in line waits for memory.
+  std::vector<JobId> PickCompanions(JobId head, const BatchLimits& limits);
   // Takes a waiting job out; false if it does not wait.
   bool Remove(JobId id);
-  // A running job pauses, or goes on. Twice the same changes nothing.
+  // A running job pauses, or goes on. Twice the same changes nothing, nor does
+  // it for jobs of a batch.
   void SetPaused(JobId id, bool paused);
   // A running job has ended.
   void End(JobId id);
@@ -109,8 +123,26 @@ class FairQueue {
   };
   struct Running {
     std::string client;
+    Priority priority = Priority::kNormal;
     int64_t bytes = 0;
     bool paused = false;
+    bool is_companion = false;
+    // Of one that is no companion: its batch, what the members would hold each
+    // by itself, and what padding them costs beside that.
+    Batch batch = {};
+    int64_t own_bytes = 0;
+    int64_t padding_bytes = 0;
+  };
+  // The batch of a running job with one more member.
+  struct Growth {
+    Batch batch;
+    int64_t own_bytes = 0;
+    int64_t padding_bytes = 0;
+  };
+  // Whose first job may start.
+  struct Candidate {
+    Class* of = nullptr;
+    Flow* flow = nullptr;
   };
 
   Class& ClassOf(Priority priority) {
@@ -119,9 +151,17 @@ class FairQueue {
   int64_t NumWaitingOf(const std::string& client) const;
   int64_t NumPausedOf(const std::string& client) const;
   bool Fits(const Ticket& ticket) const;
-  // A worker that is not held by a running job.
+  // Of all workers, those that no running job holds.
+  int64_t NumFreeWorkers() const;
+  // Fewer than may run and pause.
   bool HasFreeWorker() const;
-  JobId Start(Class& of, Flow& flow);
+  // The first in line, in the fair order, of the jobs that `suits` says yes to.
+  template <typename Suits>
+  std::optional<Candidate> First(const Suits& suits);
+  Ticket Start(const Candidate& candidate);
+  // None if the job must not join.
+  static std::optional<Growth> GrowthBy(const Ticket& job, const Running& head,
+                                        const BatchLimits& limits);
   static void ForgetIdle(Class& of);
 
   const QueueLimits limits_;
@@ -129,6 +169,7 @@ class FairQueue {
   std::map<JobId, Place> waiting_;
   std::map<JobId, Running> running_;
   int64_t num_paused_ = 0;
+  int64_t num_companions_ = 0;
   double waiting_seconds_ = 0;
   int64_t running_bytes_ = 0;
 };

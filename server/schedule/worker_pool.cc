@@ -15,6 +15,8 @@ namespace {
 constexpr double kNewest = 0.2;
 // The clock may be set while a deadline is waited for.
 constexpr absl::Duration kLongestSleep = absl::Seconds(10);
+// How long after the last pause threads beyond those needed stay.
+constexpr std::chrono::seconds kSpareThreadStays(2);
 
 // A job must not take the pool down with it; what it threw was its own affair.
 void RunGuarded(const Job& job, const absl::Status& admission) {
@@ -51,6 +53,7 @@ WorkerPool::~WorkerPool() {
     MutexLock lock(mutex_);
     stopping_ = true;
     threads.swap(threads_);
+    JoinThoseThatLeft();
   }
   work_available_.notify_all();
   deadline_changed_.notify_all();
@@ -61,7 +64,7 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   const JobId id = job.ticket.id;
   const absl::Time latest_start = LatestStartOf(job);
   int64_t num_waiting = 0;
-  bool is_earliest = false;
+  bool before_next_look = false;
   {
     MutexLock lock(mutex_);
     if (draining_) return DrainingStatus();
@@ -77,12 +80,13 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
     waiting_.emplace(id, Waiting{std::move(job), latest_start});
     if (latest_start != absl::InfiniteFuture()) {
       starts_.emplace(latest_start, id);
-      is_earliest = starts_.begin()->second == id;
+      before_next_look = latest_start < next_look_;
     }
     num_waiting = queue_.num_waiting();
   }
   work_available_.notify_one();
-  if (is_earliest) deadline_changed_.notify_one();
+  job_came_.notify_all();
+  if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
   return id;
 }
@@ -136,11 +140,9 @@ void WorkerPool::Pause(JobId id) {
   {
     MutexLock lock(mutex_);
     queue_.SetPaused(id, true);
-    const int64_t wanted =
-        options_.limits.max_running +
-        std::min(queue_.num_paused(), options_.limits.max_paused);
-    // Beside the one that watches deadlines. Those that are made stay.
-    if (std::ssize(threads_) - 1 < wanted) try {
+    last_pause_ = std::chrono::steady_clock::now();
+    JoinThoseThatLeft();
+    if (NumSpareThreads() < 0) try {
         threads_.emplace_back([this] { Work(); });
       } catch (const std::system_error&) {
         // Without another thread others wait, as they would without Pause.
@@ -158,41 +160,145 @@ void WorkerPool::Resume(JobId id) {
   work_available_.notify_all();
 }
 
+Job WorkerPool::Begin(JobId id) {
+  Job job = TakeOut(id);
+  running_.emplace(id, job.cancel);
+  return job;
+}
+
+void WorkerPool::Gather(std::vector<Job>& jobs, MutexLock& lock) {
+  const BatchKey key = jobs.front().ticket.batch;
+  BatchLimits limits = options_.batch;
+  if (key.group == nullptr || limits.max_size <= 1) return;
+  const JobId head = jobs.front().ticket.id;
+  const absl::Time now = options_.clock->Now();
+  // As far as estimates go, companions don't cost the first its deadline.
+  limits.max_seconds =
+      std::min(limits.max_seconds,
+               absl::ToDoubleSeconds(jobs.front().cancel.deadline() - now));
+  const int64_t wanted =
+      SizeToWaitFor(key.group == last_group_ ? last_size_ : 1, limits);
+  const auto until = std::chrono::steady_clock::now() +
+                     absl::ToChronoNanoseconds(std::min(
+                         limits.max_wait, LatestStartOf(jobs.front()) - now));
+  for (bool in_time = true;;) {
+    for (const JobId id : queue_.PickCompanions(head, limits)) {
+      jobs.push_back(Begin(id));
+    }
+    if (!in_time || draining_ || std::ssize(jobs) >= wanted) break;
+    in_time = lock.WaitUntil(job_came_, until);
+  }
+  last_group_ = key.group;
+  last_size_ = std::ssize(jobs);
+}
+
+int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
+  std::vector<const Job*> admitted;
+  const absl::Time now = options_.clock->Now();
+  for (const Job& job : jobs) {
+    absl::Status admission = job.cancel.Check();
+    if (admission.ok()) {
+      admission = CheckStart(job.cancel.deadline(), job.ticket.seconds, now);
+    }
+    if (admission.ok()) {
+      admitted.push_back(&job);
+    } else {
+      RunGuarded(job, admission);
+    }
+  }
+  if (admitted.empty()) return 0;
+  if (options_.observer != nullptr)
+    options_.observer->OnBatch(std::ssize(admitted));
+  if (admitted.size() == 1) {
+    RunGuarded(*admitted.front(), absl::OkStatus());
+    return 1;
+  }
+  std::vector<BatchWork*> others;
+  for (size_t i = 1; i < admitted.size(); ++i) {
+    others.push_back(admitted[i]->batch.get());
+  }
+  try {
+    admitted.front()->batch->RunWith(others);
+  } catch (...) {
+  }
+  return std::ssize(admitted);
+}
+
+int64_t WorkerPool::NumSpareThreads() const {
+  const int64_t wanted =
+      options_.limits.max_running +
+      std::min(queue_.num_paused(), options_.limits.max_paused);
+  // One watches deadlines.
+  return std::ssize(threads_) - 1 - wanted;
+}
+
+void WorkerPool::JoinThoseThatLeft() {
+  for (std::thread& thread : left_) thread.join();
+  left_.clear();
+}
+
+std::optional<JobId> WorkerPool::WaitForJob(MutexLock& lock) {
+  while (true) {
+    const std::optional<JobId> id = queue_.Pick();
+    if (id || stopping_) return id;
+    const auto leave_at = last_pause_ + kSpareThreadStays;
+    if (NumSpareThreads() <= 0) {
+      lock.Wait(work_available_);
+    } else if (std::chrono::steady_clock::now() < leave_at) {
+      lock.WaitUntil(work_available_, leave_at);
+    } else {
+      Leave();
+      return std::nullopt;
+    }
+  }
+}
+
+void WorkerPool::Leave() {
+  const auto self = std::find_if(
+      threads_.begin(), threads_.end(), [](const std::thread& thread) {
+        return thread.get_id() == std::this_thread::get_id();
+      });
+  left_.push_back(std::move(*self));
+  threads_.erase(self);
+}
+
 void WorkerPool::Work() {
   while (true) {
-    std::optional<JobId> id;
-    Job job;
+    std::vector<Job> jobs;
     int64_t num_waiting = 0;
     {
       MutexLock lock(mutex_);
-      while (!(id = queue_.Pick()) && !stopping_) lock.Wait(work_available_);
+      const std::optional<JobId> id = WaitForJob(lock);
       if (!id) return;
-      job = TakeOut(*id);
-      running_.emplace(*id, job.cancel);
+      jobs.push_back(Begin(*id));
+      Gather(jobs, lock);
       num_waiting = queue_.num_waiting();
     }
     ReportQueue(num_waiting);
     const absl::Time start = options_.clock->Now();
-    absl::Status admission = job.cancel.Check();
-    if (admission.ok()) {
-      admission = CheckStart(job.cancel.deadline(), job.ticket.seconds, start);
-    }
-    RunGuarded(job, admission);
+    const int64_t num_run = RunBegun(jobs);
     const absl::Duration took = options_.clock->Now() - start;
-    // What the job holds goes before it counts as ended.
-    job.run = nullptr;
+    std::vector<JobId> ended;
+    for (const Job& job : jobs) ended.push_back(job.ticket.id);
+    // What the jobs hold goes before they count as ended.
+    jobs.clear();
+    bool others_wait = false;
     {
       MutexLock lock(mutex_);
-      queue_.End(*id);
-      running_.erase(*id);
-      if (admission.ok()) {
+      for (const JobId id : ended) {
+        queue_.End(id);
+        running_.erase(id);
+      }
+      others_wait = queue_.num_waiting() > 0;
+      if (num_run > 0) {
+        const absl::Duration each = took / num_run;
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
-                             ? took
-                             : mean_run_time_ * (1 - kNewest) + took * kNewest;
+                             ? each
+                             : mean_run_time_ * (1 - kNewest) + each * kNewest;
       }
     }
     // Memory for more than one job may have become free.
-    work_available_.notify_all();
+    if (others_wait) work_available_.notify_all();
     maybe_idle_.notify_all();
   }
 }
@@ -227,11 +333,15 @@ void WorkerPool::WatchDeadlines() {
       if (stopping_) return;
       const absl::Time now = options_.clock->Now();
       late = TakeLate(now);
+      // Jobs that were in time are forgotten at the next look and not before:
+      // most never wait, and none of them is worth a switch of threads.
       if (late.empty() && starts_.empty()) {
+        next_look_ = absl::InfiniteFuture();
         lock.Wait(deadline_changed_);
       } else if (late.empty()) {
         const absl::Duration sleep =
             std::min(starts_.begin()->first - now, kLongestSleep);
+        next_look_ = now + sleep;
         lock.WaitUntil(deadline_changed_, std::chrono::steady_clock::now() +
                                               absl::ToChronoNanoseconds(sleep));
       }
@@ -241,8 +351,11 @@ void WorkerPool::WatchDeadlines() {
 }
 
 void WorkerPool::StopAdmission() {
-  MutexLock lock(mutex_);
-  draining_ = true;
+  {
+    MutexLock lock(mutex_);
+    draining_ = true;
+  }
+  job_came_.notify_all();
 }
 
 bool WorkerPool::Drain(absl::Time finish_by, absl::Time give_up_at) {

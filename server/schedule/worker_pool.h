@@ -3,10 +3,13 @@
 // A FairQueue and the threads that work it off.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -24,30 +27,46 @@ namespace limpid {
 // A new id, for every call another one.
 JobId NewJobId();
 
+// What a job brings to a batch. Jobs of one group (BatchKey) bring the same
+// class, so that they know each other.
+class BatchWork {
+ public:
+  virtual ~BatchWork() = default;
+  // Does the work of this and of the others, on a worker, in place of their
+  // jobs' `run`. What it throws is swallowed.
+  virtual void RunWith(const std::vector<BatchWork*>& others) = 0;
+};
+
 // Work of one request.
 struct Job {
   // Looked at while the job waits and when its turn comes; work that runs
   // longer looks at it by itself.
   CancelToken cancel;
-  // Called exactly once for a job that was accepted: with ok on a worker when
-  // its turn has come, else with the reason why it will never run (CANCELLED,
-  // DEADLINE_EXCEEDED, UNAVAILABLE), on whichever thread found that out. What
-  // it throws is swallowed.
+  // Called exactly once for a job that was accepted, unless it runs in a batch:
+  // with ok on a worker when its turn has come, else with the reason why it
+  // will never run (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE), on whichever
+  // thread found that out. What it throws is swallowed.
   std::function<void(const absl::Status& admission)> run;
   // Who wants it, what it costs; only for pools of which that is known.
   Ticket ticket = {NewJobId()};
+  // With a group in the ticket.
+  std::shared_ptr<BatchWork> batch = nullptr;
 };
 
-// Told how long the queue is after each change, without a lock held; must be
-// thread-safe and fast. Numbers of changes close together may come swapped.
+// Told without a lock held; must be thread-safe and fast.
 class PoolObserver {
  public:
   virtual ~PoolObserver() = default;
+  // How long the queue is after each change. Numbers of changes close together
+  // may come swapped.
   virtual void OnQueueSize(int64_t num_waiting) = 0;
+  // Jobs that begin to run as one batch, 1 or more.
+  virtual void OnBatch(int64_t size) = 0;
 };
 
 struct WorkerPoolOptions {
   QueueLimits limits;  // max_running: number of workers
+  BatchLimits batch;
   const Clock* clock = &Clock::Real();
   PoolObserver* observer = nullptr;  // null: nobody; outlives the pool
 };
@@ -94,6 +113,20 @@ class WorkerPool {
   };
 
   void Work();
+  // Takes a job out of the queue whose turn has come.
+  Job Begin(JobId id) LIMPID_REQUIRES(mutex_);
+  // Begins companions of the one job, and waits for more where that pays.
+  void Gather(std::vector<Job>& jobs, MutexLock& lock) LIMPID_REQUIRES(mutex_);
+  // Runs those that can still meet their deadlines, and tells the others; how
+  // many have run.
+  int64_t RunBegun(const std::vector<Job>& jobs) const;
+  // The next job to run; nothing if the thread is to end.
+  std::optional<JobId> WaitForJob(MutexLock& lock) LIMPID_REQUIRES(mutex_);
+  // Threads beyond those that are needed; negative: some are missing.
+  int64_t NumSpareThreads() const LIMPID_REQUIRES(mutex_);
+  // Takes the calling thread out of the pool.
+  void Leave() LIMPID_REQUIRES(mutex_);
+  void JoinThoseThatLeft() LIMPID_REQUIRES(mutex_);
   void WatchDeadlines();
   // Takes waiting jobs out of the queue; FinishEnding must follow.
   Job TakeOut(JobId id) LIMPID_REQUIRES(mutex_);
@@ -112,18 +145,28 @@ class WorkerPool {
   std::condition_variable work_available_;
   std::condition_variable deadline_changed_;
   std::condition_variable maybe_idle_;
+  // For batches that wait for more.
+  std::condition_variable job_came_;
   FairQueue queue_ LIMPID_GUARDED_BY(mutex_);
   std::map<JobId, Waiting> waiting_ LIMPID_GUARDED_BY(mutex_);
   // Latest starts of waiting jobs that have one.
   std::set<std::pair<absl::Time, JobId>> starts_ LIMPID_GUARDED_BY(mutex_);
+  // When starts_ is looked at next if nobody asks for it.
+  absl::Time next_look_ LIMPID_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::map<JobId, CancelToken> running_ LIMPID_GUARDED_BY(mutex_);
   // Jobs that left the queue without running and are being told so.
   int64_t num_ending_ LIMPID_GUARDED_BY(mutex_) = 0;
+  // The last batch: of which group, how large.
+  const void* last_group_ LIMPID_GUARDED_BY(mutex_) = nullptr;
+  int64_t last_size_ LIMPID_GUARDED_BY(mutex_) = 0;
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);
-  // More than max_running once jobs have paused.
+  // More than max_running while jobs are paused, and a little longer: a thread
+  // that has computed holds buffers of megabytes.
   std::vector<std::thread> threads_ LIMPID_GUARDED_BY(mutex_);
+  std::vector<std::thread> left_ LIMPID_GUARDED_BY(mutex_);  // to be joined
+  std::chrono::steady_clock::time_point last_pause_ LIMPID_GUARDED_BY(mutex_);
 };
 
 }  // namespace limpid

@@ -6,6 +6,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "server/attribution/baseline.h"
 #include "tests/support/fixed_network.h"
 #include "tests/support/run_method.h"
 
@@ -214,6 +218,35 @@ TEST(LinearNetworkTest, EveryMethodAgrees) {
   call.options.steps = 8;
   EXPECT_TRUE(
       close(run("integrated-gradients").values, share * (1 - 1 / 256.)));
+}
+
+TEST(BlurredTest, IsTheGaussianMeanWithTheEdgeGoingOn) {
+  const int64_t height = 20, width = 32;
+  const at::Tensor pixels = at::arange(2 * 3 * height * width, at::kDouble)
+                                .mul(0.37)
+                                .sin()
+                                .view({2, 3, height, width});
+  const double deviation = 20 / 16.0;
+  const auto inside = [](int64_t place, int64_t size) {
+    return std::min(std::max<int64_t>(place, 0), size - 1);
+  };
+  const at::Tensor blurred = Blurred(pixels);
+  for (const auto& [y, x] :
+       {std::pair<int64_t, int64_t>{0, 0}, {19, 31}, {10, 1}, {3, 17}}) {
+    double sum = 0, weights = 0;
+    for (int64_t dy = -4; dy <= 4; ++dy) {
+      for (int64_t dx = -4; dx <= 4; ++dx) {
+        const double weight =
+            std::exp((dy * dy + dx * dx) / (-2 * deviation * deviation));
+        weights += weight;
+        sum +=
+            weight * pixels[1][2][inside(y + dy, height)][inside(x + dx, width)]
+                         .item()
+                         .toDouble();
+      }
+    }
+    EXPECT_NEAR(blurred[1][2][y][x].item().toDouble(), sum / weights, 1e-12);
+  }
 }
 
 }  // namespace

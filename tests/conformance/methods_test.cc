@@ -362,9 +362,9 @@ TEST_P(MethodsTest, IntegratedGradients) {
   }
 }
 
-// From another first token, or a blurred picture. The norm of a head of two
-// channels is nearly a step somewhere on such a line, which even steps hardly
-// resolve; networks without such norms converge as the rule does.
+// From another first token, or a blurred picture. Norms of heads may make a
+// step of the score on such a line (integration_path_test.cc), which even steps
+// hardly resolve; networks without them converge as the rule does.
 TEST_P(MethodsTest, IntegratedGradientsBecomeCompleteWithSteps) {
   Baseline& baseline = call_.options.baseline.emplace();
   if (network_->info().modality == Modality::kImage) {

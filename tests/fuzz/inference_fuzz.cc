@@ -9,7 +9,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   inference::ModelInferRequest message;
   if (!message.ParseFromArray(data, static_cast<int>(size))) return 0;
-  const auto read = limpid::ToExplainRequest(message);
+  const auto read = limpid::ToExplainRequest(
+      message, [](const char*, const std::string& model, const std::string&,
+                  limpid::Violations&) { return model; });
   if (read.ok()) {
     LIMPID_FUZZ_CHECK(read->explain.input().kind_case() !=
                       limpid::v1::Input::KIND_NOT_SET);

@@ -87,7 +87,9 @@ def test_every_library_is_there_and_stripped(tree):
         assert "not found" not in done.stdout
         assert ".symtab" not in run("readelf", "-SW", program).stdout
     for library in (tree / "opt/limpid").glob("lib/*"):
-        assert ".symtab" not in run("readelf", "-SW", library).stdout
+        # NVIDIA's are passed on as they are.
+        if not re.match(r"lib(cu|nv|nccl)", library.name):
+            assert ".symtab" not in run("readelf", "-SW", library).stdout
 
 
 def test_packages_are_listed(target, tree):
@@ -119,14 +121,21 @@ def test_settings(target):
             config["ExposedPorts"])
 
 
-@pytest.fixture(scope="module")
-def server():
-    if "server-cpu" not in BUILT:
-        pytest.skip("server-cpu was not built")
-    name = f"limpid-test-{os.getpid()}"
+SERVERS = [target for target in BUILT if target.startswith("server")]
+CONFIG = ["--config", "/opt/limpid/server.config.json"]
+MODELS = ["--volume", f"{ROOT}/models:/var/lib/limpid/models:ro"]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request):
+    target = request.param
+    name = f"limpid-test-{target}-{os.getpid()}"
+    volumes, arguments = [], []
+    if target == "server-cuda":  # weights come from a volume
+        volumes, arguments = MODELS, [*CONFIG, "--device", "cpu"]
     run(*RUN, "--detach", "--name", name, "--network", "none",
-        "--memory", "2g", "localhost/limpid/server-cpu")
-    health = settings("server-cpu")["Healthcheck"]["Test"][1:]
+        "--memory", "4g", *volumes, f"localhost/limpid/{target}", *arguments)
+    health = settings(target)["Healthcheck"]["Test"][1:]
     try:
         end = time.monotonic() + 120
         while run("podman", "exec", name, *health, status=None).returncode:
@@ -209,6 +218,16 @@ def test_gateway_asks_the_server(server, tmp_path):
         assert run(*curl, "127.0.0.1:8080/", status=None).returncode == 7
     finally:
         run("podman", "rm", "--force", name)
+
+
+def test_cuda_without_a_gpu_is_refused():
+    if "server-cuda" not in BUILT:
+        pytest.skip("server-cuda was not built")
+    done = run(*RUN, "--rm", "--network", "none", *MODELS,
+               "localhost/limpid/server-cuda", *CONFIG, "--device", "cuda",
+               status=2)
+    assert done.stderr.strip().endswith(
+        "limpid-server: device cuda is not there: 0 CUDA devices were found")
 
 
 def test_server_stops_at_sigterm(server):

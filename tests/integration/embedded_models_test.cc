@@ -298,6 +298,39 @@ INSTANTIATE_TEST_SUITE_P(Models, RecallLogitsTest,
                                            "recall-mlstm"),
                          FamilyName);
 
+// From the blurred picture, where the path begins unless somebody says
+// otherwise, the sum agrees with the difference of the scores; from zero
+// embeddings it does not (tests/conformance/integration_path_test.cc says why).
+TEST_F(EmbeddedModelsTest, IntegratedGradientsOfPicturesAddUpByDefault) {
+  const std::string folder =
+      std::string(LIMPID_SOURCE_DIR) + "/models/shapes-vim";
+  model_ = *engine_->Load("shapes-vim", folder);
+  for (const char* sample : {"cat-face", "guitar", "lion-face"}) {
+    std::ifstream file(folder + "/samples/" + sample + ".png",
+                       std::ios::binary);
+    ExplainRequest request;
+    request.input = ImageInput{{std::istreambuf_iterator<char>(file), {}}};
+    request.method = "integrated-gradients";
+    const auto error = [&] {
+      const CollectingSink reply = Explain(request);
+      double sum = 0;
+      for (const float value : reply.summary->points[0].attribution) {
+        sum += std::abs(value);
+      }
+      return std::abs(*reply.summary->points[0].completeness_error) / sum;
+    };
+    const double by_default = error();
+    request.options.baseline.emplace().kind = Baseline::Kind::kZero;
+    const double from_zero = error();
+    std::printf(
+        "figure: %s: completeness error, relative: %.1e, from zero "
+        "%.1e\n",
+        sample, by_default, from_zero);
+    EXPECT_LT(by_default, 1e-3);
+    EXPECT_GT(from_zero, 10 * by_default);
+  }
+}
+
 class SentimentModelsTest : public EmbeddedModelsTest,
                             public ::testing::WithParamInterface<std::string> {
 };

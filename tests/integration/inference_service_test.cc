@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <map>
 #include <thread>
 
 #include "absl/time/clock.h"
@@ -165,6 +166,30 @@ TEST_F(InferenceServiceTest, ErrorsAreThoseOfExplain) {
   request = TextInfer("abc");
   request.set_model_version("3");
   EXPECT_THAT(DetailsOf(Infer(request)).Fields(), ElementsAre("model_version"));
+}
+
+TEST_F(InferenceServiceTest, VersionsAreAskedForByNumber) {
+  server_.repository.AddModel("v/1");
+  server_.repository.AddModel("v/2");
+  server_.options.startup_models = {"v", "v@1"};
+  Start();
+  inference::ModelInferRequest request = TextInfer("abc");
+  request.set_model_name("v");
+  for (const auto& [asked, got] :
+       std::map<std::string, std::string>{{"", "2"}, {"1", "1"}, {"2", "2"}}) {
+    request.set_model_version(asked);
+    inference::ModelInferResponse reply;
+    ASSERT_TRUE(Infer(request, &reply).ok()) << asked;
+    EXPECT_EQ(reply.model_version(), got);
+  }
+  request.set_model_version("3");
+  EXPECT_THAT(DetailsOf(Infer(request)).Fields(), ElementsAre("model_version"));
+  grpc::ClientContext context;
+  inference::ModelMetadataRequest about;
+  about.set_name("v");
+  inference::ModelMetadataResponse reply;
+  ASSERT_TRUE(stub_->ModelMetadata(&context, about, &reply).ok());
+  EXPECT_THAT(reply.versions(), ElementsAre("2", "1"));
 }
 
 TEST_F(InferenceServiceTest, BothServicesShareOneComputation) {

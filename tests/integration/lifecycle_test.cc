@@ -215,5 +215,52 @@ TEST_F(LifecycleTest, DrainingCancelsWhatIsNotDoneInTime) {
   EXPECT_EQ(DetailsOf(status).info.reason(), "SERVER_DRAINING");
 }
 
+TEST_F(LifecycleTest, VersionsShowInModelsAndReplies) {
+  server_.repository.AddModel("v/1");
+  server_.repository.AddModel("v/2");
+  server_.engine.load_errors[server_.repository.path() + "/v/2"] =
+      MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_DAMAGED", "half");
+  server_.Start();
+  const auto get = [&](const std::string& name) {
+    grpc::ClientContext context;
+    v1::GetModelRequest request;
+    request.set_model(name);
+    v1::GetModelResponse reply;
+    EXPECT_TRUE(server_.models().GetModel(&context, request, &reply).ok());
+    return reply.model();
+  };
+  EXPECT_EQ(get("v").state(), v1::MODEL_STATE_READY);
+  EXPECT_EQ(get("v").version(), 1);
+  EXPECT_THAT(get("v").available_versions(), ::testing::ElementsAre(2, 1));
+  EXPECT_EQ(get("v").state_reason(), "version 2: half");
+  EXPECT_THAT(WaitForLog("model not loaded"), HasSubstr("version 2: half"));
+  EXPECT_EQ(get("a").version(), 0);
+  EXPECT_EQ(get("a").available_versions_size(), 0);
+
+  v1::ExplainRequest request = TextRequest("abc");
+  v1::ExplainResponse reply;
+  for (const char* name : {"v", "v@1"}) {
+    request.set_model(name);
+    ASSERT_TRUE(server_.Explain(request, &reply).ok()) << name;
+    EXPECT_EQ(reply.header().model(), "v");
+    EXPECT_EQ(reply.header().model_version(), 1);
+  }
+  request.set_model("v@2");
+  EXPECT_EQ(DetailsOf(server_.Explain(request)).info.reason(),
+            "MODEL_NOT_LOADED");
+  request.set_model("v@3");
+  EXPECT_EQ(server_.Explain(request).error_code(), grpc::StatusCode::NOT_FOUND);
+
+  // A new version comes by request, and health has known no gap.
+  server_.repository.AddModel("v/3");
+  grpc::ClientContext context;
+  v1::LoadModelRequest load;
+  load.set_model("v");
+  v1::LoadModelResponse loaded;
+  ASSERT_TRUE(server_.models().LoadModel(&context, load, &loaded).ok());
+  EXPECT_EQ(loaded.model().version(), 3);
+  EXPECT_TRUE(loaded.model().state_reason().empty());
+}
+
 }  // namespace
 }  // namespace limpid::testing

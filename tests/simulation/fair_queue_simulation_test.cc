@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random schedules of arrivals, starts, pauses, ends and cancellations against
-// a FairQueue, with what it promises checked after every step.
+// Random schedules of arrivals, starts, batches, pauses, ends and cancellations
+// against a FairQueue, with what it promises checked after every step.
 #include <algorithm>
+#include <iostream>
 #include <map>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "server/schedule/fair_queue.h"
 #include "tests/simulation/seeds.h"
@@ -22,12 +24,19 @@ constexpr int64_t kNumSchedules = 100000;
 // How often others may pass the first in line while memory is short.
 constexpr int kMaxOvertakes = 8;
 
+// Whose addresses stand for models.
+constexpr int kGroups[2] = {};
+
 class QueueSchedule {
  public:
   explicit QueueSchedule(uint64_t seed)
       : random_(seed), limits_(RandomLimits(random_)), queue_(limits_) {
     // Without it the shares are exact, else memory has a say in them.
     memory_matters_ = Chance(random_, 0.5);
+    batch_.max_size = Pick(random_, 1, 5);
+    batch_.max_positions = Pick(random_, 20, 80);
+    batch_.max_seconds = static_cast<double>(Pick(random_, 1, 40));
+    batch_.max_padding = std::uniform_real_distribution<>(0, 0.5)(random_);
     one_priority_ = Chance(random_, 0.5);
   }
 
@@ -41,6 +50,12 @@ class QueueSchedule {
         Cancel();
       } else if (Chance(random_, 0.2)) {
         Pause();
+      } else if (Chance(random_, 0.3)) {
+        if (!batches_.empty()) {
+          Grow(std::next(batches_.begin(),
+                         Pick(random_, 0, std::ssize(batches_) - 1))
+                   ->first);
+        }
       } else if (Chance(random_, 0.5)) {
         Start();
       } else {
@@ -57,6 +72,7 @@ class QueueSchedule {
     }
     EXPECT_EQ(num_accepted_, num_ended_);
   }
+  int64_t num_companions() const { return num_companions_; }
 
  private:
   static QueueLimits RandomLimits(Random& random) {
@@ -81,6 +97,9 @@ class QueueSchedule {
     }
     ticket.seconds = static_cast<double>(Pick(random_, 1, 10));
     if (memory_matters_) ticket.bytes = Pick(random_, 0, 35);
+    if (Chance(random_, 0.7)) {
+      ticket.batch = {&kGroups[Pick(random_, 0, 1)], Pick(random_, 8, 16)};
+    }
     const Admission admission = queue_.Decide(ticket);
     EXPECT_EQ(admission == Admission::kTooLarge,
               ticket.bytes > limits_.max_running_bytes);
@@ -104,11 +123,72 @@ class QueueSchedule {
     if (job == jobs_.end()) return false;
     const Ticket started = job->second;
     EXPECT_FALSE(IsHeldBack(started.client)) << "too many of it pause";
-    EXPECT_LT(running_.size() - paused_.size(), limits_.max_running);
+    EXPECT_LT(num_busy() - std::ssize(paused_), limits_.max_running);
     CheckOrder(started);
     running_.insert(*id);
+    batches_[*id] = {*id};
     CountService(started);
+    if (Chance(random_, 0.5)) Grow(*id);
     return true;
+  }
+
+  // A running job takes companions, perhaps again.
+  void Grow(JobId head) {
+    std::vector<JobId>& members = batches_.at(head);
+    const Ticket* const first = AloneInLine();
+    const int64_t free_bytes =
+        limits_.max_running_bytes - queue_.running_bytes();
+    const int64_t free = std::max<int64_t>(
+        0, limits_.max_running + std::ssize(paused_) - num_busy());
+    const std::vector<JobId> companions = queue_.PickCompanions(head, batch_);
+    if (!companions.empty() && first != nullptr) {
+      EXPECT_LE(first->bytes, free_bytes)
+          << "jobs joined while the first in line waited for memory";
+    }
+    for (const JobId id : companions) {
+      EXPECT_EQ(paused_.count(head), 0u);
+      EXPECT_GT(num_waiting(), free) << "a free worker was left without work";
+      const auto job = jobs_.find(id);
+      ASSERT_TRUE(job != jobs_.end() && running_.count(id) == 0)
+          << "job " << id << " was started twice or after its end";
+      EXPECT_FALSE(IsHeldBack(job->second.client)) << "too many of it pause";
+      CheckClientsOrder(job->second);
+      const int64_t longest = LongestOf(members);
+      if (job->second.priority > jobs_.at(head).priority) {
+        EXPECT_LE(job->second.batch.length, longest)
+            << "a lower priority made the batch longer";
+      }
+      running_.insert(id);
+      members.push_back(id);
+      ++num_companions_;
+      CountService(job->second);
+    }
+    CheckBatch(members);
+  }
+
+  int64_t LongestOf(const std::vector<JobId>& members) const {
+    int64_t longest = 0;
+    for (const JobId id : members) {
+      longest = std::max(longest, jobs_.at(id).batch.length);
+    }
+    return longest;
+  }
+
+  void CheckBatch(const std::vector<JobId>& members) const {
+    if (members.size() == 1) return;
+    EXPECT_LE(std::ssize(members), batch_.max_size);
+    EXPECT_LE(std::ssize(members) * LongestOf(members), batch_.max_positions);
+    const auto longest = static_cast<double>(LongestOf(members));
+    double seconds = 0;
+    for (const JobId id : members) {
+      const Ticket& job = jobs_.at(id);
+      EXPECT_NE(job.batch.group, nullptr);
+      EXPECT_EQ(job.batch.group, jobs_.at(members.front()).batch.group);
+      const auto length = static_cast<double>(job.batch.length);
+      EXPECT_GE(length, longest * (1 - batch_.max_padding) - 1e-9);
+      seconds += job.seconds * longest / length;
+    }
+    EXPECT_LE(seconds, batch_.max_seconds + 1e-9);
   }
 
   void Pause() {
@@ -116,6 +196,11 @@ class QueueSchedule {
     const JobId id =
         *std::next(running_.begin(),
                    Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
+    // Members of batches don't.
+    const auto batch = batches_.find(id);
+    if (batch == batches_.end() || batch->second.size() > 1) {
+      return queue_.SetPaused(id, true);
+    }
     const bool pauses = paused_.count(id) == 0;
     queue_.SetPaused(id, pauses);
     pauses ? (void)paused_.insert(id) : (void)paused_.erase(id);
@@ -129,17 +214,45 @@ class QueueSchedule {
            }) >= limits_.max_paused_of_client;
   }
 
-  // Called before `started` counts as running.
-  void CheckOrder(const Ticket& started) {
-    const int64_t free_bytes = limits_.max_running_bytes - RunningBytes();
-    // The first waiting job of each client in each priority.
+  // The first waiting job of each client in each priority.
+  std::map<std::pair<Priority, std::string>, const Ticket*> Heads() const {
     std::map<std::pair<Priority, std::string>, const Ticket*> heads;
     for (const auto& [id, job] : jobs_) {
       if (running_.count(id) == 0 && !IsHeldBack(job.client)) {
         heads.try_emplace({job.priority, job.client}, &job);
       }
     }
-    for (const auto& [place, head] : heads) {
+    return heads;
+  }
+
+  // Alone in the highest priority, a job is the first in line; null: there is
+  // none.
+  const Ticket* AloneInLine() const {
+    const auto heads = Heads();
+    if (heads.empty()) return nullptr;
+    const auto next = std::next(heads.begin());
+    const bool alone =
+        next == heads.end() || next->first.first != heads.begin()->first.first;
+    return alone ? heads.begin()->second : nullptr;
+  }
+
+  // Called before `started` counts as running.
+  void CheckClientsOrder(const Ticket& started) const {
+    for (const auto& [id, job] : jobs_) {
+      if (running_.count(id) > 0 || job.client != started.client ||
+          job.priority != started.priority) {
+        continue;
+      }
+      EXPECT_EQ(id, started.id) << "a client's jobs changed their order";
+      return;
+    }
+  }
+
+  // Called before `started` counts as running.
+  void CheckOrder(const Ticket& started) {
+    const int64_t free_bytes =
+        limits_.max_running_bytes - queue_.running_bytes() + started.bytes;
+    for (const auto& [place, head] : Heads()) {
       if (place == std::make_pair(started.priority, started.client)) {
         EXPECT_EQ(head->id, started.id)
             << "a client's jobs changed their order";
@@ -148,18 +261,16 @@ class QueueSchedule {
             << "a lower priority went first without need";
       }
     }
-    // Alone in the highest priority, a job is the first in line.
-    const auto& [place, first] = *heads.begin();
-    const auto next = std::next(heads.begin());
-    const bool alone = next == heads.end() || next->first.first != place.first;
-    if (alone && first->id != started.id) {
+    const Ticket* const first = AloneInLine();
+    if (first != nullptr && first->id != started.id) {
       EXPECT_LE(++overtakes_[first->id], kMaxOvertakes)
           << "job " << first->id << " starves";
     }
   }
 
   // Two clients that both have jobs waiting all the time get the same service
-  // within one job of each.
+  // within one job of each, and what the running batches took along that the
+  // other's job did not fit into.
   void CountService(const Ticket& started) {
     if (memory_matters_ || !one_priority_) return;
     if (!paused_.empty()) return leads_.clear();
@@ -173,7 +284,9 @@ class QueueSchedule {
     }
     for (auto it = leads_.begin(); it != leads_.end();) {
       const auto& [a, b] = it->first;
-      EXPECT_LE(std::abs(it->second), 20) << a << " against " << b;
+      EXPECT_LE(std::abs(it->second),
+                20 + limits_.max_running * batch_.max_seconds)
+          << a << " against " << b;
       const bool both = backlogged.count(a) > 0 && backlogged.count(b) > 0;
       it = both ? std::next(it) : leads_.erase(it);
     }
@@ -184,16 +297,20 @@ class QueueSchedule {
     }
   }
 
+  // Ends a running job, or all members of a batch.
   void End() {
-    if (running_.empty()) return;
-    const auto it =
-        std::next(running_.begin(),
-                  Pick(random_, 0, static_cast<int64_t>(running_.size()) - 1));
-    queue_.End(*it);
-    paused_.erase(*it);
-    jobs_.erase(*it);
-    running_.erase(it);
-    ++num_ended_;
+    if (batches_.empty()) return;
+    const auto batch =
+        std::next(batches_.begin(),
+                  Pick(random_, 0, static_cast<int64_t>(batches_.size()) - 1));
+    for (const JobId id : batch->second) {
+      queue_.End(id);
+      paused_.erase(id);
+      jobs_.erase(id);
+      running_.erase(id);
+      ++num_ended_;
+    }
+    batches_.erase(batch);
   }
 
   void Cancel() {
@@ -214,11 +331,13 @@ class QueueSchedule {
     EXPECT_EQ(queue_.num_waiting(), num_waiting());
     EXPECT_EQ(queue_.num_running(), static_cast<int64_t>(running_.size()));
     EXPECT_EQ(queue_.num_paused(), static_cast<int64_t>(paused_.size()));
-    EXPECT_LE(queue_.num_running(), limits_.max_running + limits_.max_paused);
+    EXPECT_LE(num_busy(), limits_.max_running + limits_.max_paused);
     EXPECT_LE(queue_.num_waiting(),
               limits_.max_waiting + limits_.max_running + queue_.num_paused());
-    EXPECT_EQ(queue_.running_bytes(), RunningBytes());
-    EXPECT_LE(RunningBytes(), limits_.max_running_bytes);
+    EXPECT_NEAR(static_cast<double>(queue_.running_bytes()), RunningBytes(),
+                static_cast<double>(num_busy()));
+    EXPECT_LE(queue_.running_bytes(), limits_.max_running_bytes);
+    EXPECT_LE(RunningBytes(), limits_.max_running_bytes + 1e-9);
     double seconds = 0;
     for (const auto& [id, job] : jobs_) {
       if (running_.count(id) == 0) seconds += job.seconds;
@@ -226,11 +345,23 @@ class QueueSchedule {
     EXPECT_DOUBLE_EQ(queue_.waiting_seconds(), seconds);
   }
 
-  int64_t RunningBytes() const {
-    int64_t bytes = 0;
-    for (const JobId id : running_) bytes += jobs_.at(id).bytes;
+  // At the padded length of batches.
+  double RunningBytes() const {
+    double bytes = 0;
+    for (const auto& [head, members] : batches_) {
+      const auto longest = static_cast<double>(LongestOf(members));
+      for (const JobId id : members) {
+        const Ticket& job = jobs_.at(id);
+        const auto own = static_cast<double>(job.bytes);
+        bytes += members.size() == 1
+                     ? own
+                     : own * longest / static_cast<double>(job.batch.length);
+      }
+    }
     return bytes;
   }
+  // Workers that running jobs hold, or would if they did not pause.
+  int64_t num_busy() const { return std::ssize(batches_); }
   int64_t num_waiting() const {
     return static_cast<int64_t>(jobs_.size() - running_.size());
   }
@@ -238,22 +369,30 @@ class QueueSchedule {
   Random random_;
   const QueueLimits limits_;
   FairQueue queue_;
+  BatchLimits batch_;
   bool memory_matters_ = false;
   bool one_priority_ = false;
   JobId last_id_ = 0;
   std::map<JobId, Ticket> jobs_;  // accepted and not ended
   std::set<JobId> running_;
-  std::set<JobId> paused_;  // of the running ones
+  std::map<JobId, std::vector<JobId>> batches_;  // of running ones, by head
+  std::set<JobId> paused_;                       // of the running ones
   std::map<JobId, int> overtakes_;
   int64_t num_accepted_ = 0;
   int64_t num_ended_ = 0;
+  int64_t num_companions_ = 0;
   // Service of the first less that of the second since both have waited.
   std::map<std::pair<std::string, std::string>, double> leads_;
 };
 
 TEST(FairQueueSimulationTest, KeepsItsPromisesInRandomSchedules) {
-  testing::ForEachSeed(kNumSchedules, "the fair queue",
-                       [](uint64_t seed) { QueueSchedule(seed).Run(); });
+  int64_t num_companions = 0;
+  testing::ForEachSeed(kNumSchedules, "the fair queue", [&](uint64_t seed) {
+    QueueSchedule schedule(seed);
+    schedule.Run();
+    num_companions += schedule.num_companions();
+  });
+  std::cout << "figure: " << num_companions << " jobs joined a batch\n";
 }
 
 }  // namespace

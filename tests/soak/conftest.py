@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Honest, Server  # noqa: E402
+from harness import Gateway, Honest, Server  # noqa: E402
 
 FULL = os.environ.get("LIMPID_SOAK") == "full"
 
@@ -31,6 +31,20 @@ def start(tmp_path):
     yield start_one
     for one in servers:
         one.kill()
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """gateway(server) stands before it and stops with the test."""
+    gateways = []
+
+    def start_one(server):
+        gateways.append(Gateway(tmp_path, server))
+        return gateways[-1]
+
+    yield start_one
+    for one in gateways:
+        one.stop()
 
 
 @pytest.fixture

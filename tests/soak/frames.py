@@ -49,11 +49,14 @@ def literal(name, value, first=0):
             integer(len(value), 7) + value)
 
 
+def request_fields(path, *more):
+    return [(":method", "POST"), (":scheme", "http"), (":path", path),
+            (":authority", "soak"), ("content-type", "application/grpc"),
+            ("te", "trailers"), *more]
+
+
 def request_block(path, *more):
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", path),
-              (":authority", "soak"), ("content-type", "application/grpc"),
-              ("te", "trailers"), *more]
-    return b"".join(literal(*field) for field in fields)
+    return b"".join(literal(*field) for field in request_fields(path, *more))
 
 
 def headers(stream, block, flags=END_HEADERS):
@@ -76,14 +79,28 @@ def reset(stream, code=8):
     return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
 
-def dial(port, timeout=5):
+def reset_streams(path, count, payload=None):
+    """Streams that are reset as soon as they are opened, or as soon as a
+    payload has been sent, in as few bytes as there can be: only the first has
+    its fields spelled out."""
+    fields = request_fields(path)
+    first = b"".join(literal(*field, first=0x40) for field in fields)
+    # The newest entry of the dynamic table is number 62.
+    again = bytes(0x80 | 62 + i for i in reversed(range(len(fields))))
+    return b"".join(
+        headers(stream, first if stream == 1 else again) +
+        (b"" if payload is None else data(stream, payload, END_STREAM)) +
+        reset(stream) for stream in range(1, 2 * count, 2))
+
+
+def dial(port, timeout=5, source="127.0.0.2"):
     """A connection from another address than the honest client's."""
     return socket.create_connection(("127.0.0.1", port), timeout,
-                                    source_address=("127.0.0.2", 0))
+                                    source_address=(source, 0))
 
 
-def connect(port, first=None, timeout=10):
+def connect(port, first=None, timeout=10, **address):
     """A connection that has sent its preface and `first` or its settings."""
-    connection = dial(port, timeout)
+    connection = dial(port, timeout, **address)
     connection.sendall(PREFACE + (settings() if first is None else first))
     return connection

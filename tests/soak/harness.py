@@ -57,7 +57,27 @@ def explain_request(model="recall-mamba", ids=(5, 7, 11, 13), **fields):
     return request
 
 
-class Server:
+class Address:
+    """Where gRPC is spoken on the loopback address."""
+
+    port = None
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def channel(self):
+        # A pool of its own: else channels of one process share connections.
+        return grpc.insecure_channel(
+            self.address, options=[("grpc.use_local_subchannel_pool", 1),
+                                   ("grpc.max_receive_message_length", -1),
+                                   ("grpc.max_reconnect_backoff_ms", 500)])
+
+    def connect(self, timeout=5):
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+
+class Server(Address):
     """limpid-server on a port of its own with copies of a few models."""
 
     def __init__(self, folder, models=("recall-mamba",), config=None, env=None,
@@ -96,20 +116,6 @@ class Server:
                 return
         raise RuntimeError(self.log_path.read_text())
 
-    @property
-    def address(self):
-        return f"127.0.0.1:{self.port}"
-
-    def channel(self):
-        # A pool of its own: else channels of one process share connections.
-        return grpc.insecure_channel(
-            self.address, options=[("grpc.use_local_subchannel_pool", 1),
-                                   ("grpc.max_receive_message_length", -1),
-                                   ("grpc.max_reconnect_backoff_ms", 500)])
-
-    def connect(self, timeout=5):
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
-
     def metric(self, start):
         """Sum of the samples whose line begins with start."""
         url = f"http://{self.metrics_address}/metrics"
@@ -143,6 +149,28 @@ class Server:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+class Gateway(Address):
+    """scripts/gateway in front of a server."""
+
+    def __init__(self, folder, server):
+        self.port = free_port()
+        log = folder / "gateway.log"
+        self.process = subprocess.Popen(
+            [ROOT / "scripts" / "gateway", "--no-setup", "--folder", folder,
+             "--build", BUILD, "--listen", self.address,
+             "--ops", f"127.0.0.1:{free_port()}",
+             "--admin", f"127.0.0.1:{free_port()}",
+             "--upstream", server.address],
+            stdout=log.open("wb"), stderr=subprocess.STDOUT)
+        wait_for(lambda: self.process.poll() is not None or
+                 b"gateway listening on" in log.read_bytes())
+        assert self.process.poll() is None, log.read_text()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=30)
 
 
 class Watch:

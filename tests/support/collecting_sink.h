@@ -32,6 +32,13 @@ class CollectingSink final : public ResultSink {
     summary = std::move(value);
     return absl::OkStatus();
   }
+  bool Restart() override {
+    if (!restarts) return false;
+    header.reset();
+    tensors.clear();
+    summary.reset();
+    return true;
+  }
 
   // Elements of a float32 tensor; empty if there is none of that name.
   std::vector<float> Floats(const std::string& name) const {
@@ -44,6 +51,8 @@ class CollectingSink final : public ResultSink {
   }
 
   std::function<absl::Status(int64_t done, int64_t total)> on_progress;
+  // Whether what came can be taken back.
+  bool restarts = true;
   std::optional<ResultHeader> header;
   std::map<std::string, NamedTensor> tensors;
   std::optional<ResultSummary> summary;

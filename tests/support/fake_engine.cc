@@ -22,6 +22,7 @@ class FakePlan final : public Plan {
   int64_t num_tokens() const override {
     return static_cast<int64_t>(pieces.size());
   }
+  bool gains_from_batch() const override { return true; }
 
   ExplainRequest request;
   std::shared_ptr<const Model> lease;
@@ -102,15 +103,20 @@ int FakeEngine::num_loads() const {
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> FakeEngine::Load(
-    const std::string& name, const std::string&) const {
+    const std::string& name, const std::string& folder,
+    int64_t version) const {
   if (on_load) on_load(name);
   {
     std::lock_guard lock(mutex_);
     ++num_loads_;
   }
-  const auto error = load_errors.find(name);
-  if (error != load_errors.end()) return error->second;
-  return std::make_shared<FakeModel>(name);
+  for (const std::string& key : {name, folder}) {
+    const auto error = load_errors.find(key);
+    if (error != load_errors.end()) return error->second;
+  }
+  auto model = std::make_shared<FakeModel>(name);
+  model->mutable_info().version = version;
+  return model;
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
@@ -209,6 +215,21 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
   summary.cost = fake.cost();
   summary.compute_time = absl::Milliseconds(3);
   return sink.OnSummary(std::move(summary));
+}
+
+void FakeEngine::RunBatch(const std::vector<BatchMember>& members) const {
+  {
+    std::lock_guard lock(mutex_);
+    batch_sizes_.push_back(std::ssize(members));
+  }
+  for (const BatchMember& member : members) {
+    member.done(Run(*member.plan, *member.sink, member.cancel));
+  }
+}
+
+std::vector<int64_t> FakeEngine::batch_sizes() const {
+  std::lock_guard lock(mutex_);
+  return batch_sizes_;
 }
 
 std::vector<MethodSpec> FakeMethods() {

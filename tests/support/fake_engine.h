@@ -32,7 +32,7 @@ class FakeModel final : public Model {
 // come; Hold, Release and WaitForRuns may be called at any time.
 class FakeEngine final : public Engine {
  public:
-  // By model's name: what Load returns instead of a model.
+  // By a model's name or folder: what Load returns instead of a model.
   std::map<std::string, absl::Status> load_errors;
   // Called by Load before anything else.
   std::function<void(const std::string& name)> on_load;
@@ -59,8 +59,10 @@ class FakeEngine final : public Engine {
 
   const std::string& device() const override { return device_; }
   std::optional<DeviceMemory> memory() const override { return device_memory; }
+  using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder) const override;
+      const std::string& name, const std::string& folder,
+      int64_t version) const override;
   // What FakeModel says of itself.
   absl::StatusOr<int64_t> WeightBytes(const std::string&) const override {
     return FakeModel("").info().resident_bytes;
@@ -70,6 +72,10 @@ class FakeEngine final : public Engine {
       std::shared_ptr<const Model> model) const override;
   absl::Status Run(const Plan& plan, ResultSink& sink,
                    const CancelToken& cancel) const override;
+  // Runs the members one after the other.
+  void RunBatch(const std::vector<BatchMember>& members) const override;
+  // Sizes of the batches so far.
+  std::vector<int64_t> batch_sizes() const;
 
  private:
   absl::Status WaitForRelease(const CancelToken& cancel) const;
@@ -80,6 +86,7 @@ class FakeEngine final : public Engine {
   mutable int num_runs_ = 0;
   mutable int num_loads_ = 0;
   mutable int num_tensors_taken_ = 0;
+  mutable std::vector<int64_t> batch_sizes_;
   bool held_ = false;
 };
 

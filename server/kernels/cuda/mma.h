@@ -42,26 +42,8 @@ struct LeftHalves {
   uint32_t low[4];
 };
 
-// From float32 in the order of BlockFactors::query, columns scaled by `scale`
-// (2t, 2t + 1, 2t + 8, 2t + 9).
-__device__ inline LeftHalves ScaledLeft(const float4& first,
-                                        const float4& second,
-                                        const float (&scale)[4]) {
-  LeftHalves out;
-  const auto set = [&](int at, float x, float y) {
-    const HalfPairs pairs = Split(x, y);
-    out.high[at] = pairs.high;
-    out.low[at] = pairs.low;
-  };
-  set(0, first.x * scale[0], first.y * scale[1]);
-  set(1, first.z * scale[0], first.w * scale[1]);
-  set(2, second.x * scale[2], second.y * scale[3]);
-  set(3, second.z * scale[2], second.w * scale[3]);
-  return out;
-}
-
-// The product in float32, to 22 bits of its factors; `key` is in the order of
-// BlockFactors::key.
+// The product in float32, to 22 bits of its factors; `key` is in the order
+// of MultiplyHalves, high halves and then low ones.
 __device__ inline void MultiplyPairs(float (&sum)[4], const LeftHalves& left,
                                      const uint4& key) {
   sum[0] = sum[1] = sum[2] = sum[3] = 0;

@@ -25,7 +25,7 @@ absl::Status RunTiles(const Op& op, const FoldGroup& group,
                              device) != cudaSuccess) {
     return CheckLaunch("SsmAttentionFold");
   }
-  if (major == 9) return FoldTilesOnHopper(op, group, stream);
+  if (major == 9 && !op.portable) return FoldTilesOnHopper(op, group, stream);
 #endif
   return FoldTiles(op, group, stream);
 }
@@ -48,7 +48,7 @@ FoldPlan PlanOf(const Op& op) {
 }  // namespace
 
 bool CanFold(const Op& op) {
-  return op.attention.ssm.state_size <= kFoldStates &&
+  return DiagonalsFit() && op.attention.ssm.state_size <= kFoldStates &&
          (op.attention.conv_weight == nullptr ||
           op.attention.conv_width <= kTaps);
 }

@@ -13,8 +13,7 @@
 //   i) K[j, n] = sum_d w_d source_{j+d} delta_{j+d} b_{j+d}[n]
 //             exp(a_n sum of delta after j + d to block J's end)
 //   alpha[i, j] = sum_n Q[i, n] exp(a_n delta between) K[j, n].
-// In a diagonal part it is the same again with blocks of kSub, and below that a
-// recurrence.
+// In a diagonal part it is the same again with smaller and smaller blocks.
 //
 // The products run on tensor cores. float32 is two halves, x = high + low to 22
 // bits, and a product is high high + high low + low high. Halves have few
@@ -81,6 +80,9 @@ struct FoldGroup : FoldParts {
 // ssm_fold_bounds.cu.
 absl::Status BoundFactors(const SsmAttentionFold<float>& op,
                           const FoldGroup& group, cudaStream_t stream);
+// Whether the current device has the shared memory for FoldDiagonals: A100, H100
+// and newer ones of their kind.
+bool DiagonalsFit();
 // Folds the parts at the diagonal, and sets the arrays: in
 // ssm_fold_diagonal.cu.
 absl::Status FoldDiagonals(const SsmAttentionFold<float>& op,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the kernels of SsmAttentionFold must know of a channel and a block before
-// they make factors: how large these can be, and what is constant in them.
+// What the kernels of SsmAttentionFold must know of a channel and a block
+// before they make factors: how large these can be, and what is constant in
+// them.
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
@@ -65,8 +66,7 @@ __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
   }
   const int channel = blockIdx.x * kChannels + tid % kChannels;
   const bool own = channel < group.num_channels;
-  const int64_t c =
-      group.channel_begin + min(channel, group.num_channels - 1);
+  const int64_t c = group.channel_begin + min(channel, group.num_channels - 1);
   Most most = {};
 #pragma unroll
   for (int k = 0; k < kRounds<kParts>; ++k) {

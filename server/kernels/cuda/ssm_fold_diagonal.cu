@@ -5,14 +5,15 @@
 //
 // A column has met all of its taps kShift positions later, at row w for the
 // column w of the part, and from there on it is a key of a plain recurrence:
-//   X_w[n] = sum_d taps_d key_{w+d}[n] exp(a_n sum of delta from w + d to w + 3),
-//   alpha[r, w] = sum_n row_scale_r c_r[n] exp(a_n sum of delta from w to r)
+//   X_w[n] = sum_d taps_d key_{w+d}[n] exp(a_n sum of delta from w + d to w +
+//   3), alpha[r, w] = sum_n row_scale_r c_r[n] exp(a_n sum of delta from w to
+//   r)
 //                 X_w[n],   r >= w.
 // That triangle is halved again and again: the square below the diagonal of a
-// group of 128, 64, 32 and 16 rows is a product of factors relative to its upper
-// border, on tensor cores, down to triangles of kLeast rows, which go column by
-// column from the diagonal to the left. Three entries per row, where taps are
-// still to come, stand by themselves.
+// group of 128, 64, 32 and 16 rows is a product of factors relative to its
+// upper border, on tensor cores, down to triangles of kLeast rows, which go
+// column by column from the diagonal to the left. Three entries per row, where
+// taps are still to come, stand by themselves.
 #include <algorithm>
 #include <cstdint>
 
@@ -37,7 +38,8 @@ static_assert(kWarps * kSub == kTile);
 // Rows of the smallest triangles, and squares of 8, 16, 32 and 64 rows.
 constexpr int kLeast = 8;
 constexpr int kLevels = 4;
-constexpr int kOwnEntries = kLeast / 2;  // of a lane
+constexpr int kOwnEntries = kLeast / 2;  // of a triangle's row, in a lane
+constexpr int kSlots = kLevels + 2;
 // Floats between rows of states: 8 of them are in different banks.
 constexpr int kStateStride = kFoldStates + 4;
 constexpr int kInputs = 3;
@@ -55,20 +57,31 @@ struct alignas(16) ChannelInputs {
   float unit, skip, weight, bound;
 };
 
+// All states of a row. Those of the same number are in different banks for
+// neighbouring rows, and for rows 8 apart.
+struct alignas(16) StateRow {
+  float4 quads[kFoldStates / 4];
+
+  __device__ float4& Quad(int row, int quad) {
+    return quads[quad ^ (row / 2 + row / 8) % (kFoldStates / 4)];
+  }
+};
+
 struct alignas(16) DiagonalMemory {
   float b[kDiagonal][kStateStride];
   float c[kTile][kStateStride];
-  // Factors of the squares of kLeast << level rows: of each position as a row or
-  // as a column, high halves of states 0 to 7 and 8 to 15, then low ones. This
-  // channel's and the next one's.
+  // Factors of the squares of kLeast << level rows: of each position as a row
+  // or as a column, high halves of states 0 to 7 and 8 to 15, then low ones.
+  // This channel's and the next one's.
   uint4 halves[2][kLevels][4][kTile];
   // X, and decay by a row's own delta.
-  float key[kTile][kFoldStates];
-  float decay[kTile][kFoldStates];
+  StateRow key[kTile];
+  StateRow decay[kTile];
   // This channel's, the next one's, and those that warps behind still read.
   ChannelInputs inputs[kInputs];
-  // What the squares of each level and the rest give to the products.
-  float products[2][kLevels + 1][kTile];
+  // What the squares of each level, triangles and missing taps give to the
+  // products.
+  float products[2][kSlots][kTile];
   float bounds[kWarps];
 };
 
@@ -119,9 +132,14 @@ __device__ void LoadHalf(const float* from, float (&out)[kHalf]) {
   out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
 }
 
-__device__ void StoreHalf(float* to, const float (&from)[kHalf]) {
-  *reinterpret_cast<float4*>(to) = {from[0], from[1], from[2], from[3]};
-  *reinterpret_cast<float4*>(to + 4) = {from[4], from[5], from[6], from[7]};
+__device__ void StoreHalf(StateRow (&to)[kTile], int row, int half,
+                          const float (&from)[kHalf]) {
+  to[row].Quad(row, 2 * half) = {from[0], from[1], from[2], from[3]};
+  to[row].Quad(row, 2 * half + 1) = {from[4], from[5], from[6], from[7]};
+}
+
+__device__ float4 Scaled(const float4& x, float scale) {
+  return {x.x * scale, x.y * scale, x.z * scale, x.w * scale};
 }
 
 // Sums of delta from and to the borders of the groups that a row is in. Only
@@ -162,15 +180,14 @@ struct BorderSums {
         __shfl_xor_sync(kAll, __shfl_sync(kAll, ahead, lane | 7), 8);
     behind = __shfl_down_sync(kAll, behind, 1);
     if (row % kLeast == kLeast - 1) behind = 0;
-    // Of twice as many rows each time, if it is not the last border of them.
+      // Of twice as many rows each time, if it is not the last border of them.
 #pragma unroll
     for (int level = 0; level < kLevels; ++level) {
       const int rows = kLeast << level;
       square[level] = (row & rows) != 0 ? ahead : behind;
       const float other =
-          level == 0
-              ? other_eight
-              : __shfl_sync(kAll, groups[level - 1], (row ^ rows) / 4);
+          level == 0 ? other_eight
+                     : __shfl_sync(kAll, groups[level - 1], (row ^ rows) / 4);
       if ((row & rows) != 0) {
         ahead += other;
       } else {
@@ -186,13 +203,13 @@ struct BorderSums {
 struct StateHalves {
   uint4 high, low;
 
-  __device__ StateHalves(const float (&states)[kHalf], float scale,
+  __device__ StateHalves(const float (&states)[kHalf],
                          const float (&rate)[kHalf], float sum) {
 #pragma unroll
     for (int k = 0; k < kHalf; k += 2) {
       const HalfPairs pairs =
-          Split(states[k] * scale * ExpOfLog2(rate[k] * sum),
-                states[k + 1] * scale * ExpOfLog2(rate[k + 1] * sum));
+          Split(states[k] * ExpOfLog2(rate[k] * sum),
+                states[k + 1] * ExpOfLog2(rate[k + 1] * sum));
       (&high.x)[k / 2] = pairs.high;
       (&low.x)[k / 2] = pairs.low;
     }
@@ -201,8 +218,7 @@ struct StateHalves {
 
 // A fragment of eight rows by 16 bytes, four times, in the order of `address`.
 __device__ void LoadMatrices(const uint4* row, uint32_t (&out)[4]) {
-  const uint32_t address =
-      static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile(
       "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
       : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -277,7 +293,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       shared.c[x - kShift][n] = exists ? ssm.c[p * ssm.c_stride + n] : 0;
     }
   }
-  for (int at = tid; at < 2 * (kLevels + 1) * kTile; at += kThreads) {
+  for (int at = tid; at < 2 * kSlots * kTile; at += kThreads) {
     (&shared.products[0][0][0])[at] = 0;
   }
   // S must fit the largest |Q K| of all channels; decays only make it smaller.
@@ -285,8 +301,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int at = channel_begin * kFoldStates + tid;
        at < channel_end * kFoldStates; at += kThreads) {
     const BlockFactors& factors = group.FactorsAt(at / kFoldStates, block);
-    bound = fmaxf(bound, factors.query_bound[at % kFoldStates] *
-                             factors.columns.bound);
+    bound = fmaxf(
+        bound, factors.query_bound[at % kFoldStates] * factors.columns.bound);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(kAll, bound, offset));
@@ -303,17 +319,18 @@ __global__ void __launch_bounds__(kThreads, 2)
 
   const auto store_products = [&](int channel) {
     if (!kProducts || tid >= kTile) return;
-    const float(&of)[kLevels + 1][kTile] = shared.products[channel % 2];
+    const float(&of)[kSlots][kTile] = shared.products[channel % 2];
     float sum = 0;
 #pragma unroll
     for (int level = 0; level < kLevels; ++level) sum += of[level][tid];
     group.products[group.ProductsAt(channel, block, block) + tid] =
-        sum * unscale + of[kLevels][tid];
+        sum * unscale + of[kLevels][tid] + of[kLevels + 1][tid];
   };
 
   // The lane's row and half of the states.
   const int row = warp * kSub + lane % kSub;
-  const int first_state = lane / kSub * kHalf;
+  const int half = lane / kSub;
+  const int first_state = half * kHalf;
   float strip_sums[kStrips][kStripParts][4], square_sums[2];
   float triangle_sums[kOwnEntries], tap_sums[kShift];
 #pragma unroll
@@ -382,9 +399,9 @@ __global__ void __launch_bounds__(kThreads, 2)
           decay[k] = ExpOfLog2(rate[k] * delta);
           through[k] *= decay[k];
         }
-        if (d == kShift) StoreHalf(shared.decay[row] + first_state, decay);
+        if (d == kShift) StoreHalf(shared.decay, row, half, decay);
       }
-      StoreHalf(shared.key[row] + first_state, key);
+      StoreHalf(shared.key, row, half, key);
       states[0] += row_scale * skip * in.source[row + kShift];
       // Column row + 1 + d lacks the taps from kShift - d on.
 #pragma unroll
@@ -399,21 +416,32 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
     // Factors of the squares, and of the tiles beside and below.
     const BorderSums sums(in.delta + kShift, row);
-    const int half = lane / kSub;
+    const float to_query = unit * scale, to_key = 1 / unit;
+#pragma unroll
+    for (int k = 0; k < kHalf; ++k) key[k] *= to_key;
+    float scaled[kHalf];
+#pragma unroll
+    for (int k = 0; k < kHalf; ++k) scaled[k] = query[k] * to_query;
+    const auto set_halves = [&](int level, const float(&states)[kHalf]) {
+      const StateHalves halves(states, rate, sums.square[level]);
+      shared.halves[buffer][level][half][row] = halves.high;
+      shared.halves[buffer][level][2 + half][row] = halves.low;
+    };
 #pragma unroll
     for (int level = 0; level < kLevels; ++level) {
       const bool is_row = (row & kLeast << level) != 0;
+      if (level > 0) {  // all rows of a warp are the same
+        is_row ? set_halves(level, scaled) : set_halves(level, key);
+        continue;
+      }
       float states[kHalf];
 #pragma unroll
-      for (int k = 0; k < kHalf; ++k) states[k] = is_row ? query[k] : key[k];
-      const StateHalves halves(states, is_row ? unit * scale : 1 / unit, rate,
-                               sums.square[level]);
-      shared.halves[buffer][level][half][row] = halves.high;
-      shared.halves[buffer][level][2 + half][row] = halves.low;
+      for (int k = 0; k < kHalf; ++k) states[k] = is_row ? scaled[k] : key[k];
+      set_halves(level, states);
     }
     {
       BlockFactors& factors = group.FactorsAt(channel, block);
-      const StateHalves halves(key, 1 / unit, rate, sums.to_end);
+      const StateHalves halves(key, rate, sums.to_end);
       factors.columns.keys[row / 8][half][row % 8] = halves.high;
       factors.columns.keys[row / 8][2 + half][row % 8] = halves.low;
       if (half == 0) factors.rows.rows[row] = {sums.from_begin, row_scale};
@@ -432,45 +460,70 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int d = 0; d < kShift; ++d) {
       tap_sums[d] = Folded<kFold>(tap_sums[d], tap_entries[d], weight);
-      if (kProducts && lane < kSub) {
-        product += tap_entries[d] * in.value[row + 1 + d];
-      }
+      if (kProducts) product += tap_entries[d] * in.value[row + 1 + d];
     }
-    // The triangle of the row, from the diagonal to the left. Lanes have parts
-    // of all entries, then half of the entries.
-    const int corner = row / kLeast * kLeast;
-    float parts[kLeast];
+    if (kProducts && half == 0) {
+      shared.products[buffer][kLevels + 1][row] = product;
+    }
+    // Triangles, from the diagonal to the left. A lane has two rows and a
+    // quarter of the states, so that what it loads counts twice.
+    const int pair = warp * kSub + lane % kLeast * 2;
+    const int corner = pair / kLeast * kLeast, quad = lane / kLeast;
+    float4 queries[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float4 c_row =
+          *reinterpret_cast<const float4*>(shared.c[pair + r] + 4 * quad);
+      queries[r] = Scaled(c_row, in.row_scale[pair + r]);
+    }
+    // Of one of the two rows, by half of the states.
+    float own_part[kLeast];
 #pragma unroll
     for (int j = kLeast - 1; j >= 0; --j) {
-      float states[kHalf], decay[kHalf];
-      LoadHalf(shared.key[corner + j] + first_state, states);
-      LoadHalf(shared.decay[corner + j] + first_state, decay);
-      float entry = 0;
+      const int column = corner + j;
+      const float4 states = shared.key[column].Quad(column, quad);
+      const float4 decay = shared.decay[column].Quad(column, quad);
+      float parts[2];
 #pragma unroll
-      for (int k = 0; k < kHalf; ++k) entry += query[k] * states[k];
-      const int ahead = row - corner - j;
-      if (ahead >= 0) {
-#pragma unroll
-        for (int k = 0; k < kHalf; ++k) query[k] *= decay[k];
+      for (int r = 0; r < 2; ++r) {
+        const bool below = column <= pair + r;
+        float4& query = queries[r];
+        parts[r] = below ? AddProducts(query.x * states.x + query.y * states.y,
+                                       query.z, states.z, query.w, states.w)
+                         : 0.0f;
+        if (below) {
+          query.x *= decay.x;
+          query.y *= decay.y;
+          query.z *= decay.z;
+          query.w *= decay.w;
+        }
       }
-      parts[j] = ahead >= 0 ? entry : 0.0f;
+      const float sent = quad / 2 == 0 ? parts[1] : parts[0];
+      own_part[j] = (quad / 2 == 0 ? parts[0] : parts[1]) +
+                    __shfl_xor_sync(kAll, sent, 2 * kLeast);
     }
-    const float of_skip =
-        row_scale * taps[kShift] * skip * in.source[row + kShift];
+    // A lane adds up half of the entries of its row.
+    const int own_row = pair + quad / 2;
+    const int own_column = corner + quad % 2 * kOwnEntries;
+    const float of_skip = in.row_scale[own_row] * taps[kShift] * skip *
+                          in.source[own_row + kShift];
+    float triangle_product = 0;
 #pragma unroll
     for (int j = 0; j < kOwnEntries; ++j) {
-      const bool later = lane >= kSub;
-      const float sent = later ? parts[j] : parts[j + kOwnEntries];
-      const float kept = later ? parts[j + kOwnEntries] : parts[j];
-      float entry = kept + __shfl_xor_sync(kAll, sent, kSub);
-      const int column = corner + j + (later ? kOwnEntries : 0);
-      if (column == row) entry += of_skip;
+      const float sent =
+          quad % 2 == 0 ? own_part[j + kOwnEntries] : own_part[j];
+      const float kept =
+          quad % 2 == 0 ? own_part[j] : own_part[j + kOwnEntries];
+      float entry = kept + __shfl_xor_sync(kAll, sent, kLeast);
+      if (own_column + j == own_row) entry += of_skip;
       triangle_sums[j] = Folded<kFold>(triangle_sums[j], entry, weight);
-      if (kProducts) product += entry * in.value[column];
+      if (kProducts) triangle_product += entry * in.value[own_column + j];
     }
     if (kProducts) {
-      product += __shfl_xor_sync(kAll, product, kSub);
-      if (lane < kSub) shared.products[buffer][kLevels][row] = product;
+      triangle_product += __shfl_xor_sync(kAll, triangle_product, kLeast);
+      if (quad % 2 == 0) {
+        shared.products[buffer][kLevels][own_row] = triangle_product;
+      }
     }
 
     // The square of the warp's own rows; those of its upper half are columns.
@@ -490,9 +543,9 @@ __global__ void __launch_bounds__(kThreads, 2)
         square_sums[e] = Folded<kFold>(square_sums[e], entries[2 + e], weight);
       }
       if (kProducts) {
-        reduce_row(entries[2] * in.value[column] +
-                       entries[3] * in.value[column + 1],
-                   0, warp * kSub + kLeast + g);
+        reduce_row(
+            entries[2] * in.value[column] + entries[3] * in.value[column + 1],
+            0, warp * kSub + kLeast + g);
       }
     }
     float products[2] = {};
@@ -557,16 +610,21 @@ __global__ void __launch_bounds__(kThreads, 2)
     out[(warp * kSub + kLeast + g) * kDiagonalStride + warp * kSub + 2 * t +
         e] = square_sums[e] * factor;
   }
-  float* const own = out + row * kDiagonalStride;
+  const int quad = lane / kLeast;
+  const int triangle_row = warp * kSub + lane % kLeast * 2 + quad / 2;
 #pragma unroll
   for (int j = 0; j < kOwnEntries; ++j) {
     const int column =
-        row / kLeast * kLeast + j + (lane < kSub ? 0 : kOwnEntries);
-    if (column <= row) own[column] = triangle_sums[j];
+        triangle_row / kLeast * kLeast + quad % 2 * kOwnEntries + j;
+    if (column <= triangle_row) {
+      out[triangle_row * kDiagonalStride + column] = triangle_sums[j];
+    }
   }
-  if (lane < kSub) {
+  if (half == 0) {
 #pragma unroll
-    for (int d = 0; d < kShift; ++d) own[row + 1 + d] = tap_sums[d];
+    for (int d = 0; d < kShift; ++d) {
+      out[row * kDiagonalStride + row + 1 + d] = tap_sums[d];
+    }
   }
 }
 
@@ -584,6 +642,15 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
 }
 
 }  // namespace
+
+bool DiagonalsFit() {
+  int device = 0, bytes = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&bytes,
+                                cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                device) == cudaSuccess &&
+         bytes >= static_cast<int>(sizeof(DiagonalMemory));
+}
 
 absl::Status FoldDiagonals(const Op& op, const FoldGroup& group,
                            cudaStream_t stream) {

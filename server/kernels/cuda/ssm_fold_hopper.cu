@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The tiles of SsmAttentionFold off the diagonal, on GPUs with wgmma (H100). Two
-// groups of four warps have 64 rows by all columns each; factors of the next
-// channels are on their way into shared memory.
+// The tiles of SsmAttentionFold off the diagonal, on GPUs with wgmma (H100).
+// Two groups of four warps have 64 rows by all columns each; a third one gives
+// its registers to them and brings the factors of the next channels into shared
+// memory.
 #include <algorithm>
 #include <cstdint>
 
@@ -18,7 +19,8 @@ namespace {
 
 using Op = SsmAttentionFold<float>;
 
-constexpr int kThreads = 256;
+constexpr int kConsumers = 256;
+constexpr int kThreads = kConsumers + 128;
 constexpr int kStages = 10;
 // The columns are multiplied in two halves: while the entries of one are added
 // up, those of the other are made.
@@ -42,29 +44,37 @@ __device__ uint32_t SharedAddress(const void* pointer) {
 }
 
 __device__ void InitBarrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(arrivals)
-               : "memory");
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(arrivals)
+      : "memory");
 }
 
 __device__ void Arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(
-                   SharedAddress(barrier))
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier))
+      : "memory");
 }
 
-// Waits for the phase of the given parity to complete.
-__device__ void Wait(uint64_t* barrier, int parity) {
+// Whether the phase of the given parity is complete, as soon as it is or a
+// while later.
+__device__ bool TryWait(uint64_t* barrier, int parity) {
+  int done;
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.b32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(SharedAddress(barrier)), "r"(parity)
       : "memory");
+  return done != 0;
+}
+
+__device__ void Wait(uint64_t* barrier, int parity) {
+  while (!TryWait(barrier, parity)) {
+  }
 }
 
 __device__ void ExpectBytes(uint64_t* barrier, int bytes) {
@@ -85,18 +95,19 @@ __device__ void CopyBulk(T& to, const T& from, uint64_t* barrier) {
 
 // How wgmma finds the halves of 8 states and the next 8 of 64 columns: matrices
 // of 8 columns by 16 bytes without swizzle, neighbours in states the size of
-// one apart and in columns the size of a part. Addresses count 16 bytes.
-struct KeyDescriptor {
-  uint64_t bits;
+// one apart and in columns the size of a part. Sizes and addresses count 16
+// bytes.
+constexpr uint32_t kMatrixUnits = sizeof(ColumnFactors::keys[0][0]) / 16;
+constexpr uint32_t kPartUnits = sizeof(ColumnFactors::keys[0]) / 16;
+constexpr uint32_t kStageUnits = sizeof(Stage) / 16;
 
-  __device__ explicit KeyDescriptor(const uint4 (&keys)[8])
-      : bits(((SharedAddress(&keys) & 0x3ffff) >> 4) |
-             static_cast<uint64_t>(sizeof(keys) >> 4) << 16 |
-             static_cast<uint64_t>(sizeof(ColumnFactors::keys[0]) >> 4) << 32) {
-  }
-  // The address stays within its bits: shared memory ends before.
-  __device__ uint64_t At(int offset) const { return bits + (offset >> 4); }
-};
+__device__ uint64_t KeyDescriptor(uint32_t address) {
+  uint64_t out;
+  asm("mov.b64 %0, {%1, %2};"
+      : "=l"(out)
+      : "r"(address | kMatrixUnits << 16), "r"(kPartUnits));
+  return out;
+}
 
 using Entries = float[kHalfParts][4];
 
@@ -125,15 +136,14 @@ __device__ void Multiply(Entries& d, const uint32_t (&a)[4], uint64_t keys) {
         "n"(kAdd ? 1 : 0));
 }
 
-// Begins to make the entries of half of the columns, whose keys are `offset`
-// bytes behind the first ones.
+// Begins to make the entries of half of the columns, whose keys are at
+// `address`.
 __device__ void BeginEntries(Entries& entries, const LeftHalves& left,
-                             const KeyDescriptor& keys, int offset) {
-  constexpr int kLow = 2 * sizeof(ColumnFactors::keys[0][0]);
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-  Multiply<false>(entries, left.low, keys.At(offset));
-  Multiply<true>(entries, left.high, keys.At(offset + kLow));
-  Multiply<true>(entries, left.high, keys.At(offset));
+                             uint32_t address) {
+  const uint64_t high = KeyDescriptor(address);
+  Multiply<false>(entries, left.low, high);
+  Multiply<true>(entries, left.high, KeyDescriptor(address + 2 * kMatrixUnits));
+  Multiply<true>(entries, left.high, high);
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
@@ -149,50 +159,37 @@ __device__ void AwaitEntries(Entries& entries) {
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
-__global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
-  extern __shared__ __align__(128) unsigned char memory[];
-  TileMemory& shared = *reinterpret_cast<TileMemory*>(memory);
-  const int tid = threadIdx.x;
-  const int tile = blockIdx.x, split = blockIdx.y;
-  const TileShare share(group, tile, split);
-  if (tid < kStages) {
-    InitBarrier(&shared.full[tid], 1);
-    InitBarrier(&shared.empty[tid], kThreads / 32);
-  }
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  const float scale =
-      ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
-  const float unscale = 1 / scale;
-
-  const int count = share.end - share.begin;
-  // Two stages less than there are: their readers need not be done at once.
-  constexpr int kAhead = kStages - 2;
-  // Channel share.begin + index; by one thread.
-  int load_slot = 0, load_parity = 1;
-  const auto load = [&](int index) {
-    if (index >= kStages) Wait(&shared.empty[load_slot], load_parity);
-    ExpectBytes(&shared.full[load_slot], sizeof(Stage));
-    Stage& stage = shared.stages[load_slot];
-    const int channel = share.begin + index;
+// Brings the factors of all channels of a split, one after the other.
+__device__ void Produce(const FoldGroup& group, const TileShare& share,
+                        TileMemory& shared) {
+  int slot = 0, parity = 1;
+  for (int channel = share.begin; channel < share.end; ++channel) {
+    if (channel >= share.begin + kStages) Wait(&shared.empty[slot], parity);
+    ExpectBytes(&shared.full[slot], sizeof(Stage));
+    Stage& stage = shared.stages[slot];
     CopyBulk(stage.columns,
              group.FactorsAt(channel, share.place.column).columns,
-             &shared.full[load_slot]);
+             &shared.full[slot]);
     CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows,
-             &shared.full[load_slot]);
-    if (++load_slot == kStages) load_slot = 0, load_parity ^= 1;
-  };
-  if (tid == 0) {
-    for (int k = 0; k < min(kAhead, count); ++k) load(k);
+             &shared.full[slot]);
+    if (++slot == kStages) slot = 0, parity ^= 1;
   }
+}
 
+// Makes and adds up the entries of all channels of a split.
+template <ChannelFold kFold, bool kProducts>
+__device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
+                                        const TileShare& share, int tile,
+                                        int split, float scale,
+                                        TileMemory& shared) {
+  const int tid = threadIdx.x;
+  const float unscale = 1 / scale;
+  const int count = share.end - share.begin;
   const int lane = tid % 32, t = lane % 4;
   const int row = tid / 32 * 16 + lane / 4;
   const QueryStates states(op.attention.ssm,
                            int64_t{share.place.row} * kTile + row, t);
-  const auto queries = [&](int index, int slot, int parity) {
-    const Stage& stage = shared.stages[slot];
-    Wait(&shared.full[slot], parity);
+  const auto queries = [&](int index, const Stage& stage) {
     return states.Of(stage.rows, stage.columns.rate, shared.gaps[index],
                      scale * stage.columns.unit, row, t);
   };
@@ -236,52 +233,79 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
     asm volatile("" : "+f"(products[0]), "+f"(products[1]));
   };
 
-  const KeyDescriptor keys(shared.stages[0].columns.keys[0][0]);
-  float* product = group.products +
-                   group.ProductsAt(share.begin, share.place.column,
-                                    share.place.row) +
-                   row;
+  const uint32_t keys = SharedAddress(shared.stages[0].columns.keys) / 16;
+  float* product =
+      group.products +
+      group.ProductsAt(share.begin, share.place.column, share.place.row) + row;
   const int64_t next_product = group.ProductsAt(1, 0, 0);
-  Queries query = queries(0, 0, 0);
+  // Sums over the lanes of a row, of the channel before.
+  const auto store_products = [&](const float(&of)[2]) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = of[h];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (t == 0) product[8 * h] = sum * unscale;
+    }
+    product += next_product;
+  };
+  Wait(&shared.full[0], 0);
+  Queries query = queries(0, shared.stages[0]);
   int slot = 0, parity = 0;
   for (int index = 0; index < count; ++index) {
     const Stage& stage = shared.stages[slot];
     uint64_t* const empty = &shared.empty[slot];
-    if (tid == 0 && index + kAhead < count) load(index + kAhead);
-    __syncwarp();
     // Registers that are multiplied may be set only while nothing is.
 #pragma unroll
     for (int e = 0; e < 8; ++e) asm volatile("" : "+f"(query.of[e / 4][e % 4]));
     const LeftHalves left = query.Halves();
     Entries first, second;
-    const int offset = slot * static_cast<int>(sizeof(Stage));
-    BeginEntries(first, left, keys, offset);
-    BeginEntries(second, left, keys,
-                 offset + kHalfParts * sizeof(ColumnFactors::keys[0]));
+    const uint32_t address = keys + slot * kStageUnits;
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    BeginEntries(first, left, address);
+    BeginEntries(second, left, address + kHalfParts * kPartUnits);
     if (++slot == kStages) slot = 0, parity ^= 1;
-    if (index + 1 < count) query = queries(index + 1, slot, parity);
+    const bool more = index + 1 < count;
+    const bool there = !more || TryWait(&shared.full[slot], parity);
+    if (kProducts && index > 0) store_products(products);
+    products[0] = products[1] = 0;
+    if (!there) Wait(&shared.full[slot], parity);
+    if (more) query = queries(index + 1, shared.stages[slot]);
     AwaitEntries<1>(first);
     add(first, 0, stage.columns);
     AwaitEntries<0>(second);
     add(second, 1, stage.columns);
     __syncwarp();
     if (lane == 0) Arrive(empty);
-    if (kProducts) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        float sum = products[h];
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        if (t == 0) product[8 * h] = sum * unscale;
-        products[h] = 0;
-      }
-      product += next_product;
-    }
   }
+  if (kProducts) store_products(products);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     StoreSums<kFold>(group, tile, split, row, half * kTile / 2 + 2 * t,
                      sums[half], unscale);
+  }
+}
+
+template <ChannelFold kFold, bool kProducts>
+__global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  TileMemory& shared = *reinterpret_cast<TileMemory*>(memory);
+  const int tid = threadIdx.x;
+  const int tile = blockIdx.x, split = blockIdx.y;
+  const TileShare share(group, tile, split);
+  if (tid < kStages) {
+    InitBarrier(&shared.full[tid], 1);
+    InitBarrier(&shared.empty[tid], kConsumers / 32);
+  }
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  const float scale =
+      ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
+  if (tid >= kConsumers) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (tid == kConsumers) Produce(group, share, shared);
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    Consume<kFold, kProducts>(op, group, share, tile, split, scale, shared);
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the kernels for tiles of SsmAttentionFold share: the scale of a tile, and
-// the queries of a warp's rows in registers.
+// What the kernels for tiles of SsmAttentionFold share: the scale of a tile,
+// and the queries of a warp's rows in registers.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -27,8 +27,8 @@ struct TileShare {
 };
 
 // S of a tile; sets gaps[channel - begin] to the sum of delta between its
-// columns and its rows. Called by all of kThreads threads; `bounds` has a number
-// for each warp.
+// columns and its rows. Called by all of kThreads threads; `bounds` has a
+// number for each warp.
 template <int kThreads>
 __device__ float ScaleOfTile(const FoldGroup& group, const TileShare& share,
                              float* gaps, float* bounds) {
@@ -50,10 +50,10 @@ __device__ float ScaleOfTile(const FoldGroup& group, const TileShare& share,
     const int channel = at / kFoldStates, n = at % kFoldStates;
     const ColumnFactors& columns =
         group.FactorsAt(channel, share.place.column).columns;
-    bound = fmaxf(
-        bound, group.FactorsAt(channel, share.place.row).query_bound[n] *
-                   columns.unit *
-                   ExpOfLog2(columns.rate[n] * gaps[channel - share.begin]));
+    bound = fmaxf(bound,
+                  group.FactorsAt(channel, share.place.row).query_bound[n] *
+                      columns.unit *
+                      ExpOfLog2(columns.rate[n] * gaps[channel - share.begin]));
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(0xffffffffu, bound, offset));
@@ -126,8 +126,8 @@ struct QueryStates {
   }
 };
 
-// Writes a warp's rows row and row + 8 of a tile: columns 8 x + 2 t and the next
-// one, kColumns / 8 times, from `first` on.
+// Writes a warp's rows row and row + 8 of a tile: columns 8 x + 2 t and the
+// next one, kColumns / 8 times, from `first` on.
 template <ChannelFold kFold, int kParts>
 __device__ void StoreSums(const FoldGroup& group, int tile, int split, int row,
                           int first, const float (&sums)[kParts][4],

@@ -180,8 +180,8 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
 
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
-    StoreSums<kFold>(group, tile, split, row + 16 * m,
-                     warp_column * 64 + 2 * t, sums[m], unscale);
+    StoreSums<kFold>(group, tile, split, row + 16 * m, warp_column * 64 + 2 * t,
+                     sums[m], unscale);
   }
 }
 

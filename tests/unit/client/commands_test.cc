@@ -120,8 +120,28 @@ TEST_F(CommandsTest, ModelsAreListedWithTheirState) {
   EXPECT_EQ(outcome.code, kExitOk);
   EXPECT_THAT(outcome.out, HasSubstr("sentiment-mamba  ready   mamba"));
   EXPECT_THAT(outcome.out, HasSubstr("failed"));
+  // The reason of one takes no room from the others' columns.
+  EXPECT_THAT(outcome.out, HasSubstr("ARCHITECTURE  INPUT"));
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));
   EXPECT_EQ(json::parse(Run({"models", "--json"}).out).size(), 2u);
+}
+
+TEST_F(CommandsTest, VersionsAreShownWhereThereAreSome) {
+  EXPECT_THAT(Run({"models"}).out, Not(HasSubstr("VERSION")));
+  v1::Model& ready = handlers_.models[1];
+  ready.set_version(2);
+  ready.add_available_versions(3);
+  ready.add_available_versions(2);
+  handlers_.model = [ready](const std::string&, v1::Model& model) {
+    model = ready;
+    return grpc::Status::OK;
+  };
+  const std::string list = Run({"models"}).out;
+  EXPECT_THAT(list, HasSubstr("NAME             VERSION  STATE"));
+  EXPECT_THAT(list, HasSubstr("sentiment-mamba  2        ready"));
+  EXPECT_THAT(list, HasSubstr("broken           -        failed"));
+  const std::string one = Run({"model", "sentiment-mamba"}).out;
+  EXPECT_THAT(one, HasSubstr("versions in the repository  3, 2\n"));
 }
 
 TEST_F(CommandsTest, ModelLoadAndUnloadPrintTheModel) {
@@ -147,7 +167,7 @@ TEST_F(CommandsTest, ExplainPrintsAPlainTableIntoAPipe) {
   EXPECT_EQ(outcome.code, kExitOk) << outcome.err;
   EXPECT_EQ(outcome.err, "");
   for (const char* part : {" good", "0.7", "prediction", "75.000 %", "2.5e-07",
-                           "compute 12.0 ms", "token:42"}) {
+                           "compute 12.0 ms", "logit of token great (42)"}) {
     EXPECT_THAT(outcome.out, HasSubstr(part));
   }
   EXPECT_THAT(outcome.out, Not(HasSubstr("\x1b")));

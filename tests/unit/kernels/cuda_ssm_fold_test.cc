@@ -56,6 +56,7 @@ class CudaSsmFoldTest : public GpuTest {
     op.value = device.u.data();
     op.value_stride = in.stride;
     op.product = products.data();
+    op.portable = portable_;
     ASSERT_TRUE(cuda::CanFold(op));
     constexpr unsigned char kCanary = 199;
     // Bytes that make numbers that are none, lest anything counts on zeros.
@@ -90,6 +91,8 @@ class CudaSsmFoldTest : public GpuTest {
     EXPECT_EQ(matrix, matrix_again) << "not deterministic";
     EXPECT_EQ(product, product_again) << "not deterministic";
   }
+
+  bool portable_ = false;
 };
 
 TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfBlocks) {
@@ -102,11 +105,25 @@ TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfBlocks) {
   }
 }
 
-TEST_F(CudaSsmFoldTest, EveryFold) {
-  for (const ChannelFold fold : kFolds) {
-    SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold)));
-    const Inputs<float> in({300, 21, 16, 4});
-    ExpectMatches(in, in.Attention(), in.ExactAttention(), fold);
+TEST_F(CudaSsmFoldTest, EveryFoldOnEveryGpu) {
+  for (const bool portable : {false, true}) {
+    portable_ = portable;
+    for (const ChannelFold fold : kFolds) {
+      SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold), ", portable ",
+                                portable));
+      const Inputs<float> in({300, 21, 16, 4});
+      ExpectMatches(in, in.Attention(), in.ExactAttention(), fold);
+    }
+  }
+}
+
+TEST_F(CudaSsmFoldTest, PortableTilesMatchAtBordersOfBlocks) {
+  portable_ = true;
+  for (const int64_t length : {129, 257, 1023, 1024}) {
+    const Inputs<float> in({length, 37, 16, 4});
+    SCOPED_TRACE(in.sizes.ToString());
+    ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                  ChannelFold::kSumAbs);
   }
 }
 

@@ -47,6 +47,7 @@ TEST(MetricsTest, GaugesFollow) {
   metrics.AddInFlight(2);
   metrics.AddInFlight(-1);
   metrics.OnQueueSize(4);
+  metrics.OnBatch(3);
   metrics.SetResidentBytes("m", "cpu", 12);
   metrics.SetModelState("m", ModelState::kLoading);
   metrics.SetModelState("m", ModelState::kReady);
@@ -55,6 +56,7 @@ TEST(MetricsTest, GaugesFollow) {
   const std::string text = Text(metrics);
   EXPECT_THAT(text, HasSubstr("limpid_requests_in_flight 1"));
   EXPECT_THAT(text, HasSubstr("limpid_queue_size 4"));
+  EXPECT_THAT(text, HasSubstr("limpid_batch_size_sum 3"));
   EXPECT_THAT(text, HasSubstr("limpid_model_resident_bytes{device=\"cpu\","
                               "model=\"m\"} 12"));
   EXPECT_THAT(text, HasSubstr("limpid_model_state{model=\"m\",state="

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// docs/guarantees.md names tests that exist.
+// docs/guarantees.md names tests that exist, and its promises have numbers.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -51,6 +51,16 @@ TEST(GuaranteesTest, EveryNamedTestExists) {
   for (const std::string& name : named) {
     EXPECT_EQ(tests.count(name), 1u) << name;
   }
+}
+
+TEST(GuaranteesTest, PromisesAreNumberedInOrder) {
+  int expected = 0;
+  ForEachMatch(
+      Read(std::filesystem::path(LIMPID_SOURCE_DIR) / "docs/guarantees.md"),
+      R"(\n(\d+)\. \*\*)", [&](const std::smatch& match) {
+        EXPECT_EQ(std::stoi(match[1]), ++expected);
+      });
+  EXPECT_GT(expected, 10);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ class ModelRegistryTest : public ::testing::Test {
     repository_.AddModel("b");
     registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
         repository_.path(),
-        [this](const std::string& name, const std::string& folder) {
-          return engine_.Load(name, folder);
+        [this](const std::string& name, const VersionFolder& folder) {
+          return engine_.Load(name, folder.path, folder.version);
         },
         &observer_, &Clock::Real()});
     EXPECT_TRUE(registry_->Scan().ok());
@@ -193,8 +193,8 @@ class BudgetTest : public ModelRegistryTest {
     repository_.AddModel("c");
     registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
         repository_.path(),
-        [this](const std::string& name, const std::string& folder) {
-          return engine_.Load(name, folder);
+        [this](const std::string& name, const VersionFolder& folder) {
+          return engine_.Load(name, folder.path, folder.version);
         },
         &observer_, &Clock::Real(), budget,
         [bytes](const std::string&) { return bytes; }});
@@ -271,6 +271,176 @@ TEST_F(BudgetTest, AFailedLoadGivesItsBytesBack) {
   Open(4);
   EXPECT_FALSE(Load("a").ok());
   EXPECT_TRUE(Load("b").ok());
+}
+
+class ModelVersionsTest : public ModelRegistryTest {
+ protected:
+  ModelVersionsTest() {
+    AddVersion(1);
+    AddVersion(2);
+    EXPECT_TRUE(registry_->Scan().ok());
+  }
+  void AddVersion(int64_t version) {
+    repository_.AddModel("v/" + std::to_string(version));
+  }
+  void Damage(int64_t version) {
+    engine_.load_errors[repository_.path() + "/v/" + std::to_string(version)] =
+        MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_DAMAGED", "half");
+  }
+  int64_t VersionServed(const std::string& name) {
+    const auto lease = registry_->Lease(name);
+    return lease.ok() ? (*lease)->info().version : -1;
+  }
+};
+
+TEST_F(ModelVersionsTest, TheNewestServes) {
+  const auto loaded = Load("v");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->name, "v");
+  EXPECT_EQ(loaded->info->version, 2);
+  EXPECT_EQ(loaded->versions, (std::vector<int64_t>{2, 1}));
+  EXPECT_EQ(VersionServed("v"), 2);
+  EXPECT_TRUE(registry_->Get("a")->versions.empty());
+  EXPECT_EQ(registry_->Names(), (std::vector<std::string>{"a", "b", "v"}));
+}
+
+TEST_F(ModelVersionsTest, ANewVersionReplacesTheOldWithoutAGap) {
+  ASSERT_TRUE(Load("v").ok());
+  RepositoryWatch watch(*registry_, /*unread=*/false);
+  EXPECT_TRUE(watch.Look()->empty());
+  AddVersion(10);
+  EXPECT_TRUE(watch.Look()->empty());
+  EXPECT_EQ(*watch.Look(), std::vector<std::string>{"v"});
+  engine_.on_load = [this](const std::string&) {
+    EXPECT_EQ(VersionServed("v"), 2);
+  };
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v"), 10);
+  EXPECT_TRUE(watch.Look()->empty());
+}
+
+TEST_F(ModelVersionsTest, ADamagedNewestLeavesTheOldOneServingAndSaysSo) {
+  ASSERT_TRUE(Load("v").ok());
+  const auto old = registry_->Lease("v");
+  AddVersion(3);
+  Damage(3);
+  EXPECT_EQ(Load("v").status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(registry_->Lease("v")->get(), old->get());
+  const auto status = registry_->Get("v");
+  EXPECT_EQ(status->state, ModelState::kReady);
+  EXPECT_EQ(status->info->version, 2);
+  EXPECT_EQ(status->failure.message(), "version 3: half");
+  EXPECT_EQ(GetErrorDetails(status->failure).reason, "CHECKPOINT_DAMAGED");
+  // Tried again, and the reason goes.
+  engine_.load_errors.clear();
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v"), 3);
+  EXPECT_TRUE(registry_->Get("v")->failure.ok());
+}
+
+TEST_F(ModelVersionsTest, AtFirstTheNewestThatCanBeReadServes) {
+  AddVersion(3);
+  Damage(3);
+  const auto loaded = Load("v");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->info->version, 2);
+  EXPECT_EQ(loaded->failure.message(), "version 3: half");
+  EXPECT_EQ(observer_.num_loads, 2);  // one of them failed
+  // Nothing but the damaged one is tried again.
+  EXPECT_FALSE(Load("v").ok());
+  EXPECT_EQ(observer_.num_loads, 3);
+  EXPECT_EQ(VersionServed("v"), 2);
+}
+
+TEST_F(ModelVersionsTest, WithoutAReadableVersionTheModelHasFailed) {
+  Damage(1);
+  Damage(2);
+  EXPECT_FALSE(Load("v").ok());
+  EXPECT_EQ(State("v"), ModelState::kFailed);
+  EXPECT_EQ(registry_->Get("v")->failure.message(), "version 2: half");
+}
+
+TEST_F(ModelVersionsTest, RemovingTheNewestGoesBack) {
+  ASSERT_TRUE(Load("v").ok());
+  repository_.Remove("v/2");
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v"), 1);
+  // With no other left, what serves goes on.
+  repository_.Remove("v/1");
+  Load("v").IgnoreError();
+  EXPECT_EQ(VersionServed("v"), 1);
+}
+
+TEST_F(ModelVersionsTest, ADamagedServedVersionStaysInMemory) {
+  ASSERT_TRUE(Load("v").ok());
+  repository_.AddFile("v/2/config.json", "damaged");
+  Damage(2);
+  EXPECT_FALSE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v"), 2);  // not 1
+}
+
+TEST_F(ModelVersionsTest, OlderVersionsThatChangeAreNoReasonToRead) {
+  ASSERT_TRUE(Load("v").ok());
+  repository_.AddFile("v/1/more.json", "1");
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(engine_.num_loads(), 1);
+}
+
+TEST_F(ModelVersionsTest, VersionsAreAskedForByNumber) {
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v@2"), 2);
+  EXPECT_EQ(registry_->Lease("v@2")->get(), registry_->Lease("v")->get());
+  EXPECT_EQ(registry_->Get("v@2")->name, "v");
+  EXPECT_EQ(registry_->Get("v@1")->state, ModelState::kUnloaded);
+  EXPECT_EQ(GetErrorDetails(registry_->Lease("v@1").status()).reason,
+            "MODEL_NOT_LOADED");
+  for (const char* name : {"v@3", "v@0", "v@02", "a@1", "@1", "v@"}) {
+    EXPECT_TRUE(absl::IsNotFound(registry_->Lease(name).status())) << name;
+    EXPECT_FALSE(registry_->Knows(name));
+  }
+}
+
+TEST_F(ModelVersionsTest, AVersionLoadedByItsNameStays) {
+  ASSERT_TRUE(registry_->Knows("v@1"));
+  const auto loaded = Load("v@1");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->name, "v@1");
+  EXPECT_EQ(loaded->info->version, 1);
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v@1"), 1);
+  EXPECT_EQ(VersionServed("v"), 2);
+  AddVersion(3);
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(VersionServed("v"), 3);
+  EXPECT_EQ(VersionServed("v@1"), 1);
+  EXPECT_EQ(registry_->Names(),
+            (std::vector<std::string>{"a", "b", "v", "v@1"}));
+  registry_->Unload("v@1", [](auto) {});
+  EXPECT_EQ(VersionServed("v@1"), -1);
+  // A folder that is gone is forgotten.
+  repository_.Remove("v/1");
+  ASSERT_TRUE(registry_->Scan().ok());
+  EXPECT_FALSE(registry_->Knows("v@1"));
+}
+
+TEST_F(ModelVersionsTest, AFolderOfThatVeryNameGoesFirst) {
+  repository_.AddModel("v@1");
+  ASSERT_TRUE(registry_->Scan().ok());
+  ASSERT_TRUE(Load("v@1").ok());
+  EXPECT_EQ(VersionServed("v@1"), 0);
+}
+
+TEST_F(BudgetTest, ANewestThatDoesNotFitNowIsNotReplacedByAnOlderOne) {
+  repository_.AddModel("v/1");
+  repository_.AddModel("v/2");
+  Open(4);
+  ASSERT_TRUE(Load("a").ok());
+  auto lease = registry_->Lease("a");
+  EXPECT_EQ(GetErrorDetails(Load("v").status()).reason, "MODEL_MEMORY_FULL");
+  EXPECT_EQ(State("v"), ModelState::kFailed);
+  lease = absl::CancelledError();
+  ASSERT_TRUE(Load("v").ok());
+  EXPECT_EQ(registry_->Get("v")->info->version, 2);
 }
 
 TEST_F(ModelRegistryTest, UnknownNamesNameTheKnownOnes) {

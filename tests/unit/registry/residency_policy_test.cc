@@ -62,6 +62,30 @@ TEST(ModelFoldersTest, TakesFoldersThatHoldModelsOnly) {
   EXPECT_TRUE(folders->count("weights"));
 }
 
+TEST(ModelFoldersTest, FoldersOfNumberedFoldersHaveVersions) {
+  testing::TemporaryRepository repository;
+  for (const char* name :
+       {"v/1", "v/2", "v/10", "v/007", "v/0", "v/-3", "v/beta", "both/1"}) {
+    repository.AddModel(name);
+  }
+  repository.AddModel("both");
+  repository.AddFile("v/11/readme.md", "");
+  repository.AddFile("none/a/config.json", "{}");
+  const auto folders = FindModelFolders(repository.path());
+  ASSERT_TRUE(folders.ok());
+  ASSERT_EQ(folders->size(), 2u);
+  std::vector<int64_t> versions;
+  for (const VersionFolder& folder : folders->at("v")) {
+    versions.push_back(folder.version);
+    EXPECT_EQ(folder.path,
+              repository.path() + "/v/" + std::to_string(folder.version));
+  }
+  EXPECT_EQ(versions, (std::vector<int64_t>{10, 2, 1}));
+  // A model's own files make it a model without versions.
+  ASSERT_EQ(folders->at("both").size(), 1u);
+  EXPECT_EQ(folders->at("both")[0].version, 0);
+}
+
 TEST(ModelFoldersTest, NamesAreUtf8WithoutControlCharacters) {
   EXPECT_TRUE(IsModelName("mamba-130m"));
   EXPECT_TRUE(IsModelName("\xC3\xA9"));

@@ -84,6 +84,22 @@ TEST_F(AcceptorTest, ClosesConnectionsBeyondItsLimit) {
   EXPECT_EQ(read(clients_[0], &byte, 1), 0);
 }
 
+TEST_F(AcceptorTest, BarredPeersAreResetAndRefusedForAWhile) {
+  Open();
+  Connect();
+  WaitFor([&] { return accepted_.size() == 1; });
+  const std::string loopback("\x7f\0\0\1", 4);
+  acceptor_->Bar(loopback, absl::InfiniteFuture());
+  char byte = 0;
+  EXPECT_EQ(read(clients_[0], &byte, 1), -1);
+  Connect();
+  WaitFor([&] { return num_refused_ == 1; });
+  EXPECT_EQ(read(clients_[1], &byte, 1), 0);
+  acceptor_->Bar(loopback, absl::InfinitePast());
+  Connect();
+  WaitFor([&] { return accepted_.size() == 2; });
+}
+
 TEST_F(AcceptorTest, TakenPortsAreErrors) {
   Open();
   const auto second =

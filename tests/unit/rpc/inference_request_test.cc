@@ -14,6 +14,16 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
+// Models have the version 1 only.
+absl::StatusOr<InferenceRequest> Convert(const ModelInferRequest& message) {
+  return ToExplainRequest(
+      message, [](const char* field, const std::string& model,
+                  const std::string& version, Violations& violations) {
+        if (!version.empty() && version != "1") violations.Add(field, "wrong");
+        return model;
+      });
+}
+
 template <typename T>
 std::string Packed(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()),
@@ -42,14 +52,14 @@ ModelInferRequest TextInferRequest() {
 }
 
 v1::ExplainRequest Read(const ModelInferRequest& message) {
-  const auto read = ToExplainRequest(message);
+  const auto read = Convert(message);
   EXPECT_TRUE(read.ok()) << read.status();
   return read.ok() ? read->explain : v1::ExplainRequest();
 }
 
 // Fields that are wrong.
 std::vector<std::string> Wrong(const ModelInferRequest& message) {
-  const auto read = ToExplainRequest(message);
+  const auto read = Convert(message);
   EXPECT_TRUE(absl::IsInvalidArgument(read.status())) << read.status();
   std::vector<std::string> fields;
   for (const auto& violation : GetErrorDetails(read.status()).violations) {
@@ -64,8 +74,8 @@ TEST(InferenceRequestTest, TextComesTypedOrPacked) {
   packed.add_raw_input_contents(PackedString("abc"));
   EXPECT_EQ(Read(packed).input().text(), "abc");
   EXPECT_EQ(Read(packed).model(), "a");
-  EXPECT_TRUE(ToExplainRequest(packed)->raw);
-  EXPECT_FALSE(ToExplainRequest(TextInferRequest())->raw);
+  EXPECT_TRUE(Convert(packed)->raw);
+  EXPECT_FALSE(Convert(TextInferRequest())->raw);
 }
 
 TEST(InferenceRequestTest, TokensComeInTwoWidths) {
@@ -120,7 +130,7 @@ TEST(InferenceRequestTest, OutputsDecideWhatIsComputed) {
   message.add_outputs()->set_name("tokens.pieces");
   EXPECT_FALSE(Read(message).output().logits());
   EXPECT_EQ(Read(message).attention().kind(), v1::ATTENTION_KIND_NONE);
-  EXPECT_THAT(ToExplainRequest(message)->outputs,
+  EXPECT_THAT(Convert(message)->outputs,
               ElementsAre("attribution", "tokens.pieces"));
   message.add_outputs()->set_name("layers.3.attention");
   message.add_outputs()->set_name("layers.1.attention");

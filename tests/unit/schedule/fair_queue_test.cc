@@ -199,5 +199,124 @@ TEST_F(FairQueueTest, MeaninglessEstimatesCountAsTiny) {
   EXPECT_EQ(Order(queue), (std::vector<JobId>{nan, negative}));
 }
 
+class FairQueueBatchTest : public FairQueueTest {
+ protected:
+  FairQueueBatchTest() {
+    batch_.max_size = 4;
+    batch_.max_seconds = 100;
+  }
+  JobId PushTo(FairQueue& queue, const std::string& client, int64_t length = 80,
+               Priority priority = Priority::kNormal, int64_t bytes = 0,
+               const void* group = &kGroup) {
+    Ticket ticket{++last_id_, client, priority, 1, bytes};
+    ticket.batch = {group, length};
+    EXPECT_EQ(queue.Decide(ticket), Admission::kAccept);
+    queue.Push(ticket);
+    return last_id_;
+  }
+
+  static constexpr int kGroup = 0;
+  BatchLimits batch_;
+};
+
+TEST_F(FairQueueBatchTest, CompanionsJoinInTheFairOrder) {
+  FairQueue queue({});
+  for (int i = 0; i < 3; ++i) PushTo(queue, "a");  // 1, 2, 3
+  for (int i = 0; i < 3; ++i) PushTo(queue, "b");  // 4, 5, 6
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{4, 2, 5}));
+  EXPECT_EQ(queue.num_running(), 4);
+  EXPECT_EQ(queue.Pick(), std::nullopt);  // the batch holds the worker
+  for (const JobId id : {1, 4, 2, 5}) queue.End(id);
+  EXPECT_EQ(queue.num_running(), 0);
+  EXPECT_EQ(queue.Pick(), 3u);
+}
+
+TEST_F(FairQueueBatchTest, CompanionsAreChargedToTheirOwnClients) {
+  FairQueue queue({});
+  for (int i = 0; i < 3; ++i) PushTo(queue, "a");  // 1, 2, 3
+  for (int i = 0; i < 2; ++i) Push(queue, "b");    // 4, 5: not batched
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{2, 3}));
+  for (const JobId id : {1, 2, 3}) queue.End(id);
+  const JobId late = PushTo(queue, "a");
+  EXPECT_EQ(Order(queue), (std::vector<JobId>{4, 5, late}));
+}
+
+TEST_F(FairQueueBatchTest, AClientsJobsKeepTheirOrder) {
+  FairQueue queue({});
+  PushTo(queue, "a");
+  Push(queue, "a");  // runs alone
+  PushTo(queue, "a");
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_TRUE(queue.PickCompanions(1, batch_).empty());
+}
+
+TEST_F(FairQueueBatchTest, LowPrioritiesDoNotLengthenABatch) {
+  FairQueue queue({});
+  PushTo(queue, "a", 80, Priority::kHigh);
+  PushTo(queue, "b", 81, Priority::kLow);
+  const JobId fits = PushTo(queue, "c", 80, Priority::kLow);
+  const JobId longer = PushTo(queue, "d", 90, Priority::kHigh);
+  EXPECT_EQ(queue.Pick(), 1u);
+  batch_.max_size = 2;
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{longer}));
+  FairQueue other({});
+  PushTo(other, "a", 80, Priority::kHigh);
+  PushTo(other, "b", 81, Priority::kLow);
+  PushTo(other, "c", 80, Priority::kLow);
+  const JobId head = *other.Pick();
+  EXPECT_EQ(other.PickCompanions(head, batch_), (std::vector<JobId>{last_id_}));
+  EXPECT_EQ(fits, 3u);
+}
+
+TEST_F(FairQueueBatchTest, LeavesJobsToWorkersThatAreFree) {
+  QueueLimits limits;
+  limits.max_running = 2;
+  FairQueue queue(limits);
+  for (int i = 0; i < 3; ++i) PushTo(queue, "a");
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{2}));
+  EXPECT_EQ(queue.Pick(), 3u);
+}
+
+TEST_F(FairQueueBatchTest, PaddingCountsAsMemory) {
+  QueueLimits limits;
+  limits.max_running_bytes = 199;
+  FairQueue queue(limits);
+  PushTo(queue, "a", 80, Priority::kNormal, 80);
+  PushTo(queue, "b", 100, Priority::kNormal, 100);  // padded 200 in all
+  const JobId fits = PushTo(queue, "c", 80, Priority::kNormal, 80);
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{fits}));
+  EXPECT_EQ(queue.running_bytes(), 160);
+}
+
+TEST_F(FairQueueBatchTest, NobodyJoinsWhileTheFirstInLineWaitsForMemory) {
+  QueueLimits limits;
+  limits.max_running_bytes = 100;
+  FairQueue queue(limits);
+  PushTo(queue, "a", 80, Priority::kNormal, 40);
+  EXPECT_EQ(queue.Pick(), 1u);
+  PushTo(queue, "b", 80, Priority::kHigh, 90);
+  PushTo(queue, "c", 80, Priority::kNormal, 40);
+  EXPECT_TRUE(queue.PickCompanions(1, batch_).empty());
+}
+
+TEST_F(FairQueueBatchTest, MayGrowWhileItWaits) {
+  FairQueue queue({});
+  PushTo(queue, "a", 80, Priority::kNormal, 80);
+  EXPECT_EQ(queue.Pick(), 1u);
+  EXPECT_TRUE(queue.PickCompanions(1, batch_).empty());
+  PushTo(queue, "a", 100, Priority::kNormal, 100);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{2}));
+  EXPECT_EQ(queue.running_bytes(), 200);
+  queue.SetPaused(1, true);  // batches don't
+  EXPECT_EQ(queue.num_paused(), 0);
+  queue.End(2);
+  queue.End(1);
+  EXPECT_EQ(queue.running_bytes(), 0);
+}
+
 }  // namespace
 }  // namespace limpid

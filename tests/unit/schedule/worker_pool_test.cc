@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <filesystem>
 #include <future>
+#include <iterator>
 #include <stdexcept>
+#include <thread>
 
 namespace limpid {
 namespace {
@@ -86,6 +90,37 @@ TEST_F(WorkerPoolTest, PausedJobsLeaveTheirWorkerToOthers) {
   EXPECT_TRUE(first.ended.get_future().get().ok());
   third.go.set_value();
   EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+}
+
+// Of this process.
+int64_t NumThreads() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                       {});
+}
+
+TEST_F(WorkerPoolTest, ThreadsThatStoodInForPausedJobsLeave) {
+  Waiter first, second;
+  WorkerPoolOptions options = Options(1, 10);
+  options.limits.max_paused = 4;
+  WorkerPool pool(options);
+  const int64_t before = NumThreads();
+  const auto paused = pool.Submit(first.MakeJob());
+  ASSERT_TRUE(paused.ok());
+  first.started.get_future().wait();
+  pool.Pause(*paused);
+  EXPECT_EQ(NumThreads(), before + 1);
+  pool.Resume(*paused);
+  first.go.set_value();
+  const auto limit =
+      std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (NumThreads() > before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), limit);
+    std::this_thread::yield();
+  }
+  // Enough are left.
+  second.go.set_value();
+  ASSERT_TRUE(pool.Submit(second.MakeJob()).ok());
+  EXPECT_TRUE(second.ended.get_future().get().ok());
 }
 
 TEST_F(WorkerPoolTest, RefusesWhenTheQueueIsFull) {
@@ -271,6 +306,178 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
   for (int n = 0; n < kThreads * kJobs; ++n) {
     EXPECT_EQ(ends[n], accepted[n] ? 1 : 0);
   }
+}
+
+// What batches have run, by how large they were.
+struct BatchLog {
+  void Add(size_t size) {
+    MutexLock lock(mutex);
+    sizes.push_back(size);
+    changed.notify_all();
+  }
+  void WaitFor(size_t num_batches) {
+    MutexLock lock(mutex);
+    while (sizes.size() < num_batches) lock.Wait(changed);
+  }
+  Mutex mutex;
+  std::condition_variable changed;
+  std::vector<size_t> sizes;
+};
+
+// A job that can share a batch, and how often it has ended.
+struct Member final : BatchWork {
+  Member(BatchLog& to, std::atomic<int>& ends) : log(to), num_ends(ends) {}
+  void RunWith(const std::vector<BatchWork*>& others) override {
+    ++num_ends;
+    for (BatchWork* other : others) {
+      ++static_cast<Member*>(other)->num_ends;
+    }
+    log.Add(others.size() + 1);
+  }
+  BatchLog& log;
+  std::atomic<int>& num_ends;
+};
+
+class WorkerPoolBatchTest : public WorkerPoolTest {
+ protected:
+  WorkerPoolOptions BatchOptions() {
+    WorkerPoolOptions options = Options(1, 100);
+    options.batch.max_size = 4;
+    return options;
+  }
+  Job MakeMember(CancelToken cancel = CancelToken()) {
+    auto member = std::make_shared<Member>(log_, num_ends_);
+    Job job;
+    job.cancel = cancel;
+    job.run = [this, member](const absl::Status& admission) {
+      if (admission.ok()) return member->RunWith({});
+      ++num_ends_;
+      ++num_refused_;
+    };
+    job.ticket.batch = {&log_, 10};
+    job.batch = member;
+    return job;
+  }
+  void Submit(WorkerPool& pool, int count) {
+    for (int i = 0; i < count; ++i) {
+      EXPECT_TRUE(pool.Submit(MakeMember()).ok());
+    }
+  }
+
+  BatchLog log_;
+  std::atomic<int> num_ends_{0};
+  std::atomic<int> num_refused_{0};
+};
+
+TEST_F(WorkerPoolBatchTest, JobsThatWaitRunTogether) {
+  Waiter running;
+  {
+    WorkerPool pool(BatchOptions());
+    ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+    running.started.get_future().wait();
+    Submit(pool, 6);
+    running.go.set_value();
+    log_.WaitFor(2);
+  }
+  EXPECT_EQ(log_.sizes, (std::vector<size_t>{4, 2}));
+  EXPECT_EQ(num_ends_, 6);
+}
+
+TEST_F(WorkerPoolBatchTest, WhoMayNotStartLeavesTheBatch) {
+  Waiter running;
+  {
+    WorkerPool pool(BatchOptions());
+    ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+    running.started.get_future().wait();
+    Submit(pool, 2);
+    CancelToken gone;
+    ASSERT_TRUE(pool.Submit(MakeMember(gone)).ok());
+    gone.Cancel();
+    running.go.set_value();
+    log_.WaitFor(1);
+  }
+  EXPECT_EQ(log_.sizes, (std::vector<size_t>{2}));
+  EXPECT_EQ(num_refused_, 1);
+  EXPECT_EQ(num_ends_, 3);
+}
+
+TEST_F(WorkerPoolBatchTest, LoneJobsDoNotWait) {
+  WorkerPoolOptions options = BatchOptions();
+  options.batch.max_wait = absl::Hours(1);
+  WorkerPool pool(options);
+  for (size_t i = 1; i <= 3; ++i) {
+    Submit(pool, 1);
+    log_.WaitFor(i);
+  }
+}
+
+TEST_F(WorkerPoolBatchTest, WaitsForAsManyAsTheLastBatchHad) {
+  Waiter running;
+  WorkerPoolOptions options = BatchOptions();
+  options.batch.max_wait = absl::Hours(1);
+  {
+    WorkerPool pool(options);
+    ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+    running.started.get_future().wait();
+    Submit(pool, 3);
+    running.go.set_value();
+    log_.WaitFor(1);
+    Submit(pool, 3);
+    log_.WaitFor(2);
+    // A shutdown does not wait.
+    Submit(pool, 1);
+    EXPECT_TRUE(pool.Drain(absl::InfiniteFuture(), absl::InfiniteFuture()));
+  }
+  EXPECT_EQ(log_.sizes, (std::vector<size_t>{3, 3, 1}));
+}
+
+TEST_F(WorkerPoolBatchTest, ABatchDoesNotCostItsFirstItsDeadline) {
+  Waiter running;
+  {
+    WorkerPool pool(BatchOptions());
+    ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+    running.started.get_future().wait();
+    for (int i = 0; i < 3; ++i) {
+      Job job = MakeMember(
+          i == 0 ? CancelToken(clock_.Now() + absl::Milliseconds(500), clock_)
+                 : CancelToken());
+      job.ticket.seconds = 0.2;
+      ASSERT_TRUE(pool.Submit(std::move(job)).ok());
+    }
+    running.go.set_value();
+    log_.WaitFor(2);
+  }
+  EXPECT_EQ(log_.sizes, (std::vector<size_t>{2, 1}));
+}
+
+TEST_F(WorkerPoolBatchTest, EveryMemberEndsExactlyOnceUnderRaces) {
+  constexpr int kThreads = 4, kJobs = 500;
+  std::atomic<int> num_accepted{0};
+  {
+    WorkerPoolOptions options = BatchOptions();
+    options.limits.max_running = 2;
+    options.batch.max_wait = absl::Microseconds(100);
+    WorkerPool pool(options);
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&] {
+        for (int i = 0; i < kJobs; ++i) {
+          const auto id = pool.Submit(MakeMember());
+          if (!id.ok()) continue;
+          ++num_accepted;
+          if (i % 3 == 0) pool.Cancel(*id);
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  EXPECT_EQ(num_ends_, num_accepted);
+  size_t num_run = 0;
+  for (const size_t size : log_.sizes) {
+    EXPECT_LE(size, 4u);
+    num_run += size;
+  }
+  EXPECT_EQ(num_run + num_refused_, static_cast<size_t>(num_accepted));
 }
 
 }  // namespace

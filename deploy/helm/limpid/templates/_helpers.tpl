@@ -42,6 +42,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "device" (ternary "cuda" "cpu" .Values.gpu.enabled)
   "serving_window_seconds" 3
   "drain_seconds" 14
+  "connections" (dict "max_resets_per_second" (ternary 0 1000 .Values.gateway.enabled))
   "limits" (dict "max_request_bytes" 16777216 "max_unary_reply_bytes" 67108864
     "max_request_seconds" 600 "max_queue_size" 256 "max_client_queue_size" 256) -}}
 {{- if .Values.tls.secretName -}}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/rpc/peers.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+namespace limpid {
+namespace {
+
+// Whether the descriptor is such a connection.
+bool Matches(int descriptor, int port, const std::optional<std::string>& host) {
+  sockaddr_storage own = {}, peer = {};
+  socklen_t own_size = sizeof(own), peer_size = sizeof(peer);
+  if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size) !=
+          0 ||
+      PortOf(own) != port) {
+    return false;
+  }
+  return getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer),
+                     &peer_size) == 0 &&
+         (!host || PackedHost(peer) == *host);
+}
+
+// shutdown(2) would leave megabytes to be read first.
+bool Disconnect(int descriptor) {
+  sockaddr nobody = {};
+  nobody.sa_family = AF_UNSPEC;
+  return connect(descriptor, &nobody, sizeof(nobody)) == 0;
+}
+
+}  // namespace
+
+std::string PackedHost(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address).sin_addr;
+    return {reinterpret_cast<const char*>(&v4), sizeof(v4)};
+  }
+  if (address.ss_family != AF_INET6) return "";
+  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address).sin6_addr;
+  const std::string packed(reinterpret_cast<const char*>(&v6), sizeof(v6));
+  return IN6_IS_ADDR_V4MAPPED(&v6) ? packed.substr(12) : packed;
+}
+
+std::string HostText(const std::string& packed) {
+  char text[INET6_ADDRSTRLEN] = "";
+  const int family = packed.size() == sizeof(in_addr) ? AF_INET : AF_INET6;
+  if (family == AF_INET6 && packed.size() != sizeof(in6_addr)) return "unknown";
+  return inet_ntop(family, packed.data(), text, sizeof(text)) == nullptr
+             ? "unknown"
+             : text;
+}
+
+int PortOf(const sockaddr_storage& address) {
+  if (address.ss_family == AF_INET) {
+    return ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port);
+  }
+  if (address.ss_family == AF_INET6) {
+    return ntohs(reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
+  }
+  return 0;
+}
+
+int ResetConnections(int port, const std::optional<std::string>& host,
+                     int highest) {
+  int count = 0;
+  for (int descriptor = 0; descriptor <= highest; ++descriptor) {
+    if (!Matches(descriptor, port, host)) continue;
+    // The owner may close the descriptor and its number get another meaning;
+    // a duplicate keeps what has been looked at.
+    const int held = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+    if (held < 0) continue;
+    if (Matches(held, port, host) && Disconnect(held)) ++count;
+    close(held);
+  }
+  return count;
+}
+
+}  // namespace limpid

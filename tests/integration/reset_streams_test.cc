@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A peer that opens streams and resets them at once (CVE-2023-44487), and
+// another one beside it.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "server/rpc/address.h"
+#include "tests/support/in_process_server.h"
+
+namespace limpid {
+namespace {
+
+using std::chrono::steady_clock;
+using ::testing::HasSubstr;
+using testing::InProcessServer;
+using testing::TextRequest;
+
+constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+constexpr int kHeaders = 1, kReset = 3, kSettings = 4;
+constexpr int kEndHeaders = 4;
+
+std::string BigEndian(uint32_t value, int num_bytes) {
+  std::string bytes;
+  for (int i = num_bytes - 1; i >= 0; --i) {
+    bytes += static_cast<char>(value >> (8 * i));
+  }
+  return bytes;
+}
+
+std::string Frame(int kind, int flags, uint32_t stream,
+                  const std::string& payload) {
+  return BigEndian(static_cast<uint32_t>(payload.size()), 3) +
+         static_cast<char>(kind) + static_cast<char>(flags) +
+         BigEndian(stream, 4) + payload;
+}
+
+// Fields as HPACK literals.
+std::string HeaderBlock() {
+  std::string block;
+  for (const auto& [name, value] :
+       {std::pair<std::string, std::string>{":method", "POST"},
+        {":scheme", "http"},
+        {":path", "/limpid.v1.ExplanationService/Explain"},
+        {":authority", "test"},
+        {"content-type", "application/grpc"},
+        {"te", "trailers"}}) {
+    block += '\0';
+    for (const std::string& text : {name, value}) {
+      block += static_cast<char>(text.size()) + text;
+    }
+  }
+  return block;
+}
+
+// A connection to a server on the loopback address, from another one.
+class Peer {
+ public:
+  explicit Peer(const std::string& server)
+      : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in own = {}, to = {};
+    own.sin_family = to.sin_family = AF_INET;
+    inet_pton(AF_INET, "127.0.0.2", &own.sin_addr);
+    inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
+    to.sin_port = htons(static_cast<uint16_t>(ParseHostPort(server)->port));
+    EXPECT_EQ(bind(socket_, reinterpret_cast<sockaddr*>(&own), sizeof(own)), 0);
+    EXPECT_EQ(connect(socket_, reinterpret_cast<sockaddr*>(&to), sizeof(to)),
+              0);
+  }
+  ~Peer() { close(socket_); }
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
+
+  // False if the connection has ended.
+  bool Send(const std::string& bytes) const {
+    return send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(bytes.size());
+  }
+  // Whether the server closes the connection without a word.
+  bool IsRefused() const {
+    char byte = 0;
+    return recv(socket_, &byte, 1, 0) <= 0;
+  }
+
+ private:
+  const int socket_;
+};
+
+TEST(ResetStreamsTest, BarThePeerAndNobodyElse) {
+  InProcessServer server;
+  server.options.metrics = "127.0.0.1:0";
+  server.options.rpc.connections.max_resets_per_second = 100;
+  server.Start();
+  const std::string block = HeaderBlock();
+  const Peer peer(server.serving().address());
+  ASSERT_TRUE(peer.Send(kPreface + Frame(kSettings, 0, 0, "")));
+  const auto limit = steady_clock::now() + std::chrono::seconds(60);
+  for (uint32_t stream = 1;; stream += 2) {
+    ASSERT_LT(steady_clock::now(), limit);
+    if (!peer.Send(Frame(kHeaders, kEndHeaders, stream, block) +
+                   Frame(kReset, 0, stream, BigEndian(8, 4)))) {
+      break;
+    }
+  }
+  EXPECT_TRUE(Peer(server.serving().address()).IsRefused());
+  EXPECT_TRUE(server.Explain(TextRequest("abc")).ok());
+  EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 1"));
+  EXPECT_THAT(server.LogText(), HasSubstr("127.0.0.2"));
+}
+
+}  // namespace
+}  // namespace limpid
