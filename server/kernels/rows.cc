@@ -34,7 +34,7 @@ absl::Status Validate(const RowErrors<T>& op) {
   check.NotNull(op.error, "error");
   check.AtLeast(op.product_stride, op.num_channels, "product_stride");
   check.AtLeast(op.output_stride, op.num_channels, "output_stride");
-  if (op.bias != nullptr) {
+  if (op.bias != nullptr && op.bias_stride != 0) {
     check.AtLeast(op.bias_stride, op.num_channels, "bias_stride");
   }
   return check.ToStatus();

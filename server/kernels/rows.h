@@ -47,7 +47,7 @@ struct RowErrors {
   const T* product = nullptr;  // [rows, D]
   int64_t product_stride = 0;
   const T* bias = nullptr;  // [rows, D] or null
-  int64_t bias_stride = 0;
+  int64_t bias_stride = 0;  // 0: the same for all rows
   const T* output = nullptr;  // [rows, D]
   int64_t output_stride = 0;
   T* error = nullptr;  // [rows]

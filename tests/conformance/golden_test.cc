@@ -221,6 +221,7 @@ TEST_P(GoldenTest, IntegratedGradients) {
   MethodOptions options;
   options.steps = 32;
   options.rule = IntegrationRule::kMidpoint;
+  options.baseline = Baseline();  // zero, for pictures too
   ResolvedTarget target;
   target.id = golden_.target();
   const auto attribution = FindMethod("integrated-gradients")
