@@ -11,6 +11,22 @@ function(limpid_library name)
     PRIVATE "$<BUILD_INTERFACE:limpid_options>" ${ARG_PRIVATE_DEPS})
 endfunction()
 
+# limpid_precompile(TARGET HEADER) or limpid_precompile(TARGET REUSE_FROM TARGET)
+# For folders whose headers are large. The templates that such headers use are
+# instantiated again in every file, several seconds each with Torch's, so that
+# files are compiled LIMPID_UNITY at a time.
+function(limpid_precompile target)
+  if(ARGV1 STREQUAL "REUSE_FROM")
+    target_precompile_headers(${target} ${ARGN})
+  else()
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
+  if(LIMPID_UNITY GREATER 1)
+    set_target_properties(${target} PROPERTIES
+      UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE "${LIMPID_UNITY}")
+  endif()
+endfunction()
+
 # limpid_write_list(FILE FOLDER NAMESPACE TYPE FUNCTION ENTRY INCLUDE name...)
 # Writes a source file that defines `const TYPE& FUNCTION()`: the ENTRY() of
 # every name, in order. A list in CMake is a registry that the linker can't

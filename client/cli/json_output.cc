@@ -19,10 +19,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 void AppendNumber(int64_t value, std::string& out) {
   absl::StrAppend(&out, value);
 }
@@ -138,6 +134,10 @@ std::string ErrorJson(const absl::Status& status) {
     json["retryAfterSeconds"] = absl::ToDoubleSeconds(*report.retry_after);
   }
   return Dump(json);
+}
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string QuotedJson(const std::string& text) { return Dump(Json(text)); }

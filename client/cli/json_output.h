@@ -7,6 +7,7 @@
 
 #include <google/protobuf/message.h>
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "absl/status/status.h"
@@ -28,8 +29,10 @@ absl::StatusOr<std::string> ExplanationJson(const Explanation& explanation);
 // {"code": ..., "reason": ..., "message": ..., "violations": [...], ...}
 std::string ErrorJson(const absl::Status& status);
 
-// Text as a JSON string with its quotes; bytes that are not UTF-8 become
-// U+FFFD.
+// On one line; bytes that are not UTF-8 become U+FFFD.
+std::string Dump(const nlohmann::json& json);
+
+// Text as a JSON string with its quotes, the same way.
 std::string QuotedJson(const std::string& text);
 
 }  // namespace limpid::cli

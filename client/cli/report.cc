@@ -16,7 +16,7 @@
 namespace limpid::cli {
 namespace {
 
-std::string Milliseconds(const google::protobuf::Duration& duration) {
+std::string MillisecondsText(const google::protobuf::Duration& duration) {
   return absl::StrFormat(
       "%.1f ms",
       1e3 * static_cast<double>(duration.seconds()) + 1e-6 * duration.nanos());
@@ -56,9 +56,9 @@ std::vector<std::pair<std::string, std::string>> FactsOf(
   }
   if (summary.has_times()) {
     facts.emplace_back(
-        "time",
-        absl::StrCat("queue ", Milliseconds(summary.times().queue()),
-                     ", compute ", Milliseconds(summary.times().compute())));
+        "time", absl::StrCat(
+                    "queue ", MillisecondsText(summary.times().queue()),
+                    ", compute ", MillisecondsText(summary.times().compute())));
   }
   facts.emplace_back("device", header.device());
   facts.emplace_back("server", header.server_version());

@@ -10,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/flag_values.h"
+#include "client/cli/json_output.h"
 #include "client/tensor_codec.h"
 #include "server/checkpoint/safetensors.h"
 
@@ -17,10 +18,6 @@ namespace limpid::cli {
 namespace {
 
 using Json = nlohmann::json;
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 Json Number(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);

@@ -9,13 +9,13 @@ namespace limpid {
 namespace {
 
 // More sequences at once do not pay on any device seen so far.
-constexpr int64_t kLargestBatch = 64;
+constexpr int64_t kMostVariants = 64;
 
 int64_t BatchSize(const Network& network, int64_t length, int64_t memory_bytes,
                   int64_t variants) {
   const int64_t each = std::max<int64_t>(1, network.ForwardBytes(1, length));
   return std::clamp<int64_t>(memory_bytes / each, 1,
-                             std::min(kLargestBatch, variants));
+                             std::min(kMostVariants, variants));
 }
 
 }  // namespace

@@ -14,6 +14,9 @@
 
 namespace limpid {
 
+// No size of a model is larger.
+inline constexpr int64_t kMaxSize = int64_t{1} << 24;
+
 // Reads fields of a config.json. A missing field takes the default given; a
 // field of the wrong type or out of range is noted and the default returned, so
 // that status() can name every wrong field at once. Accepts the bare Infinity,

@@ -14,11 +14,6 @@
 namespace limpid {
 namespace {
 
-absl::Status Precondition(absl::string_view reason,
-                          const std::string& message) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
-}
-
 void CheckIndices(const char* field, const std::vector<int64_t>& indices,
                   int64_t limit, Violations& violations) {
   std::set<int64_t> seen;
@@ -86,7 +81,8 @@ absl::Status CheckHeads(const std::vector<int64_t>& layers,
     if (info.layer_heads[layer] == 0) without.push_back(layer);
   }
   if (without.empty()) return absl::OkStatus();
-  return Precondition(
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
       "FORM_NOT_SUPPORTED_BY_ARCHITECTURE",
       absl::StrCat("attention.head_form: these layers of ", info.architecture,
                    " have no heads: ", absl::StrJoin(without, ", ")));
@@ -99,7 +95,8 @@ absl::Status CheckOffered(const MethodEntry& entry, AttentionForm form,
   if (!architectures.empty() &&
       std::find(architectures.begin(), architectures.end(),
                 info.architecture) == architectures.end()) {
-    return Precondition(
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
         "METHOD_NOT_SUPPORTED_BY_ARCHITECTURE",
         absl::StrCat("method ", entry.spec.name, " is not defined for ",
                      info.architecture, "; it is for ",
@@ -107,7 +104,8 @@ absl::Status CheckOffered(const MethodEntry& entry, AttentionForm form,
   }
   if (std::find(info.forms.begin(), info.forms.end(), form) ==
       info.forms.end()) {
-    return Precondition(
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
         "FORM_NOT_SUPPORTED_BY_ARCHITECTURE",
         absl::StrCat("attention.form ", std::string(FormName(form)),
                      " does not exist for ", info.architecture,
@@ -194,8 +192,8 @@ absl::StatusOr<std::shared_ptr<const Plan>> ExplanationPlan::Make(
       std::min(limits.max_request_memory_bytes / 2, int64_t{2} << 30);
   plan->Price(flops_per_second);
   if (plan->cost_.peak_bytes > limits.max_request_memory_bytes) {
-    return Precondition(
-        "REQUEST_TOO_LARGE",
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "REQUEST_TOO_LARGE",
         absl::StrCat("the request needs ", plan->cost_.peak_bytes,
                      " bytes beside the weights, the limit is ",
                      limits.max_request_memory_bytes,

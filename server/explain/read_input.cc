@@ -11,11 +11,6 @@ namespace {
 // tokenizer does with it; spares the tokenizer hopeless work.
 constexpr int64_t kMostBytesPerToken = 256;
 
-absl::Status Precondition(absl::string_view reason,
-                          const std::string& message) {
-  return MakeError(absl::StatusCode::kFailedPrecondition, reason, message);
-}
-
 void CheckLength(const char* field, int64_t length, int64_t limit,
                  Violations& violations) {
   if (length > limit) {
@@ -39,9 +34,9 @@ absl::Status ReadText(const std::string& text, const Servable& model,
                       int64_t max_tokens, Violations& violations,
                       ReadResult& out) {
   if (!model.tokenizer()) {
-    return Precondition("TOKENIZER_MISSING",
-                        absl::StrCat("model ", model.info().name,
-                                     " has no tokenizer; send token ids"));
+    return MakeError(absl::StatusCode::kFailedPrecondition, "TOKENIZER_MISSING",
+                     absl::StrCat("model ", model.info().name,
+                                  " has no tokenizer; send token ids"));
   }
   const int64_t bytes = static_cast<int64_t>(text.size());
   if (bytes == 0) {
@@ -95,10 +90,10 @@ absl::StatusOr<ReadResult> ReadInput(const Input& input, const Servable& model,
   const bool has_words = std::holds_alternative<TextInput>(input) ||
                          std::holds_alternative<TokenInput>(input);
   if (has_words != (info.modality == Modality::kText)) {
-    return Precondition("WRONG_MODALITY",
-                        absl::StrCat("model ", info.name,
-                                     has_words ? " reads pictures, not text"
-                                               : " reads text, not pictures"));
+    return MakeError(absl::StatusCode::kFailedPrecondition, "WRONG_MODALITY",
+                     absl::StrCat("model ", info.name,
+                                  has_words ? " reads pictures, not text"
+                                            : " reads text, not pictures"));
   }
   ReadResult out;
   if (has_words) {

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "server/kernels/ops.h"
+#include "server/kernels/wkv.h"
 #include "server/models/kernel_ops.h"
 
 namespace limpid {

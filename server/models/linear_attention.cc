@@ -16,8 +16,6 @@
 namespace limpid {
 namespace {
 
-constexpr int64_t kMaxSize = int64_t{1} << 24;
-
 // A projection [n, E] and the convolution behind it, [n, K] and [n]; undefined:
 // there is none.
 struct Branch {

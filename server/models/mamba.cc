@@ -36,7 +36,6 @@ struct LayerWeights {
 };
 
 absl::StatusOr<Config> ReadConfig(HfConfig& file) {
-  constexpr int64_t kMaxSize = int64_t{1} << 24;
   Config config;
   config.vocabulary = file.RequiredInt("vocab_size", 1, kMaxSize);
   config.hidden = file.RequiredInt("hidden_size", 1, kMaxSize);

@@ -16,7 +16,6 @@
 namespace limpid::architectures::mlstm {
 namespace {
 
-constexpr int64_t kMaxSize = int64_t{1} << 24;
 // exp of it is finite in every compute dtype, and so is that number's inverse.
 constexpr double kLargestExponent = 80;
 

@@ -9,11 +9,6 @@
 #include "server/kernels/ops.h"
 
 namespace limpid {
-namespace {
-
-constexpr int64_t kMaxSize = int64_t{1} << 24;
-
-}  // namespace
 
 RwkvSizes ReadRwkvSizes(HfConfig& file, const char* layer_norm) {
   RwkvSizes sizes;

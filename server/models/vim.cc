@@ -43,7 +43,6 @@ void MustBe(HfConfig& file, const char* field, bool wanted, bool fallback) {
 }
 
 absl::StatusOr<Config> ReadConfig(HfConfig& file) {
-  constexpr int64_t kMaxSize = int64_t{1} << 24;
   constexpr int64_t kMaxSide = 4096;
   Config config;
   config.patch = file.Int("patch_size", 16, 1, kMaxSide);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ATen.h>
 
-#include "server/kernels/wkv.h"
 #include "server/models/kernel_dispatch.h"
 #include "server/models/kernel_ops.h"
 

@@ -12,11 +12,12 @@
 namespace limpid {
 namespace {
 
-constexpr char kService[] = "limpid.v1.ExplanationService";
-constexpr RpcName kExplain = {"unary", kService, "Explain", true};
-constexpr RpcName kStreamExplain = {"server_stream", kService, "StreamExplain",
-                                    true};
-constexpr RpcName kRenderHeatmap = {"unary", kService, "RenderHeatmap", true};
+constexpr char kExplanationService[] = "limpid.v1.ExplanationService";
+constexpr RpcName kExplain = {"unary", kExplanationService, "Explain", true};
+constexpr RpcName kStreamExplain = {"server_stream", kExplanationService,
+                                    "StreamExplain", true};
+constexpr RpcName kRenderHeatmap = {"unary", kExplanationService,
+                                    "RenderHeatmap", true};
 constexpr char kDefaultMethod[] = "raw-attention";
 
 constexpr absl::Duration kRetrySharedAfter = absl::Milliseconds(10);

@@ -17,20 +17,25 @@ using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 
-constexpr char kService[] = "inference.GRPCInferenceService";
-constexpr RpcName kServerLive = {"unary", kService, "ServerLive", false};
-constexpr RpcName kServerReady = {"unary", kService, "ServerReady", false};
-constexpr RpcName kModelReady = {"unary", kService, "ModelReady", false};
-constexpr RpcName kServerMetadata = {"unary", kService, "ServerMetadata",
-                                     false};
-constexpr RpcName kModelMetadata = {"unary", kService, "ModelMetadata", false};
-constexpr RpcName kModelInfer = {"unary", kService, "ModelInfer", true};
-constexpr RpcName kRepositoryIndex = {"unary", kService, "RepositoryIndex",
-                                      false};
+constexpr char kInferenceService[] = "inference.GRPCInferenceService";
+constexpr RpcName kServerLive = {"unary", kInferenceService, "ServerLive",
+                                 false};
+constexpr RpcName kServerReady = {"unary", kInferenceService, "ServerReady",
+                                  false};
+constexpr RpcName kModelReady = {"unary", kInferenceService, "ModelReady",
+                                 false};
+constexpr RpcName kServerMetadata = {"unary", kInferenceService,
+                                     "ServerMetadata", false};
+constexpr RpcName kModelMetadata = {"unary", kInferenceService, "ModelMetadata",
+                                    false};
+constexpr RpcName kModelInfer = {"unary", kInferenceService, "ModelInfer",
+                                 true};
+constexpr RpcName kRepositoryIndex = {"unary", kInferenceService,
+                                      "RepositoryIndex", false};
 constexpr RpcName kRepositoryModelLoad = {
-    "unary", kService, "RepositoryModelLoad", false, Role::kAdmin};
+    "unary", kInferenceService, "RepositoryModelLoad", false, Role::kAdmin};
 constexpr RpcName kRepositoryModelUnload = {
-    "unary", kService, "RepositoryModelUnload", false, Role::kAdmin};
+    "unary", kInferenceService, "RepositoryModelUnload", false, Role::kAdmin};
 
 // Sent by Triton's client with every unload.
 constexpr char kUnloadDependents[] = "unload_dependents";

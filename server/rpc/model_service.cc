@@ -8,14 +8,14 @@
 namespace limpid {
 namespace {
 
-constexpr char kService[] = "limpid.v1.ModelService";
-constexpr RpcName kListModels = {"unary", kService, "ListModels", false};
-constexpr RpcName kGetModel = {"unary", kService, "GetModel", false};
-constexpr RpcName kLoadModel = {"unary", kService, "LoadModel", false,
+constexpr char kModelService[] = "limpid.v1.ModelService";
+constexpr RpcName kListModels = {"unary", kModelService, "ListModels", false};
+constexpr RpcName kGetModel = {"unary", kModelService, "GetModel", false};
+constexpr RpcName kLoadModel = {"unary", kModelService, "LoadModel", false,
                                 Role::kAdmin};
-constexpr RpcName kUnloadModel = {"unary", kService, "UnloadModel", false,
+constexpr RpcName kUnloadModel = {"unary", kModelService, "UnloadModel", false,
                                   Role::kAdmin};
-constexpr RpcName kListMethods = {"unary", kService, "ListMethods", false};
+constexpr RpcName kListMethods = {"unary", kModelService, "ListMethods", false};
 
 // Reads a message that names a model.
 template <typename Message>

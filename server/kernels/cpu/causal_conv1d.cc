@@ -81,7 +81,7 @@ template <typename T>
 absl::Status Run(const CausalConv1d<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<ConvKernel>(op);
+  DispatchSimd<T, ConvKernel>(op);
   return absl::OkStatus();
 }
 

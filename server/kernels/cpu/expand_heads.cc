@@ -149,7 +149,7 @@ absl::Status Run(const ExpandHeads<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
   Workspace<T> work(op);
-  DispatchSimd<ExpandKernel>(&work);
+  DispatchSimd<T, ExpandKernel>(&work);
   return absl::OkStatus();
 }
 

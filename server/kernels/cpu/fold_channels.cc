@@ -47,7 +47,7 @@ template <typename T>
 absl::Status Run(const FoldChannels<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<FoldKernel>(op);
+  DispatchSimd<T, FoldKernel>(op);
   return absl::OkStatus();
 }
 

@@ -120,7 +120,7 @@ template <typename T>
 absl::Status Run(const SelectiveScan<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<ScanKernel>(op);
+  DispatchSimd<T, ScanKernel>(op);
   return absl::OkStatus();
 }
 

@@ -240,7 +240,7 @@ template <typename T>
 absl::Status Run(const SelectiveScanBackward<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<BackwardKernel>(op);
+  DispatchSimd<T, BackwardKernel>(op);
   return absl::OkStatus();
 }
 

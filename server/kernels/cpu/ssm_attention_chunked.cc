@@ -44,7 +44,7 @@ absl::Status RunChunked(const SsmAttention<T>& op) {
   }
   const FlushDenormals flush;
   Workspace<T> work(op);
-  DispatchSimd<ChunkedKernel>(&work);
+  DispatchSimd<T, ChunkedKernel>(&work);
   return absl::OkStatus();
 }
 

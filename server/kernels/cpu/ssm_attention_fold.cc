@@ -125,7 +125,7 @@ absl::Status Run(const SsmAttentionFold<T>& op) {
   if (op.attention.row_begin == op.attention.row_end) return absl::OkStatus();
   const FlushDenormals flush;
   FoldWork<T> work(op);
-  DispatchSimd<FoldKernel>(&work);
+  DispatchSimd<T, FoldKernel>(&work);
   return absl::OkStatus();
 }
 

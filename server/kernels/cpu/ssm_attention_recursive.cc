@@ -59,7 +59,7 @@ template <typename T>
 absl::Status RunRecursive(const SsmAttention<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<RecursiveKernel>(op);
+  DispatchSimd<T, RecursiveKernel>(op);
   return absl::OkStatus();
 }
 

@@ -152,7 +152,7 @@ absl::Status Run(const SsmRowsFold<T>& op) {
     return absl::OkStatus();
   }
   const FlushDenormals flush;
-  DispatchSimd<RowsFoldKernel>(op);
+  DispatchSimd<T, RowsFoldKernel>(op);
   return absl::OkStatus();
 }
 

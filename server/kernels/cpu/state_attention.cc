@@ -452,11 +452,11 @@ struct ChunkedKernel {
 template <bool kRankOne, bool kDiagonal, typename T>
 void Attend(const StateAttention<T>& op) {
   if (op.row_end - op.row_begin <= kMaxRowsBackwards) {
-    DispatchSimd<BackwardsKernel<kRankOne, kDiagonal>>(op);
+    DispatchSimd<T, BackwardsKernel<kRankOne, kDiagonal>>(op);
     return;
   }
   Workspace<T> work(op);
-  DispatchSimd<ChunkedKernel<kRankOne, kDiagonal>>(&work);
+  DispatchSimd<T, ChunkedKernel<kRankOne, kDiagonal>>(&work);
 }
 
 }  // namespace

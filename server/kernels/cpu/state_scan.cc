@@ -260,13 +260,13 @@ absl::Status Run(const StateScan<T>& op) {
   const bool rank_one = op.recurrence.left.data != nullptr;
   const bool diagonal = op.recurrence.diagonal.data != nullptr;
   if (rank_one && diagonal) {
-    DispatchSimd<ScanKernel<true, true>>(op);
+    DispatchSimd<T, ScanKernel<true, true>>(op);
   } else if (rank_one) {
-    DispatchSimd<ScanKernel<true, false>>(op);
+    DispatchSimd<T, ScanKernel<true, false>>(op);
   } else if (diagonal) {
-    DispatchSimd<ScanKernel<false, true>>(op);
+    DispatchSimd<T, ScanKernel<false, true>>(op);
   } else {
-    DispatchSimd<ScanKernel<false, false>>(op);
+    DispatchSimd<T, ScanKernel<false, false>>(op);
   }
   return absl::OkStatus();
 }

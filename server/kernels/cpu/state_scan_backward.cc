@@ -650,13 +650,13 @@ absl::Status Run(const StateScanBackward<T>& op) {
   const bool rank_one = op.recurrence.left.data != nullptr;
   const bool diagonal = op.recurrence.diagonal.data != nullptr;
   if (rank_one && diagonal) {
-    DispatchSimd<BackwardKernel<true, true>>(op);
+    DispatchSimd<T, BackwardKernel<true, true>>(op);
   } else if (rank_one) {
-    DispatchSimd<BackwardKernel<true, false>>(op);
+    DispatchSimd<T, BackwardKernel<true, false>>(op);
   } else if (diagonal) {
-    DispatchSimd<BackwardKernel<false, true>>(op);
+    DispatchSimd<T, BackwardKernel<false, true>>(op);
   } else {
-    DispatchSimd<BackwardKernel<false, false>>(op);
+    DispatchSimd<T, BackwardKernel<false, false>>(op);
   }
   return absl::OkStatus();
 }

@@ -103,7 +103,7 @@ template <typename T>
 absl::Status Run(const Wkv<T>& op) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const FlushDenormals flush;
-  DispatchSimd<WkvKernel>(op);
+  DispatchSimd<T, WkvKernel>(op);
   return absl::OkStatus();
 }
 
