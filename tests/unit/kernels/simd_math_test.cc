@@ -23,7 +23,7 @@ struct ExpKernel {
 
 template <typename T>
 std::vector<T> Exp(std::vector<T> values) {
-  DispatchSimd<ExpKernel>(&values);
+  DispatchSimd<T, ExpKernel>(&values);
   return values;
 }
 
@@ -68,7 +68,7 @@ void ExpectSigmoidIsAccurate(double bound) {
   for (int i = -20000; i <= 20000; ++i) x.push_back(static_cast<T>(i / 250.0));
   ForEachSimdWidth([&] {
     std::vector<T> y = x;
-    DispatchSimd<SigmoidKernel>(&y);
+    DispatchSimd<T, SigmoidKernel>(&y);
     for (size_t i = 0; i < x.size(); ++i) {
       const double expected = 1 / (1 + std::exp(-static_cast<double>(x[i])));
       EXPECT_NEAR(y[i] / expected, 1, bound) << "sigmoid(" << x[i] << ")";
