@@ -53,8 +53,8 @@ std::string WhatToTry(const absl::Status& status) {
   std::string hint = HintForReason(reason);
   if (!hint.empty()) return hint;
   if (absl::IsUnavailable(status) && reason.empty()) {
-    return "is the server running there, with TLS if --ca is given? --server "
-           "or LIMPID_SERVER names it";
+    return "is the server running there, with TLS if --ca is given? It prints "
+           "its address as it starts; --server or LIMPID_SERVER names it";
   }
   if (absl::IsDeadlineExceeded(status)) {
     return "a longer --deadline; `limpid explain --validate-only` tells the "
