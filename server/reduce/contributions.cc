@@ -88,9 +88,10 @@ ContributionMeasure ProximityMeasure(const BlockAttention& attention,
     at::Tensor rest = stream.unsqueeze(1) - contributions;
     rest.diagonal(rows.begin, 0, 1)
         .sub_(before.narrow(0, rows.begin, rows.size()).t());
+    // Number by number: the difference of two sums would lose what small
+    // contributions are.
     at::Tensor near =
-        (stream.abs().sum(1, /*keepdim=*/true) - rest.abs_().sum(2))
-            .clamp_min_(0);
+        rest.abs_().neg_().add_(stream.abs().unsqueeze(1)).sum(2).clamp_min_(0);
     const at::Tensor sum = near.sum(1, /*keepdim=*/true);
     near.div_(at::where(sum > 0, sum, at::ones_like(sum)));
     near.diagonal(rows.begin).add_((sum <= 0).squeeze(1).to(near.dtype()));
