@@ -8,8 +8,8 @@
 // turns into vector instructions. DispatchSimd() compiles it once for each
 // instruction set and calls the widest one that this processor has. Everything
 // on the way must be LIMPID_INLINE, or it would be compiled for the narrowest.
-// float64 has the narrowest only: it is what results are compared with, served
-// to nobody, and was two thirds of the time to compile.
+// float64 has the narrowest only: it is what results are compared with and is
+// served to nobody, and every instruction set costs time to compile.
 //
 // This is done by hand and not by the target_clones attribute, because the
 // widths are template arguments and ifunc resolvers do not go with sanitizers.
