@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "server/config_check.h"
 #include "server/config_file.h"
 #include "server/config_flags.h"
@@ -89,6 +90,7 @@ Config ToConfig(const Settings& s) {
   limits.set_max_request_seconds(absl::ToDoubleSeconds(s.max_request_time));
   auto& compute = *config.mutable_compute();
   if (s.workers) compute.set_workers(static_cast<int32_t>(*s.workers));
+  if (s.copies > 0) compute.set_copies(static_cast<int32_t>(s.copies));
   compute.set_threads_per_worker(static_cast<int32_t>(s.threads_per_worker));
   config::v1::Batching& batching = *config.mutable_batching();
   if (s.max_batch_size) {
@@ -111,17 +113,24 @@ Config ToConfig(const Settings& s) {
   return config;
 }
 
-}  // namespace
-
-int64_t NumWorkers(const Settings& settings, const std::string& device) {
-  if (settings.workers) return *settings.workers;
-  if (device != "cpu") return 1;
-  return std::max<int64_t>(
-      1, std::thread::hardware_concurrency() / settings.threads_per_worker);
+bool OnGpu(const std::vector<std::string>& devices) {
+  return !absl::StartsWith(devices.front(), "cpu");
 }
 
-BatchLimits BatchingOn(const Settings& settings, const std::string& device) {
-  const bool on_gpu = device != "cpu";
+}  // namespace
+
+int64_t NumWorkers(const Settings& settings,
+                   const std::vector<std::string>& devices) {
+  if (settings.workers) return *settings.workers;
+  if (OnGpu(devices)) return 1;
+  const int64_t num_cores = std::thread::hardware_concurrency();
+  return std::max<int64_t>(
+      1, num_cores / settings.threads_per_worker / std::ssize(devices));
+}
+
+BatchLimits BatchingOn(const Settings& settings,
+                       const std::vector<std::string>& devices) {
+  const bool on_gpu = OnGpu(devices);
   BatchLimits limits;
   limits.max_size = settings.max_batch_size.value_or(on_gpu ? 16 : 1);
   limits.max_positions = settings.max_batch_tokens.value_or(

@@ -56,6 +56,7 @@ struct Settings {
 
   std::optional<int64_t> workers;  // none: see NumWorkers
   int64_t threads_per_worker = 1;
+  int64_t copies = 0;  // of each model; 0: as many as demand asks for
 
   // Of batches; none: see BatchingOn.
   std::optional<int64_t> max_batch_size;
@@ -69,14 +70,16 @@ struct Settings {
   absl::Duration slow_request = absl::Seconds(10);
 };
 
-// Workers on a device, "cpu" or "cuda:N": as set, else one per core on the CPU
-// and one on a GPU.
-int64_t NumWorkers(const Settings& settings, const std::string& device);
+// Workers of each of the devices, named as the engine does: as set, else one on
+// a GPU, and on the CPU as many as there are cores for.
+int64_t NumWorkers(const Settings& settings,
+                   const std::vector<std::string>& devices);
 
-// Limits of batches on a device: as set, else no batches on the CPU, where they
+// Limits of batches on devices: as set, else no batches on the CPU, where they
 // pay for short inputs of a server that is busy all the time only, and on a GPU
 // up to 16 requests that wait 2 ms for each other.
-BatchLimits BatchingOn(const Settings& settings, const std::string& device);
+BatchLimits BatchingOn(const Settings& settings,
+                       const std::vector<std::string>& devices);
 
 // What the command line asks for.
 struct CommandLine {

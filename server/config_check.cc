@@ -8,8 +8,9 @@
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/device_list.h"
+#include "server/base/device_set.h"
 #include "server/rpc/address.h"
 #include "server/rpc/tokens.h"
 
@@ -80,24 +81,10 @@ class Checker {
 
 void CheckDevice(const std::string& device, Checker& check,
                  Settings& settings) {
-  constexpr absl::string_view kCuda = "cuda:";
   settings.device = device;
-  if (device == "auto" || device == "cpu" || device == "cuda") return;
-  int index = 0;
-  const absl::string_view rest =
-      absl::StartsWith(device, kCuda)
-          ? absl::string_view(device).substr(kCuda.size())
-          : absl::string_view();
-  const bool digits = !rest.empty() && rest.find_first_not_of("0123456789,") ==
-                                           absl::string_view::npos;
-  if (digits && absl::StrContains(rest, ',')) {
-    check.Wrong("device", absl::StrCat("\"", device,
-                                       "\": several GPUs are not served yet; "
-                                       "name one, for example cuda:0"));
-  } else if (!digits || !absl::SimpleAtoi(rest, &index)) {
-    check.Wrong("device", absl::StrCat("\"", device,
-                                       "\" is not auto, cpu, cuda or cuda:N"));
-  }
+  std::string why;
+  if (ParseDeviceList(device, why)) return;
+  check.Wrong("device", absl::StrCat("\"", device, "\" ", why));
 }
 
 void CheckRepository(const Config& config, bool required, Checker& check,
@@ -298,6 +285,8 @@ Settings CheckConfig(const Config& config, bool repository_required,
                        compute.has_threads_per_worker(),
                        compute.threads_per_worker(), 1, 1024,
                        [&](int64_t v) { s.threads_per_worker = v; });
+  check.Range<int64_t>("compute.copies", compute.has_copies(), compute.copies(),
+                       1, kMaxDevices, [&](int64_t v) { s.copies = v; });
 
   CheckBatching(config.batching(), check, s);
 

@@ -43,7 +43,7 @@ Flags ParseFlags(const std::vector<std::string>& arguments,
        "gRPC listener; port 0 takes a free one (127.0.0.1:0)");
   text("--metrics", &Flags::metrics, "HOST:PORT|off",
        "Listener of GET /metrics (127.0.0.1:0)");
-  text("--device", &Flags::device, "auto|cpu|cuda|cuda:N",
+  text("--device", &Flags::device, "auto|cpu|cuda|cuda:N,N...",
        "Where models are computed (auto)");
   text("--health", &Flags::health, "HOST:PORT",
        "Plain listener that serves nothing but health");

@@ -17,7 +17,7 @@ absl::Status VisitReduced(
     ChannelReducer reducer(reduction, attention, rows);
     LIMPID_RETURN_IF_ERROR(ReduceChannels(attention, context.form, rows,
                                           {&reducer}, nullptr, cancel));
-    on_layer(layer, reducer.Finish());
+    on_layer(layer, reducer.Finish().to(context.embeddings.device()));
     return absl::OkStatus();
   };
   return context.network

@@ -60,11 +60,14 @@ class AttentionRollout final : public Attribution {
             .contiguous();
       };
       const at::Tensor sums =
-          attention.Apply(context_.form, on_channels(at::ones_like(rows[0])))
+          attention
+              .Apply(context_.form,
+                     on_channels(at::ones(
+                         {length}, attention.Stream().options())))
               .mean(1);
       for (at::Tensor& row : rows) {
         LIMPID_RETURN_IF_ERROR(cancel.Check());
-        const at::Tensor scaled = row / (sums + residual_);
+        const at::Tensor scaled = row.to(sums.device()) / (sums + residual_);
         row = attention.ApplyTransposed(context_.form, on_channels(scaled))
                   .mean(1) +
               scaled * residual_;
@@ -74,7 +77,9 @@ class AttentionRollout final : public Attribution {
     LIMPID_RETURN_IF_ERROR(
         context_.network.VisitBackwards(context_.embeddings, visit, cancel));
     std::vector<AttributionResult> results(rows.size());
-    for (size_t i = 0; i < rows.size(); ++i) results[i].values = rows[i];
+    for (size_t i = 0; i < rows.size(); ++i) {
+      results[i].values = rows[i].to(context_.embeddings.device());
+    }
     return results;
   }
 

@@ -67,7 +67,9 @@ absl::StatusOr<std::vector<TargetGradient>> GradientsOfTargets(
         torch::autograd::grad({score.sum()}, sources, /*grad_outputs=*/{},
                               /*retain_graph=*/i + 1 < points.size());
     TargetGradient result{score.detach(), gradients[0], {}};
-    result.block_outputs.assign(gradients.begin() + 1, gradients.end());
+    for (size_t layer = 1; layer < gradients.size(); ++layer) {
+      result.block_outputs.push_back(gradients[layer].to(input.device()));
+    }
     results.push_back(std::move(result));
   }
   return results;

@@ -28,7 +28,7 @@ bool RanOutOfMemory(const absl::Status& status) {
 // one ends when the network is not used any more.
 class Attempt {
  public:
-  explicit Attempt(const std::vector<BatchMember>& members);
+  Attempt(const ModelCopy& copy, const std::vector<BatchMember>& members);
 
   // Calls `end` once for every member, as soon as it has ended.
   using End = std::function<void(const BatchMember& member,
@@ -50,14 +50,17 @@ class Attempt {
   absl::Status Step(Seat& seat, const std::function<absl::Status()>& work);
   void EndSeat(Seat& seat, const absl::Status& status);
 
+  const ModelCopy& copy_;
   const Network& network_;
   std::vector<Seat> seats_;
   int64_t num_left_ = 0;
   const End* end_ = nullptr;
 };
 
-Attempt::Attempt(const std::vector<BatchMember>& members)
-    : network_(PlanOf(members.front()).servable().network()),
+Attempt::Attempt(const ModelCopy& copy,
+                 const std::vector<BatchMember>& members)
+    : copy_(copy),
+      network_(*copy.network),
       num_left_(std::ssize(members)) {
   for (const BatchMember& member : members) {
     seats_.push_back({&member, nullptr});
@@ -93,7 +96,8 @@ absl::Status Attempt::RunTogether() {
   for (Seat& seat : seats_) {
     LIMPID_RETURN_IF_ERROR(Step(seat, [&] {
       seat.runner = std::make_unique<Runner>(
-          PlanOf(*seat.member), *seat.member->sink, seat.member->cancel);
+          PlanOf(*seat.member), copy_, *seat.member->sink,
+          seat.member->cancel);
       return seat.runner->Begin();
     }));
   }
@@ -162,24 +166,23 @@ NetworkInput Attempt::Input() const {
 
 }  // namespace
 
-void RunMembers(const std::vector<BatchMember>& members,
+void RunMembers(const ModelCopy& copy, const std::vector<BatchMember>& members,
                 const EndObserver& on_end) {
   if (members.empty()) return;
   std::vector<BatchMember> again;
-  Attempt(members).Run(
+  Attempt(copy, members).Run(
       [&](const BatchMember& member, const absl::Status& status) {
         if (members.size() > 1 && RanOutOfMemory(status) &&
             member.sink->Restart()) {
           again.push_back(member);
           return;
         }
-        on_end(PlanOf(member), status);
-        member.done(status);
+        member.done(on_end(PlanOf(member), status));
       });
   // Everything that the attempt held is free by now.
   const auto middle = again.begin() + (std::ssize(again) + 1) / 2;
-  RunMembers({again.begin(), middle}, on_end);
-  RunMembers({middle, again.end()}, on_end);
+  RunMembers(copy, {again.begin(), middle}, on_end);
+  RunMembers(copy, {middle, again.end()}, on_end);
 }
 
 }  // namespace limpid

@@ -13,14 +13,16 @@
 
 namespace limpid {
 
-// How a member has ended; called before its `done`.
-using EndObserver = std::function<void(const ExplanationPlan& plan,
-                                       const absl::Status& status)>;
+// How a member has ended; called before its `done`, which is told what this
+// returns.
+using EndObserver = std::function<absl::Status(const ExplanationPlan& plan,
+                                               const absl::Status& status)>;
 
-// Calls every member's `done` once, on this thread. A member that fails leaves
+// Runs them on a copy of their network. Calls every member's `done` once, on this
+// thread. A member that fails leaves
 // the others alone. What does not fit in memory together is run again in
 // halves, as far as nothing has been sent of it. Torch's exceptions stop here.
-void RunMembers(const std::vector<BatchMember>& members,
+void RunMembers(const ModelCopy& copy, const std::vector<BatchMember>& members,
                 const EndObserver& on_end);
 
 }  // namespace limpid

@@ -24,9 +24,9 @@ class DeviceStreams {
   DeviceStreams(const DeviceStreams&) = delete;
   DeviceStreams& operator=(const DeviceStreams&) = delete;
 
-  // While it lives, what its thread computes goes to a stream of its own. That
-  // has come to its end when this goes, so that what the work used can be
-  // freed.
+  // While it lives, what its thread computes on the device goes to a stream of
+  // its own. That has come to its end when this goes, so that what the work used
+  // can be freed. Of several in one thread, the last one goes first.
   class Lent {
    public:
     explicit Lent(DeviceStreams& from);

@@ -6,19 +6,10 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
-#ifdef LIMPID_WITH_CUDA
-#include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <cuda_runtime_api.h>
-#endif
-
 #include <atomic>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "server/explain/batch.h"
-#include "server/explain/device_streams.h"
+#include "server/explain/devices.h"
 #include "server/explain/plan.h"
 #include "server/explain/servable.h"
 #include "server/models/torch_seam.h"
@@ -26,96 +17,63 @@
 namespace limpid {
 namespace {
 
-int NumGpus() {
-#ifdef LIMPID_WITH_CUDA
-  return c10::cuda::device_count();
-#else
-  return 0;
-#endif
-}
-
-absl::Status NoDevice(const std::string& message) {
-  ErrorDetails details;
-  details.reason = "DEVICE_UNAVAILABLE";
-  return MakeError(absl::StatusCode::kFailedPrecondition, message, details);
-}
-
-absl::StatusOr<at::Device> ChooseDevice(const std::string& name) {
-  if (name == "cpu") return at::Device(at::kCPU);
-  const bool automatic = name == "auto";
-  absl::string_view rest = name;
-  int index = 0;
-  if (!automatic && name != "cuda" &&
-      (!absl::ConsumePrefix(&rest, "cuda:") ||
-       !absl::SimpleAtoi(rest, &index) || index < 0)) {
-    Violations violations;
-    violations.Add("device", absl::StrCat("\"", name,
-                                          "\" is not a device; known: auto, "
-                                          "cpu, cuda, cuda:N"));
-    return violations.ToStatus("INVALID_CONFIGURATION");
-  }
-  const int count = NumGpus();
-  if (index < count) {
-    return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
-  }
-  if (automatic) return at::Device(at::kCPU);
-#ifdef LIMPID_WITH_CUDA
-  return NoDevice(absl::StrCat("device ", name, " is not there: ", count,
-                               " CUDA devices were found"));
-#else
-  return NoDevice(absl::StrCat(
-      "device ", name, " is not there: this build is for the CPU only"));
-#endif
-}
-
-std::optional<DeviceMemory> MemoryOf(at::Device device) {
-#ifdef LIMPID_WITH_CUDA
-  if (device.is_cuda()) {
-    const c10::cuda::CUDAGuard guard(device);
-    size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
-    return DeviceMemory{static_cast<int64_t>(total - free),
-                        static_cast<int64_t>(total)};
-  }
-#endif
-  return std::nullopt;
+const Servable& ServableOf(const Model& model) {
+  return static_cast<const Servable&>(model);
 }
 
 class TorchEngine final : public Engine {
  public:
-  TorchEngine(const EngineOptions& options, at::Device device)
+  TorchEngine(const EngineOptions& options, std::vector<ComputeDevice> devices)
       : options_(options),
-        build_{device, at::kFloat},
-        name_(device.str()),
-        streams_(device) {
+        devices_(std::move(devices), options.on_device_lost) {
     // First guesses, replaced by what is seen; hopeful, since requests are
     // refused by them.
-    flops_per_second_ = device.is_cpu() ? 5e10 : 1e13;
+    flops_per_second_ = devices_.at(0).is_cpu() ? 5e10 : 1e13;
   }
 
-  const std::string& device() const override { return name_; }
-  std::optional<DeviceMemory> memory() const override {
-    return MemoryOf(build_.device);
+  const std::vector<std::string>& devices() const override {
+    return devices_.names();
+  }
+  std::optional<DeviceMemory> memory(int64_t device) const override {
+    return devices_.Memory(device);
   }
 
   using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder,
-      int64_t version) const override {
+      int64_t version, const Placement& placement) const override {
     absl::StatusOr<std::shared_ptr<const Model>> model =
         absl::UnknownError("not loaded");
-    LIMPID_RETURN_IF_ERROR(CatchTorch([&] {
-      const c10::NoGradGuard no_gradients;
-      model = LoadServable(name, folder, version, build_);
-      streams_.WaitForCurrent();
+    LIMPID_RETURN_IF_ERROR(OnDevices(placement, [&]() -> absl::Status {
+      LIMPID_ASSIGN_OR_RETURN(
+          model, LoadServable(name, folder, version, placement, devices_));
       return absl::OkStatus();
     }));
     return model;
   }
 
+  absl::Status Copy(const Model& model, const std::string& folder,
+                    int64_t device) const override {
+    return OnDevices(Placement::On(device), [&] {
+      return CopyServable(ServableOf(model), folder, device, devices_);
+    });
+  }
+  bool DropCopy(const Model& model, int64_t device) const override {
+    return ServableOf(model).DropCopy(device);
+  }
+
   absl::StatusOr<int64_t> WeightBytes(
       const std::string& folder) const override {
-    return WeightBytesOf(folder, build_);
+    return WeightBytesOf(folder);
+  }
+  absl::StatusOr<std::vector<int64_t>> LayerBytes(
+      const std::string& folder) const override {
+    absl::StatusOr<std::vector<int64_t>> bytes = absl::UnknownError("not read");
+    LIMPID_RETURN_IF_ERROR(CatchTorch([&] {
+      bytes = LayerBytesOf(folder);
+      return bytes.status();
+    }));
+    return bytes;
   }
 
   absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
@@ -126,41 +84,72 @@ class TorchEngine final : public Engine {
         options_, flops_per_second_.load(std::memory_order_relaxed));
   }
 
+  using Engine::Run;
   absl::Status Run(const Plan& plan, ResultSink& sink,
-                   const CancelToken& cancel) const override {
+                   const CancelToken& cancel, int64_t device) const override {
     absl::Status result;
     RunBatch({{&plan, &sink, cancel,
-               [&result](const absl::Status& status) { result = status; }}});
+               [&result](const absl::Status& status) { result = status; }}},
+             device);
     return result;
   }
 
-  void RunBatch(const std::vector<BatchMember>& members) const override {
+  using Engine::RunBatch;
+  void RunBatch(const std::vector<BatchMember>& members,
+                int64_t device) const override {
     const absl::Time start = absl::Now();
     const c10::NoGradGuard no_gradients;
-    std::optional<DeviceStreams::Lent> stream;
-    const absl::Status ready = CatchTorch([&] {
-      at::set_num_threads(static_cast<int>(options_.threads_per_worker));
-      stream.emplace(streams_);
-      return absl::OkStatus();
-    });
-    if (!ready.ok()) {
-      for (const BatchMember& member : members) member.done(ready);
-      return;
+    const ModelCopy copy =
+        ServableOf(members.front().plan->model()).CopyOn(device);
+    const std::vector<int64_t> indices = copy.devices();
+    std::vector<std::unique_ptr<DeviceStreams::Lent>> streams;
+    absl::Status ready = devices_.Check();
+    if (ready.ok()) {
+      ready = CatchTorch([&] {
+        at::set_num_threads(static_cast<int>(options_.threads_per_worker));
+        // The first device is where most of the work is, so it comes last and
+        // is the thread's current one.
+        for (auto index = indices.rbegin(); index != indices.rend(); ++index) {
+          streams.push_back(std::make_unique<DeviceStreams::Lent>(
+              devices_.streams(*index)));
+        }
+        return absl::OkStatus();
+      });
     }
     double flops = 0;
     bool all_ok = true;
-    RunMembers(members,
-               [&](const ExplanationPlan& plan, const absl::Status& status) {
-                 // Who hears of the end may give the model back.
-                 stream->Wait();
-                 flops += plan.cost().flops;
-                 all_ok = all_ok && status.ok();
-               });
+    if (ready.ok()) {
+      RunMembers(copy, members,
+                 [&](const ExplanationPlan& plan, const absl::Status& status) {
+                   // Who hears of the end may give the model back.
+                   for (const auto& stream : streams) stream->Wait();
+                   flops += plan.cost().flops;
+                   all_ok = all_ok && status.ok();
+                   return devices_.Explain(status, indices);
+                 });
+    } else {
+      for (const BatchMember& member : members) {
+        member.done(devices_.Explain(ready, indices));
+      }
+    }
+    while (!streams.empty()) streams.pop_back();
     // Of work that was given up nobody knows how much was done.
-    if (all_ok) Learn(flops, absl::Now() - start);
+    if (ready.ok() && all_ok) Learn(flops, absl::Now() - start);
   }
 
  private:
+  // Calls `work`, which reads weights onto the devices of `placement`.
+  absl::Status OnDevices(const Placement& placement,
+                         const std::function<absl::Status()>& work) const {
+    LIMPID_RETURN_IF_ERROR(devices_.Check());
+    const c10::NoGradGuard no_gradients;
+    std::vector<int64_t> indices;
+    for (const Placement::Stage& stage : placement.stages) {
+      indices.push_back(stage.device);
+    }
+    return devices_.Explain(CatchTorch(work), indices);
+  }
+
   // Moves the estimate of speed a little towards what was seen. Short requests
   // are mostly overhead and say nothing about long ones. Lost updates of
   // concurrent requests do no harm.
@@ -175,9 +164,7 @@ class TorchEngine final : public Engine {
   }
 
   const EngineOptions options_;
-  const BuildOptions build_;
-  const std::string name_;
-  mutable DeviceStreams streams_;
+  const Devices devices_;
   mutable std::atomic<double> flops_per_second_;
 };
 
@@ -185,11 +172,11 @@ class TorchEngine final : public Engine {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     const EngineOptions& options) {
-  LIMPID_ASSIGN_OR_RETURN(const at::Device device,
-                          ChooseDevice(options.device));
+  LIMPID_ASSIGN_OR_RETURN(std::vector<ComputeDevice> devices,
+                          ChooseDevices(options.device));
   // Float32 means float32: TF32 would lose three digits of every product.
   at::globalContext().setAllowTF32CuBLAS(false);
-  return std::make_unique<TorchEngine>(options, device);
+  return std::make_unique<TorchEngine>(options, std::move(devices));
 }
 
 }  // namespace limpid

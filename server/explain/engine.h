@@ -18,9 +18,16 @@
 
 namespace limpid {
 
+// The reason of what a device that has failed could not do.
+inline constexpr char kDeviceLost[] = "DEVICE_LOST";
+
 // What one process may use.
 struct EngineOptions {
-  std::string device = "auto";  // "auto", "cpu", "cuda" or "cuda:N"
+  std::string device = "auto";  // as server/base/device_list.h
+  // Told once if a device has failed for good, from any thread: the process can
+  // then no longer do its work and has to be started again. Until it has, all
+  // runs end UNAVAILABLE, reason DEVICE_LOST.
+  std::function<void(const std::string& device)> on_device_lost = nullptr;
   int64_t threads_per_worker = 1;
   int64_t max_tokens = 4096;
   int64_t max_request_memory_bytes = int64_t{8} << 30;
@@ -63,26 +70,39 @@ class Engine {
       const EngineOptions& options);
   virtual ~Engine() = default;
 
-  // Device in use, for example "cpu" or "cuda:0".
-  virtual const std::string& device() const = 0;
-  // None on the CPU, or where the device does not say.
-  virtual std::optional<DeviceMemory> memory() const = 0;
+  // Names of the devices in use, for example "cpu" or "cuda:0"; elsewhere they
+  // are known by their index here.
+  virtual const std::vector<std::string>& devices() const = 0;
+  // Of a device; none on the CPU, or where the device does not say.
+  virtual std::optional<DeviceMemory> memory(int64_t device) const = 0;
 
-  // Reads a model folder and runs the model once on a few tokens. `version` is
-  // what the model says of itself. Errors name file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
+  // Reads a model folder onto the devices of `placement` and runs the model once
+  // on a few tokens. `version` is what the model says of itself. Errors name
+  // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
   // reason ARCHITECTURE_UNKNOWN).
   virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder,
-      int64_t version) const = 0;
-  // Of a folder without versions.
+      const std::string& name, const std::string& folder, int64_t version,
+      const Placement& placement) const = 0;
+  // Of a folder without versions, onto the first device.
   absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder) const {
-    return Load(name, folder, /*version=*/0);
+    return Load(name, folder, /*version=*/0, Placement());
   }
+
+  // Brings a copy of a model of this engine to a device that has none, from the
+  // folder that it was read from. FAILED_PRECONDITION, reason MODEL_CHANGED, if
+  // that holds other files now; else errors as Load.
+  virtual absl::Status Copy(const Model& model, const std::string& folder,
+                            int64_t device) const = 0;
+  // Frees what Copy has brought to a device; false if it is in use.
+  virtual bool DropCopy(const Model& model, int64_t device) const = 0;
 
   // Bytes of the weights once they are loaded, from the files' headers alone.
   // Errors as Load.
   virtual absl::StatusOr<int64_t> WeightBytes(
+      const std::string& folder) const = 0;
+  // Of these, each layer's.
+  virtual absl::StatusOr<std::vector<int64_t>> LayerBytes(
       const std::string& folder) const = 0;
 
   // Checks a request against the model: INVALID_ARGUMENT with every wrong field
@@ -94,18 +114,27 @@ class Engine {
       const ExplainRequest& request,
       std::shared_ptr<const Model> model) const = 0;
 
-  // Runs a plan of this engine on the calling thread. CANCELLED or
-  // DEADLINE_EXCEEDED within one slab of attention of the token's change.
+  // Runs a plan of this engine on the calling thread and on `device`, or where
+  // the model is if it has no part there. CANCELLED or DEADLINE_EXCEEDED within
+  // one slab of attention of the token's change.
   virtual absl::Status Run(const Plan& plan, ResultSink& sink,
-                           const CancelToken& cancel) const = 0;
+                           const CancelToken& cancel, int64_t device) const = 0;
+  absl::Status Run(const Plan& plan, ResultSink& sink,
+                   const CancelToken& cancel) const {
+    return Run(plan, sink, cancel, /*device=*/0);
+  }
 
-  // Runs plans for one and the same model together on the calling thread: one
-  // forward pass for all of them, and the rest of each by itself, in their
-  // order. Results are those of Run. A member that is cancelled, fails or is
+  // Runs plans for one and the same model together on the calling thread and on
+  // `device`, as Run: one forward pass for all of them, and the rest of each by
+  // itself, in their order. Results are those of Run. A member that is cancelled, fails or is
   // refused by its sink leaves without disturbing the others. What does not fit
   // in memory together is tried again in halves, of which a single one that
   // does not fit is refused: RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY.
-  virtual void RunBatch(const std::vector<BatchMember>& members) const = 0;
+  virtual void RunBatch(const std::vector<BatchMember>& members,
+                        int64_t device) const = 0;
+  void RunBatch(const std::vector<BatchMember>& members) const {
+    RunBatch(members, /*device=*/0);
+  }
 };
 
 }  // namespace limpid

@@ -288,7 +288,7 @@ int64_t ExplanationPlan::LayerBytes() const {
 void ExplanationPlan::Price(double flops_per_second) {
   constexpr int64_t kFloat = sizeof(float);
   const ModelInfo& info = model_->info();
-  const Network& network = model_->network();
+  const Network& network = *model_->FirstCopy().network;
   const int64_t count = length();
   const auto num_points = static_cast<int64_t>(points_.size());
   const auto num_returned = static_cast<int64_t>(layers_.size());

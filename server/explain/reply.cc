@@ -17,6 +17,7 @@ std::string Reply::PrefixOf(size_t index) {
 absl::Status Reply::Header() {
   ResultHeader header;
   header.method = plan_.method();
+  header.device = device_;
   const Tokenizer* tokenizer = plan_.servable().tokenizer();
   for (const TokenSpan& span : plan_.tokens()) {
     ResultToken token;
@@ -207,6 +208,8 @@ at::Tensor Reply::OnGrid(const at::Tensor& values) const {
 
 void Reply::ReadErrors() {
   if (errors_.empty()) return;
+  // Layers of a network that is split have theirs on several devices.
+  for (at::Tensor& error : errors_) error = error.to(errors_.back().device());
   const at::Tensor errors = at::stack(errors_).to(at::kCPU, at::kDouble);
   for (size_t i = 0; i < summary_.layers.size(); ++i) {
     summary_.layers[i].reconstruction_error =

@@ -23,9 +23,11 @@ namespace limpid {
 // Used by one thread. Statuses are the sink's.
 class Reply {
  public:
-  // Both outlive it.
-  Reply(const ExplanationPlan& plan, ResultSink& sink)
+  // All outlive it. `device` computes.
+  Reply(const ExplanationPlan& plan, const std::string& device,
+        ResultSink& sink)
       : plan_(plan),
+        device_(device),
         sink_(sink),
         outbox_(sink),
         info_(plan.servable().info()) {}
@@ -70,6 +72,7 @@ class Reply {
   at::Tensor PickChannels(const at::Tensor& tensor) const;
 
   const ExplanationPlan& plan_;
+  const std::string& device_;
   ResultSink& sink_;
   Outbox outbox_;
   const ModelInfo& info_;

@@ -11,14 +11,14 @@
 
 namespace limpid {
 
-Runner::Runner(const ExplanationPlan& plan, ResultSink& sink,
-               const CancelToken& cancel)
+Runner::Runner(const ExplanationPlan& plan, const ModelCopy& copy,
+               ResultSink& sink, const CancelToken& cancel)
     : plan_(plan),
       cancel_(cancel),
       request_(plan.request()),
-      network_(plan.servable().network()),
+      network_(*copy.network),
       start_(absl::Now()),
-      reply_(plan, sink) {}
+      reply_(plan, copy.device, sink) {}
 
 bool Runner::IsReturned(int64_t layer) const {
   return std::binary_search(plan_.layers().begin(), plan_.layers().end(),
@@ -90,6 +90,8 @@ absl::Status Runner::OnLayer(int64_t layer, const BlockAttention& attention) {
   at::Tensor matrix, reduced;
   if (looks) {
     matrix = looked_at ? looked_at->Finish() : of_method->Finish();
+    // Of a network that is split, the method works where it began.
+    matrix = matrix.to(context_->embeddings.device());
     const RowRange needed = plan_.RowsOf(/*returned=*/false);
     LIMPID_RETURN_IF_ERROR(attribution_->OnLayer(
         layer, matrix.narrow(0, needed.begin - rows.begin, needed.size()),

@@ -20,8 +20,8 @@ namespace limpid {
 // Finish. A status that is not ok ends it. Torch's exceptions leave.
 class Runner {
  public:
-  // All outlive it.
-  Runner(const ExplanationPlan& plan, ResultSink& sink,
+  // All outlive it. `copy`: of the plan's model, to compute with.
+  Runner(const ExplanationPlan& plan, const ModelCopy& copy, ResultSink& sink,
          const CancelToken& cancel);
 
   // Before anything is computed.

@@ -62,7 +62,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
         const at::Tensor bound =
             bounds.defined()
                 ? bounds[index].view({config.num_key_heads, config.key_size})
-                : at::zeros({1}, at::device(reader.options().device)
+                : at::zeros({1}, at::device(reader.device())
                                      .dtype(reader.options().dtype));
         return [=](const RecurrenceInput& in, const Pass& pass) {
           FrozenRecurrence recurrence;

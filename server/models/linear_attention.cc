@@ -372,6 +372,7 @@ absl::StatusOr<std::unique_ptr<const Network>> BuildLinearAttention(
       config.tied_head ? embeddings : reader.Take({"lm_head.weight"}, table);
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     LayerReader layer(config, index, reader);
     layers.push_back(layer.Read());
     layers.back().make_recurrence = take(index, layer.prefix());
@@ -389,9 +390,8 @@ absl::StatusOr<std::unique_ptr<const Network>> BuildLinearAttention(
   parts.info.hidden_size = config.hidden;
   parts.info.state_size = config.key_size;
   parts.info.vocabulary_size = config.vocabulary;
-  parts.info.resident_bytes = reader.kept_bytes();
   parts.info.forms = FormsOf(config);
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   parts.mean_embedding = embeddings.mean(0);
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,

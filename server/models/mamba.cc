@@ -153,6 +153,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
           : reader.Take({"lm_head.weight"}, {config.vocabulary, config.hidden});
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     layers.push_back(ReadLayer(config, index, reader));
   }
   LIMPID_RETURN_IF_ERROR(reader.status());
@@ -167,11 +168,10 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.info.hidden_size = config.hidden;
   parts.info.state_size = config.s6.state;
   parts.info.vocabulary_size = config.vocabulary;
-  parts.info.resident_bytes = reader.kept_bytes();
   parts.info.forms = {AttentionForm::kFull,         AttentionForm::kState,
                       AttentionForm::kNoConv,       AttentionForm::kNoGate,
                       AttentionForm::kNoActivation, AttentionForm::kUpstream};
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   parts.mean_embedding = embeddings.mean(0);
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,

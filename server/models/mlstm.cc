@@ -311,6 +311,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
       config.tied_head ? embeddings : reader.Take({"lm_head.weight"}, table);
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     layers.push_back(ReadLayer(config, index, reader));
   }
   LIMPID_RETURN_IF_ERROR(reader.status());
@@ -323,9 +324,8 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.info.hidden_size = config.hidden;
   parts.info.state_size = config.key_size();
   parts.info.vocabulary_size = config.vocabulary;
-  parts.info.resident_bytes = reader.kept_bytes();
   parts.info.forms = NormedHeadForms();
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   parts.mean_embedding = embeddings.mean(0);
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.norm_epsilon](const at::Tensor& stream,

@@ -5,9 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "server/base/device_set.h"
 #include "server/models/form.h"
 
 namespace limpid {
@@ -21,7 +24,9 @@ struct ModelInfo {
   int64_t version = 0;       // of its version folder; 0: it has none
   std::string architecture;  // for example "mamba"
   std::string digest;        // SHA-256 of its files, hexadecimal
-  std::string device;        // "cpu" or "cuda:N"
+  // "cpu" or "cuda:N"; of several copies, or one that is split, all of them,
+  // separated by commas.
+  std::string device;
   Modality modality = Modality::kText;
   bool has_tokenizer = false;
   bool causal = true;
@@ -34,7 +39,8 @@ struct ModelInfo {
   std::vector<int64_t> layer_heads;     // of each layer; 0: none
   int64_t state_size = 0;
   int64_t vocabulary_size = 0;  // or number of classes
-  int64_t resident_bytes = 0;
+  int64_t resident_bytes = 0;             // of one copy's weights
+  std::vector<int64_t> layer_bytes;       // of these, each layer's
   std::vector<AttentionForm> forms;
   // Of models that look at pictures: pixels [3, H, W] of the input, rows and
   // columns of the grid of patches, and the class token's position among them.
@@ -47,13 +53,43 @@ struct ModelInfo {
   std::vector<std::string> class_names;
 };
 
-// A model that can be asked. Immutable after load and thread-safe. Whoever
-// holds a shared_ptr<const Model> holds a lease: it stays resident until the
-// last one is gone.
+// Where a copy of a model is: its layers, in order, on one device after the
+// other, everything else on the first. Devices by index.
+struct Placement {
+  struct Stage {
+    int64_t device = 0;
+    int64_t num_layers = std::numeric_limits<int64_t>::max();
+  };
+  std::vector<Stage> stages = {Stage{}};
+
+  // All of it on one device.
+  static Placement On(int64_t device) {
+    return {{{device, std::numeric_limits<int64_t>::max()}}};
+  }
+  int64_t home() const { return stages.front().device; }
+  bool is_split() const { return stages.size() > 1; }
+};
+
+// A model that can be asked. What it computes is immutable after load; copies of
+// it may come and go. Thread-safe. Whoever holds a shared_ptr<const Model> holds
+// a lease: it stays resident until the last one is gone.
 class Model {
  public:
   virtual ~Model() = default;
+  // Of its first copy.
   virtual const ModelInfo& info() const = 0;
+  // Where a copy of it can run: one that is split over several devices, from
+  // any of these.
+  virtual const DeviceSet& devices() const;
+  // Bytes of weights, by device.
+  virtual std::map<int64_t, int64_t> device_bytes() const {
+    return {{0, info().resident_bytes}};
+  }
 };
+
+inline const DeviceSet& Model::devices() const {
+  static const DeviceSet first(0);
+  return first;
+}
 
 }  // namespace limpid

@@ -384,6 +384,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   ResidualParts parts;
   std::vector<std::function<std::unique_ptr<const Layer>()>> makers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     const std::string at_layer = absl::StrCat("model.layers.", index, ".");
     const std::string block = at_layer + "temporal_block.";
     const std::string mlp_block = at_layer + "mlp_block.";
@@ -414,11 +415,10 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.info.hidden_size = hidden;
   parts.info.state_size = 1;
   parts.info.vocabulary_size = config.vocabulary;
-  parts.info.resident_bytes = reader.kept_bytes();
   parts.info.forms = {AttentionForm::kFull, AttentionForm::kState,
                       AttentionForm::kNoConv, AttentionForm::kNoGate,
                       AttentionForm::kUpstream};
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   // The published models round the scale to bfloat16.
   const double scale = at::scalar_tensor(std::sqrt(static_cast<double>(hidden)))
                            .to(at::kBFloat16)

@@ -19,7 +19,6 @@ class ResidualNetwork final : public Network {
  public:
   explicit ResidualNetwork(ResidualParts parts) : parts_(std::move(parts)) {
     ModelInfo& info = parts_.info;
-    info.device = parts_.options.device.str();
     info.num_layers = static_cast<int64_t>(parts_.layers.size());
     for (const auto& layer : parts_.layers) {
       info.layer_channels.push_back(layer->num_channels());
@@ -94,17 +93,30 @@ class ResidualNetwork final : public Network {
                             RunLayers(embeddings, pass));
     return parts_.head(TakePositions(stream, positions), pass);
   }
+  // The stream before the first layer, [B, L, E].
+  at::Tensor Enter(const at::Tensor& embeddings, const Pass& pass) const {
+    return parts_.enter ? parts_.enter(embeddings, pass) : embeddings;
+  }
+  // The stream after a layer, on that layer's device.
+  absl::StatusOr<at::Tensor> RunLayer(size_t index, const at::Tensor& stream,
+                                      Pass& pass) const {
+    const auto layer = static_cast<int64_t>(index);
+    LIMPID_RETURN_IF_ERROR(pass.BeginLayer(layer));
+    const at::Device device = parts_.options.DeviceOf(layer);
+    if (pass.first_values.defined()) {
+      pass.first_values = pass.first_values.to(device);
+    }
+    return parts_.layers[index]->Run(stream.to(device), pass);
+  }
   // The stream after the last layer, [B, L, E].
   absl::StatusOr<at::Tensor> RunLayers(const at::Tensor& embeddings,
                                        Pass& pass) const {
-    at::Tensor stream =
-        parts_.enter ? parts_.enter(embeddings, pass) : embeddings;
+    at::Tensor stream = Enter(embeddings, pass);
     for (size_t index = 0; index < parts_.layers.size(); ++index) {
-      LIMPID_RETURN_IF_ERROR(pass.BeginLayer(static_cast<int64_t>(index)));
-      stream = parts_.layers[index]->Run(stream, pass);
+      LIMPID_ASSIGN_OR_RETURN(stream, RunLayer(index, stream, pass));
     }
     LIMPID_RETURN_IF_ERROR(pass.status());
-    return stream;
+    return stream.to(device());
   }
   int64_t ElementBytes() const {
     return static_cast<int64_t>(at::elementSize(parts_.options.dtype));
@@ -143,18 +155,18 @@ absl::Status ResidualNetwork::VisitBackwards(const at::Tensor& embeddings,
   const c10::AutoGradMode guard(false);
   const LayerVisitor nobody;
   Pass forward(Differentiation::kNone, nobody, cancel);
-  std::vector<at::Tensor> streams = {
-      parts_.enter ? parts_.enter(embeddings, forward) : embeddings};
+  std::vector<at::Tensor> streams = {Enter(embeddings, forward)};
   for (size_t index = 0; index < parts_.layers.size(); ++index) {
-    LIMPID_RETURN_IF_ERROR(forward.BeginLayer(static_cast<int64_t>(index)));
-    streams.push_back(parts_.layers[index]->Run(streams.back(), forward));
+    LIMPID_ASSIGN_OR_RETURN(at::Tensor next,
+                            RunLayer(index, streams.back(), forward));
+    streams.push_back(std::move(next));
   }
   Pass visiting(Differentiation::kNone, visitor, cancel);
   visiting.first_values = forward.first_values;
   for (size_t index = parts_.layers.size(); index-- > 0;) {
     streams.pop_back();
-    LIMPID_RETURN_IF_ERROR(visiting.BeginLayer(static_cast<int64_t>(index)));
-    parts_.layers[index]->Run(streams.back(), visiting);
+    LIMPID_RETURN_IF_ERROR(
+        RunLayer(index, streams.back(), visiting).status());
   }
   return visiting.status();
 }
@@ -227,6 +239,13 @@ std::function<at::Tensor(const NetworkInput& input)> TokenEmbedding(
   return [table](const NetworkInput& input) {
     return at::embedding(table, input.token_ids.to(table.device()));
   };
+}
+
+void ResidualParts::SetWeights(const WeightReader& reader) {
+  options = reader.options();
+  info.device = options.device.str();
+  info.resident_bytes = reader.kept_bytes();
+  info.layer_bytes = reader.layer_bytes();
 }
 
 std::unique_ptr<const Network> MakeResidualNetwork(ResidualParts parts) {

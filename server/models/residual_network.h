@@ -12,6 +12,7 @@
 
 #include "server/models/architecture.h"
 #include "server/models/pass.h"
+#include "server/models/weights.h"
 
 namespace limpid {
 
@@ -47,6 +48,9 @@ class Layer {
 };
 
 struct ResidualParts {
+  // What was read, once all of it was: options, and the bytes of the weights.
+  void SetWeights(const WeightReader& reader);
+
   // Everything that the skeleton can't count itself.
   ModelInfo info;
   BuildOptions options;

@@ -28,14 +28,15 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   }
   LIMPID_RETURN_IF_ERROR(file.status());
   // Heads forget at rates of their own: 1 - 2^(-5 - h).
-  const at::Tensor decay =
+  const at::Tensor decays =
       (1 - at::exp2(-5 - at::arange(config.num_heads, at::kDouble)))
-          .to(reader.options().device, reader.options().dtype)
+          .to(reader.options().dtype)
           .unsqueeze(-1);
   return BuildLinearAttention(
       "retnet", config, reader,
       [&](int64_t, const std::string&) -> MakeRecurrence {
-        return [=](const RecurrenceInput& in, const Pass& pass) {
+        return [decay = decays.to(reader.device())](const RecurrenceInput& in,
+                                                    const Pass& pass) {
           const auto rotated = [&](const at::Tensor& x) {
             return pass.Factor(
                 Rotate(x.transpose(1, 2), x.size(-1), kRotaryBase)

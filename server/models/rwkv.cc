@@ -58,8 +58,7 @@ ResidualParts RwkvParts(const RwkvFrame& frame, const RwkvSizes& sizes,
   parts.info.architecture = architecture;
   parts.info.hidden_size = sizes.hidden;
   parts.info.vocabulary_size = sizes.vocabulary;
-  parts.info.resident_bytes = reader.kept_bytes();
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   parts.mean_embedding = frame.embeddings.mean(0);
   parts.embed = TokenEmbedding(frame.embeddings);
   if (frame.first_norm.weight.defined()) {

@@ -141,6 +141,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   const RwkvFrame frame = TakeRwkvFrame(reader, sizes, tied);
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < sizes.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     layers.push_back(ReadLayer(sizes, heads.size, index, reader));
   }
   LIMPID_RETURN_IF_ERROR(reader.status());

@@ -281,6 +281,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
                                         config.first_norm, config.norm_bias);
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.sizes.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     layers.push_back(ReadLayer(config, index, reader));
   }
   LIMPID_RETURN_IF_ERROR(reader.status());

@@ -214,6 +214,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   const at::Tensor head_bias = reader.Take({"head.bias"}, {config.num_classes});
   std::vector<LayerWeights> layers;
   for (int64_t index = 0; index < config.num_layers; ++index) {
+    const WeightReader::Layer reading(reader, index);
     const std::string at_layer = absl::StrCat("layers.", index, ".");
     const std::string mixer = at_layer + "mixer.";
     const int64_t inner = config.s6.inner;
@@ -241,7 +242,6 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   info.hidden_size = hidden;
   info.state_size = config.s6.state;
   info.vocabulary_size = config.num_classes;
-  info.resident_bytes = reader.kept_bytes();
   info.forms = {AttentionForm::kFull, AttentionForm::kNoGate,
                 AttentionForm::kNoActivation, AttentionForm::kUpstream};
   info.image_height = config.height;
@@ -250,7 +250,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   info.grid_columns = config.columns();
   info.class_token = config.class_token();
   info.class_names = config.class_names;
-  parts.options = reader.options();
+  parts.SetWeights(reader);
   parts.embed = [=, stride = config.stride,
                  place = config.class_token()](const NetworkInput& input) {
     const at::Tensor pixels =

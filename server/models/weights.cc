@@ -42,6 +42,24 @@ bool IsFinite(const at::Tensor& tensor) {
 
 }  // namespace
 
+at::Device BuildOptions::DeviceOf(int64_t layer) const {
+  for (const LayerStage& stage : stages) {
+    if (layer < stage.num_layers) return stage.device;
+    layer -= stage.num_layers;
+  }
+  return device;
+}
+
+at::Tensor WeightReader::Keep(at::Tensor tensor) {
+  const auto bytes = static_cast<int64_t>(tensor.nbytes());
+  kept_bytes_ += bytes;
+  if (layer_) {
+    if (std::ssize(layer_bytes_) <= *layer_) layer_bytes_.resize(*layer_ + 1);
+    layer_bytes_[*layer_] += bytes;
+  }
+  return tensor;
+}
+
 at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
                                    const std::vector<int64_t>& shape) {
   const auto& tensors = checkpoint_.tensors();
@@ -81,7 +99,7 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
     }
     const at::Tensor widened = raw.to(options().dtype);
     if (non_finite_.empty() && !IsFinite(widened)) non_finite_ = name;
-    return Keep(widened.to(options().device));
+    return Keep(widened.to(device()));
   }
   if (errors_.empty()) first_tensor_ = names.front();
   errors_.push_back(

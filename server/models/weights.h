@@ -6,12 +6,19 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "server/checkpoint/checkpoint.h"
 
 namespace limpid {
+
+// Layers that follow each other on one device.
+struct LayerStage {
+  at::Device device = at::kCPU;
+  int64_t num_layers = 0;
+};
 
 // How a network is made.
 struct BuildOptions {
@@ -20,9 +27,15 @@ struct BuildOptions {
   at::Device device = at::kCPU;
   // Compute dtype: weights of any storage type are widened to it.
   at::ScalarType dtype = at::kFloat;
+  // Where the layers go if not all of them to `device`, which keeps everything
+  // else: what comes behind the last stage goes there, too.
+  std::vector<LayerStage> stages = {};
+
+  at::Device DeviceOf(int64_t layer) const;
 };
 
-// Hands out tensors of the compute dtype on the device. Asking for everything
+// Hands out tensors of the compute dtype on the device, or on the one of the
+// layer that is being read. Asking for everything
 // and then for status() lets a builder name every wrong tensor at once. Not
 // thread-safe.
 class WeightReader {
@@ -50,17 +63,36 @@ class WeightReader {
     return wanted ? Take(names, shape) : at::Tensor();
   }
   // Counts a tensor that the network keeps beside those it took.
-  at::Tensor Keep(at::Tensor tensor) {
-    kept_bytes_ += static_cast<int64_t>(tensor.nbytes());
-    return tensor;
-  }
+  at::Tensor Keep(at::Tensor tensor);
   // Bytes of all tensors that were taken or kept.
   int64_t kept_bytes() const { return kept_bytes_; }
+  // Of these, those of each layer that was read.
+  const std::vector<int64_t>& layer_bytes() const { return layer_bytes_; }
   const BuildOptions& options() const { return options_; }
+
+  // While it lives, what is asked for is that layer's.
+  class Layer {
+   public:
+    Layer(WeightReader& reader, int64_t index) : reader_(reader) {
+      reader_.layer_ = index;
+    }
+    ~Layer() { reader_.layer_.reset(); }
+    Layer(const Layer&) = delete;
+    Layer& operator=(const Layer&) = delete;
+
+   private:
+    WeightReader& reader_;
+  };
+  // Where what is asked for now is put.
+  at::Device device() const {
+    return layer_ ? options_.DeviceOf(*layer_) : options_.device;
+  }
 
  private:
   const BuildOptions options_;
+  std::optional<int64_t> layer_;
   int64_t kept_bytes_ = 0;
+  std::vector<int64_t> layer_bytes_;
 };
 
 // Takes tensors out of a checkpoint, which must outlive it. Mistakes are

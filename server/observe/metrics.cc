@@ -55,7 +55,8 @@ std::string GoCodeName(absl::StatusCode code) {
   return name;
 }
 
-Metrics::Metrics(absl::string_view version)
+Metrics::Metrics(absl::string_view version,
+                 const std::vector<std::string>& devices)
     : registry_(std::make_shared<prometheus::Registry>()),
       requests_(Family(BuildCounter(), "limpid_requests_total",
                        "Explanations by how they ended.", registry_),
@@ -108,6 +109,9 @@ Metrics::Metrics(absl::string_view version)
       evictions_(Family(BuildCounter(), "limpid_model_evictions_total",
                         "Idle models that were freed to make room.", registry_),
                  {"model"}),
+      copies_(Family(BuildCounter(), "limpid_model_copies_total",
+                     "Further copies of models for other devices.", registry_),
+              {"model", "device", "code"}),
       gpu_memory_used_(
           Family(BuildGauge(), "limpid_gpu_memory_used_bytes",
                  "Bytes of the GPU that anybody holds.", registry_),
@@ -162,6 +166,11 @@ Metrics::Metrics(absl::string_view version)
                  registry_)
               .Add({})) {
   // There from the start, at zero.
+  auto& running = Family(BuildGauge(), "limpid_device_running",
+                         "Explanations that a device computes.", registry_);
+  for (const std::string& device : devices) {
+    running_.push_back(&running.Add({{"device", device}}));
+  }
   connections_.With({kAccepted});
   connections_.With({kRefused});
   Family(BuildGauge(), "limpid_build_info", "1, labelled with the version.",
@@ -205,6 +214,10 @@ void Metrics::OnBatch(int64_t size) {
   batch_size_.Observe(static_cast<double>(size));
 }
 
+void Metrics::OnRunning(int64_t device, int64_t num_running) {
+  running_[device]->Set(static_cast<double>(num_running));
+}
+
 void Metrics::RequestShared() { shared_requests_.Increment(); }
 
 void Metrics::ComputeWasted(absl::Duration compute) {
@@ -232,6 +245,11 @@ void Metrics::SetModelState(const std::string& model, ModelState state) {
 
 void Metrics::ModelEvicted(const std::string& model) {
   evictions_.With({model}).Increment();
+}
+
+void Metrics::ModelCopied(const std::string& model, const std::string& device,
+                          absl::StatusCode code) {
+  copies_.With({model, device, CodeName(code)}).Increment();
 }
 
 void Metrics::SetGpuMemory(const std::string& device, int64_t used_bytes,

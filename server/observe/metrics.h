@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -46,7 +47,9 @@ struct ExplanationMetrics {
 // Thread-safe.
 class Metrics final : public PoolObserver {
  public:
-  explicit Metrics(absl::string_view version);
+  // `devices`: names, by index.
+  explicit Metrics(absl::string_view version,
+                   const std::vector<std::string>& devices = {"cpu"});
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
@@ -62,6 +65,8 @@ class Metrics final : public PoolObserver {
   void OnQueueSize(int64_t num_waiting) override;
   // limpid_batch_size.
   void OnBatch(int64_t size) override;
+  // limpid_device_running{device}.
+  void OnRunning(int64_t device, int64_t num_running) override;
   // limpid_shared_requests_total.
   void RequestShared();
   // limpid_cancelled_compute_seconds_total: spent on what nobody got.
@@ -77,6 +82,10 @@ class Metrics final : public PoolObserver {
   void SetModelState(const std::string& model, ModelState state);
   // limpid_model_evictions_total{model}.
   void ModelEvicted(const std::string& model);
+  // limpid_model_copies_total{model,device,code}: further copies of a model that
+  // were brought to a device, or were not.
+  void ModelCopied(const std::string& model, const std::string& device,
+                   absl::StatusCode code);
   // limpid_gpu_memory_{used,total}_bytes{device}: of the whole device.
   void SetGpuMemory(const std::string& device, int64_t used_bytes,
                     int64_t total_bytes);
@@ -121,6 +130,7 @@ class Metrics final : public PoolObserver {
   Gauges resident_bytes_;
   Gauges model_state_;
   Counters evictions_;
+  Counters copies_;
   Gauges gpu_memory_used_, gpu_memory_total_;
   Counters weights_copied_;
   Counters rpcs_started_;
@@ -131,6 +141,7 @@ class Metrics final : public PoolObserver {
   Counters token_reloads_;
   prometheus::Gauge& in_flight_;
   prometheus::Gauge& queue_size_;
+  std::vector<prometheus::Gauge*> running_;  // of each device
   prometheus::Histogram& batch_size_;
   prometheus::Counter& wasted_seconds_;
   prometheus::Counter& shared_requests_;

@@ -4,10 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace limpid {
 ModelRegistry::ModelRegistry(Options options)
-    : options_(std::move(options)), state_(std::make_shared<State>()) {
+    : options_(std::move(options)), state_(std::make_shared<State>(options_.devices)) {
   MutexLock lock(state_->mutex);
   state_->observer = options_.observer;
 }
@@ -67,9 +68,23 @@ std::string ModelRegistry::Resolve(const State& state,
   return newest.info->version == split->second ? split->first : name;
 }
 
-ModelStatus ModelRegistry::Snapshot(const std::string& name,
+ModelStatus ModelRegistry::Snapshot(const State& state,
+                                    const std::string& name,
                                     const Entry& entry) {
   ModelStatus status = {name, entry.state, entry.failure, entry.info};
+  const std::vector<std::string>& names = state.device_names;
+  status.device_bytes.resize(names.size());
+  if (entry.lease != nullptr) {
+    ModelInfo& info = *status.info;
+    std::vector<std::string> used;
+    info.resident_bytes = 0;
+    for (const auto& [device, bytes] : entry.lease->device_bytes()) {
+      used.push_back(names[device]);
+      status.device_bytes[device] = bytes;
+      info.resident_bytes += bytes;
+    }
+    info.device = absl::StrJoin(used, ",");
+  }
   for (const VersionFolder& folder : entry.folder) {
     if (folder.version > 0) status.versions.push_back(folder.version);
   }
@@ -80,7 +95,7 @@ std::vector<ModelStatus> ModelRegistry::List() const {
   std::vector<ModelStatus> models;
   MutexLock lock(state_->mutex);
   for (const auto& [name, entry] : state_->entries) {
-    models.push_back(Snapshot(name, entry));
+    models.push_back(Snapshot(*state_, name, entry));
   }
   return models;
 }
@@ -110,11 +125,11 @@ absl::StatusOr<ModelStatus> ModelRegistry::Get(absl::string_view asked) const {
   MutexLock lock(state_->mutex);
   const std::string name = Resolve(*state_, asked);
   const auto entry = Find(*state_, name);
-  if (entry.ok()) return Snapshot(name, **entry);
+  if (entry.ok()) return Snapshot(*state_, name, **entry);
   Entry unread;
   unread.folder = FolderOf(*state_, name);
   if (unread.folder.empty()) return entry.status();
-  return Snapshot(name, unread);
+  return Snapshot(*state_, name, unread);
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> ModelRegistry::Lease(
@@ -185,7 +200,7 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
           entry.waiting.push_back(std::move(done));
           return;
         case ResidencyAction::kNothing:
-          now = Snapshot(name, entry);
+          now = Snapshot(*state_, name, entry);
           break;
         case ResidencyAction::kRefuse:
           now = StateStatus(name, ModelState::kLoading, entry.failure);
@@ -201,7 +216,8 @@ void ModelRegistry::Unload(const std::string& name, Done done) {
 }
 
 void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
-                                    const std::string& name, int64_t bytes) {
+                                    const std::string& name,
+                                    const Reservation& reservation) {
   const std::shared_ptr<State> state = weak.lock();
   if (state == nullptr) return;  // the registry went first
   std::vector<Done> waiting;
@@ -210,13 +226,14 @@ void ModelRegistry::OnLastLeaseGone(const std::weak_ptr<State>& weak,
   {
     MutexLock lock(state->mutex);
     Entry& entry = state->entries[name];
-    entry.reserved_bytes -= bytes;
+    Add(reservation.bytes, -1, entry);
+    if (entry.reservation.get() == &reservation) entry.reservation.reset();
     // One that was replaced has gone, or one is left that was.
     if (--entry.num_alive > 0 || entry.state == ModelState::kReady) return;
     entry.state = ModelState::kUnloaded;
     entry.info.reset();
     waiting.swap(entry.waiting);
-    now = Snapshot(name, entry);
+    now = Snapshot(*state, name, entry);
     observer = state->observer;
   }
   if (observer != nullptr) observer->OnModelChanged(name);

@@ -2,6 +2,7 @@
 #include "server/registry/residency_policy.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -26,6 +27,89 @@ absl::Status Busy(const std::string& model, const char* reason,
                    absl::StrCat("the model \"", model, "\" is being ", what,
                                 "; try again later"),
                    std::move(details));
+}
+
+ErrorDetails SizeDetails(const std::string& model, int64_t need,
+                         int64_t budget) {
+  ErrorDetails details;
+  details.metadata["model"] = model;
+  details.metadata["need_bytes"] = absl::StrCat(need);
+  details.metadata["budget_bytes"] = absl::StrCat(budget);
+  return details;
+}
+
+absl::Status TooLarge(const std::string& model, int64_t need, int64_t budget,
+                      int64_t num_devices) {
+  ErrorDetails details = SizeDetails(model, need, budget);
+  details.reason = "MODEL_TOO_LARGE";
+  const std::string devices =
+      num_devices == 1
+          ? "all models together may hold "
+          : absl::StrCat("layer by layer on ", num_devices,
+                         " devices it does not fit either: each may hold ");
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   absl::StrCat("the model \"", model, "\" needs ", need,
+                                " bytes, ", devices, budget),
+                   std::move(details));
+}
+
+int64_t SumOf(const std::vector<Resident>& residents) {
+  int64_t bytes = 0;
+  for (const Resident& resident : residents) bytes += resident.bytes;
+  return bytes;
+}
+
+// Models that go weigh more than copies, whatever their size.
+std::pair<int64_t, int64_t> Loss(const std::vector<Resident>& evicted) {
+  int64_t of_models = 0;
+  for (const Resident& resident : evicted) {
+    if (!resident.extra) of_models += resident.bytes;
+  }
+  return {of_models, SumOf(evicted)};
+}
+
+int64_t FreeBytes(int64_t budget, const std::vector<Resident>& residents) {
+  return budget - SumOf(residents);
+}
+
+// Layers that follow each other, and what they need.
+struct Stage {
+  int64_t num_layers = 0;
+  int64_t bytes = 0;
+};
+
+// As many layers on each as fit into `most` bytes; the first has `shared` on
+// it, too.
+std::vector<Stage> FillStages(int64_t shared,
+                              const std::vector<int64_t>& layer_bytes,
+                              int64_t most) {
+  std::vector<Stage> stages = {{0, shared}};
+  for (const int64_t bytes : layer_bytes) {
+    if (stages.back().bytes + bytes > most) stages.emplace_back();
+    ++stages.back().num_layers;
+    stages.back().bytes += bytes;
+  }
+  return stages;
+}
+
+// At most `num_stages`, the largest of which is as small as can be.
+std::vector<Stage> SplitLayers(int64_t shared,
+                               const std::vector<int64_t>& layer_bytes,
+                               int64_t num_stages) {
+  int64_t low = shared, high = shared;
+  for (const int64_t bytes : layer_bytes) {
+    low = std::max(low, bytes);
+    high += bytes;
+  }
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (std::ssize(FillStages(shared, layer_bytes, middle)) <= num_stages) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return FillStages(shared, layer_bytes, high);
 }
 
 }  // namespace
@@ -76,35 +160,25 @@ ResidencyAction OnUnloadWish(ModelState state) {
   return ResidencyAction::kRefuse;
 }
 
-absl::StatusOr<std::vector<std::string>> ChooseEvictions(
+absl::StatusOr<std::vector<Resident>> ChooseEvictions(
     const std::string& model, int64_t need, int64_t budget,
     std::vector<Resident> residents) {
-  ErrorDetails details;
-  details.metadata["model"] = model;
-  details.metadata["need_bytes"] = absl::StrCat(need);
-  details.metadata["budget_bytes"] = absl::StrCat(budget);
-  if (need > budget) {
-    details.reason = "MODEL_TOO_LARGE";
-    return MakeError(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("the model \"", model, "\" needs ", need,
-                     " bytes, all models together may hold ", budget),
-        std::move(details));
-  }
-  int64_t free = budget;
-  for (const Resident& resident : residents) free -= resident.bytes;
+  if (need > budget) return TooLarge(model, need, budget, /*num_devices=*/1);
+  int64_t free = FreeBytes(budget, residents);
   std::sort(residents.begin(), residents.end(),
             [](const Resident& a, const Resident& b) {
-              return a.last_use < b.last_use;
+              return std::make_pair(!a.extra, a.last_use) <
+                     std::make_pair(!b.extra, b.last_use);
             });
-  std::vector<std::string> evicted;
+  std::vector<Resident> evicted;
   for (const Resident& resident : residents) {
     if (free >= need) break;
     if (!resident.idle) continue;
     free += resident.bytes;
-    evicted.push_back(resident.name);
+    evicted.push_back(resident);
   }
   if (free >= need) return evicted;
+  ErrorDetails details = SizeDetails(model, need, budget);
   details.reason = "MODEL_MEMORY_FULL";
   details.retry_after = kRetryAfter;
   return MakeError(
@@ -112,6 +186,62 @@ absl::StatusOr<std::vector<std::string>> ChooseEvictions(
       absl::StrCat("the model \"", model, "\" needs ", need, " bytes of ",
                    budget, ", and too many of them are in use"),
       std::move(details));
+}
+
+absl::StatusOr<PlacementChoice> ChoosePlacement(
+    const std::string& model, int64_t need,
+    const std::vector<int64_t>& layer_bytes, int64_t budget,
+    const std::vector<std::vector<Resident>>& residents) {
+  const auto num_devices = std::ssize(residents);
+  // The one with most room first.
+  std::vector<int64_t> order(num_devices);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    return FreeBytes(budget, residents[a]) > FreeBytes(budget, residents[b]);
+  });
+  PlacementChoice choice;
+  choice.bytes.resize(num_devices);
+  choice.evictions.resize(num_devices);
+  if (need <= budget) {
+    absl::StatusOr<std::vector<Resident>> best = absl::UnknownError("");
+    int64_t device = order.front();
+    for (const int64_t one : order) {
+      auto evicted = ChooseEvictions(model, need, budget, residents[one]);
+      const bool better =
+          evicted.ok() &&
+          (!best.ok() || Loss(*evicted) < Loss(*best));
+      if (one != order.front() && !better) continue;
+      best = std::move(evicted);
+      device = one;
+    }
+    LIMPID_RETURN_IF_ERROR(best.status());
+    choice.placement = Placement::On(device);
+    choice.bytes[device] = need;
+    choice.evictions[device] = *std::move(best);
+    return choice;
+  }
+  int64_t shared = need;
+  for (const int64_t bytes : layer_bytes) shared -= bytes;
+  for (int64_t num_stages = 2; num_stages <= num_devices; ++num_stages) {
+    const std::vector<Stage> stages =
+        SplitLayers(shared, layer_bytes, num_stages);
+    if (std::any_of(stages.begin(), stages.end(), [&](const Stage& stage) {
+          return stage.bytes > budget;
+        })) {
+      continue;
+    }
+    choice.placement.stages.clear();
+    for (size_t i = 0; i < stages.size(); ++i) {
+      const int64_t device = order[i];
+      choice.placement.stages.push_back({device, stages[i].num_layers});
+      choice.bytes[device] = stages[i].bytes;
+      LIMPID_ASSIGN_OR_RETURN(
+          choice.evictions[device],
+          ChooseEvictions(model, stages[i].bytes, budget, residents[device]));
+    }
+    return choice;
+  }
+  return TooLarge(model, need, budget, num_devices);
 }
 
 absl::Status EvictedStatus(const std::string& model, const std::string& by) {

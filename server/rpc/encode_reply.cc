@@ -162,7 +162,7 @@ v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
   }
   out.set_request_id(context.request_id);
   out.set_server_version(context.server_version);
-  out.set_device(model.device);
+  out.set_device(header.device);
   out.set_num_tokens(static_cast<int32_t>(header.num_positions));
   return out;
 }

@@ -167,7 +167,7 @@ absl::StatusOr<PlannedExplanation> PlanExplanation(
 }
 
 void RunExplanations(const FlowOptions& options,
-                     const std::vector<FlowMember>& members) {
+                     const std::vector<FlowMember>& members, int64_t device) {
   std::vector<std::unique_ptr<EncodingSink>> sinks;
   std::vector<BatchMember> batch;
   for (const FlowMember& member : members) {
@@ -180,17 +180,18 @@ void RunExplanations(const FlowOptions& options,
            member.done(sink->Conclude(status));
          }});
   }
-  options.engine->RunBatch(batch);
+  options.engine->RunBatch(batch, device);
 }
 
 absl::Status RunExplanation(const FlowOptions& options,
                             const PlannedExplanation& planned,
                             const std::string& request_id,
                             const CancelToken& cancel,
-                            ExplanationMetrics& explained,
-                            ReplyWriter& writer) {
+                            ExplanationMetrics& explained, ReplyWriter& writer,
+                            int64_t device) {
   EncodingSink sink(options, planned, request_id, explained, writer);
-  return sink.Conclude(options.engine->Run(*planned.plan, sink, cancel));
+  return sink.Conclude(
+      options.engine->Run(*planned.plan, sink, cancel, device));
 }
 
 }  // namespace limpid

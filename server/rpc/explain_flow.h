@@ -68,17 +68,20 @@ struct FlowMember {
   std::function<void(const absl::Status& status)> done;
 };
 
-// Runs plans for the same model together on the calling thread. Fills the times
+// Runs plans for the same model together on the calling thread and on `device`,
+// as Engine::RunBatch. Fills the times
 // of their stages; the time of computing is that of the batch, up to the
 // member's own end.
 void RunExplanations(const FlowOptions& options,
-                     const std::vector<FlowMember>& members);
+                     const std::vector<FlowMember>& members, int64_t device);
 
-// Runs a plan on the calling thread. Fills the times of its stages.
+// Runs a plan on the calling thread and on `device`. Fills the times of its
+// stages.
 absl::Status RunExplanation(const FlowOptions& options,
                             const PlannedExplanation& planned,
                             const std::string& request_id,
                             const CancelToken& cancel,
-                            ExplanationMetrics& explained, ReplyWriter& writer);
+                            ExplanationMetrics& explained, ReplyWriter& writer,
+                            int64_t device);
 
 }  // namespace limpid

@@ -28,6 +28,9 @@ Ticket MakeTicket(const PlannedExplanation& planned, const Call& call,
   ticket.id = id;
   ticket.client = call.client();
   if (planned.validate_only) return ticket;
+  const Model& model = planned.plan->model();
+  ticket.model = model.info().name;
+  ticket.devices = &model.devices();
   ticket.seconds = planned.cost.compute_seconds;
   ticket.bytes = planned.cost.peak_bytes;
   return ticket;
@@ -109,7 +112,8 @@ absl::StatusOr<ExplanationService::Accepted> ExplanationService::Accept(
 
 absl::Status ExplanationService::RunStream(const absl::Status& admission,
                                            Accepted& accepted,
-                                           StreamCall& stream) const {
+                                           StreamCall& stream,
+                                           int64_t device) const {
   Call& call = stream.call();
   absl::Status status = admission;
   if (status.ok()) try {
@@ -118,7 +122,7 @@ absl::Status ExplanationService::RunStream(const absl::Status& admission,
           accepted.planned.validate_only
               ? WriteCost(accepted.planned, writer)
               : RunExplanation(Flow(false), accepted.planned, call.request_id(),
-                               call.cancel(), call.explained, writer);
+                               call.cancel(), call.explained, writer, device);
     } catch (...) {
       status = StatusOfException();
     }
@@ -135,7 +139,7 @@ absl::StatusOr<JobId> ExplanationService::SubmitStream(
       {call.cancel(),
        [this, id, stream,
         accepted = std::make_shared<Accepted>(std::move(accepted))](
-           const absl::Status& admission) {
+           const absl::Status& admission, int64_t device) {
          Call& call = stream->call();
          call.explained.queue = absl::Now() - accepted->when;
          if (admission.ok()) {
@@ -146,7 +150,7 @@ absl::StatusOr<JobId> ExplanationService::SubmitStream(
          stream->set_on_wait([this, id](bool waits) {
            waits ? deps_.pool.Pause(id) : deps_.pool.Resume(id);
          });
-         stream->End(RunStream(admission, *accepted, *stream));
+         stream->End(RunStream(admission, *accepted, *stream, device));
        },
        ticket});
 }
@@ -170,7 +174,10 @@ absl::StatusOr<JobId> ExplanationService::SubmitUnary(
   parts.on_end = std::move(on_end);
   auto work = std::make_shared<UnaryWork>(std::move(parts), accepted.when);
   return deps_.pool.Submit(
-      {cancel, [work](const absl::Status& admission) { work->Run(admission); },
+      {cancel,
+       [work](const absl::Status& admission, int64_t device) {
+         work->Run(admission, device);
+       },
        ticket, work});
 }
 

@@ -79,7 +79,7 @@ class ExplanationService final : public RawExplanationService {
                                   Call& call) const;
   // Runs a stream that was admitted, and gives the lease back.
   absl::Status RunStream(const absl::Status& admission, Accepted& accepted,
-                         StreamCall& stream) const;
+                         StreamCall& stream, int64_t device) const;
   // Queues a stream, which ends on a worker if that succeeds.
   absl::StatusOr<JobId> SubmitStream(Accepted accepted,
                                      StreamCall* stream) const;

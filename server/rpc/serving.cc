@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,8 @@ constexpr int64_t kMaxLoadsWaiting = 1024;
 // thread; beyond them workers wait, too.
 constexpr int64_t kMaxPaused = 32;
 constexpr int64_t kMaxPausedOfClient = 4;
+// How often it is looked whether a model is wanted on a further device.
+constexpr absl::Duration kDemandLook = absl::Milliseconds(250);
 // What clients get to take the last bytes of their replies.
 constexpr absl::Duration kLastBytes = absl::Milliseconds(300);
 
@@ -36,17 +39,24 @@ QueueLimits LoaderLimits() {
   return limits;
 }
 
-QueueLimits ComputeLimits(const ServingOptions& options) {
+QueueLimits ComputeLimits(const ServingOptions& options, int64_t num_devices) {
   QueueLimits limits;
+  limits.num_devices = num_devices;
   limits.max_running = options.num_workers;
   limits.max_waiting = options.max_queue_size;
   limits.max_waiting_of_client = options.max_client_queue_size;
   limits.max_waiting_seconds = absl::ToDoubleSeconds(options.max_queue_time) *
-                               static_cast<double>(options.num_workers);
+                               static_cast<double>(options.num_workers) *
+                               static_cast<double>(num_devices);
   limits.max_running_bytes = options.max_running_memory_bytes;
   limits.max_paused = kMaxPaused;
   limits.max_paused_of_client = kMaxPausedOfClient;
   return limits;
+}
+
+// What a device is called in the health service.
+std::string DeviceHealthName(const std::string& device) {
+  return absl::StrCat("device:", device);
 }
 
 class ServingImpl final : public Serving, private RegistryObserver {
@@ -54,24 +64,16 @@ class ServingImpl final : public Serving, private RegistryObserver {
   ServingImpl(ServingOptions options, const Engine& engine, Log& log)
       : options_(std::move(options)),
         engine_(engine),
-        device_(engine.device()),
+        devices_(engine.devices()),
         log_(log),
-        metrics_(options_.version),
+        metrics_(options_.version, devices_),
         tracker_(metrics_),
         calls_{metrics_, log, tracker_, options_.max_request_time,
                options_.slow_request},
-        registry_(
-            {options_.model_repository,
-             [&engine](const std::string& name, const VersionFolder& folder) {
-               return engine.Load(name, folder.path, folder.version);
-             },
-             this, &Clock::Real(), options_.max_resident_bytes,
-             [&engine](const std::string& folder) {
-               return engine.WeightBytes(folder);
-             }}),
+        registry_(RegistryOptions()),
         loaders_({LoaderLimits(), BatchLimits(), &Clock::Real(), nullptr}),
-        pool_({ComputeLimits(options_), options_.batch, &Clock::Real(),
-               &metrics_}),
+        pool_({ComputeLimits(options_, std::ssize(devices_)), options_.batch,
+               &Clock::Real(), &metrics_}),
         explanations_({engine, registry_, pool_, calls_, options_.methods,
                        options_.version, options_.max_unary_reply_bytes,
                        options_.stream}),
@@ -82,6 +84,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
 
   ~ServingImpl() override {
     poll_.reset();
+    demand_.reset();
     Drain(absl::InfinitePast(), absl::InfiniteFuture());
     // Nobody may be told of models that go with the registry.
     MutexLock lock(mutex_);
@@ -95,7 +98,7 @@ class ServingImpl final : public Serving, private RegistryObserver {
     if (options_.metrics) {
       LIMPID_ASSIGN_OR_RETURN(
           exposer_, MetricsExposer::Open(*options_.metrics, metrics_.registry(),
-                                         [this] { MeasureDevice(); }));
+                                         [this] { MeasureDevices(); }));
       metrics_address_ = exposer_->address();
     }
     RpcServerOptions rpc = options_.rpc;
@@ -121,6 +124,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
       poll_ = std::make_unique<Periodic>(options_.repository_poll,
                                          [this] { LookAtRepository(); });
     }
+    if (devices_.size() > 1 && options_.num_copies == 0) {
+      demand_ = std::make_unique<Periodic>(kDemandLook,
+                                           [this] { LookAtDemand(); });
+    }
     return absl::OkStatus();
   }
 
@@ -144,7 +151,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
     };
     for (const std::string& name : names) {
       const auto job = loaders_.Submit(
-          {CancelToken(), [this, name, one_ended](const absl::Status& status) {
+          {CancelToken(), [this, name, one_ended](const absl::Status& status,
+                                             int64_t) {
              if (!status.ok()) return one_ended();
              // One must not push out the other.
              registry_.Load(name, /*may_evict=*/false,
@@ -159,7 +167,11 @@ class ServingImpl final : public Serving, private RegistryObserver {
   void SetServing() override {
     MutexLock lock(mutex_);
     ready_ = true;
-    if (server_ != nullptr) server_->SetServing("", true);
+    if (server_ == nullptr) return;
+    server_->SetServing("", true);
+    for (const std::string& device : devices_) {
+      server_->SetServing(DeviceHealthName(device), true);
+    }
   }
 
   bool Drain(absl::Time finish_by, absl::Time give_up_at) override {
@@ -207,17 +219,64 @@ class ServingImpl final : public Serving, private RegistryObserver {
       // A refusal means that the server is going, or comes again with the next
       // look.
       (void)loaders_.Submit(
-          {CancelToken(), [this, name](const absl::Status& status) {
+          {CancelToken(), [this, name](const absl::Status& status, int64_t) {
              if (!status.ok()) return;
              registry_.Load(name, [](const absl::StatusOr<ModelStatus>&) {});
            }});
     }
   }
 
-  void MeasureDevice() {
-    const auto memory = engine_.memory();
-    if (!memory) return;
-    metrics_.SetGpuMemory(device_, memory->used_bytes, memory->total_bytes);
+  ModelRegistry::Options RegistryOptions() {
+    ModelRegistry::Options options;
+    options.repository = options_.model_repository;
+    options.load = [this](const std::string& name, const VersionFolder& folder,
+                          const Placement& placement) {
+      return engine_.Load(name, folder.path, folder.version, placement);
+    };
+    options.observer = this;
+    options.devices = devices_;
+    options.max_resident_bytes = options_.max_resident_bytes;
+    options.estimate_bytes = [this](const std::string& folder) {
+      return engine_.WeightBytes(folder);
+    };
+    options.layer_bytes = [this](const std::string& folder) {
+      return engine_.LayerBytes(folder);
+    };
+    options.copy = [this](const Model& model, const std::string& folder,
+                          int64_t device) {
+      return engine_.Copy(model, folder, device);
+    };
+    options.drop_copy = [this](const Model& model, int64_t device) {
+      return engine_.DropCopy(model, device);
+    };
+    options.num_copies = std::max<int64_t>(1, options_.num_copies);
+    return options;
+  }
+
+  // Models that requests have waited for all along since the last look get a
+  // copy on another device, if one has nothing to do.
+  void LookAtDemand() {
+    std::map<std::string, double> starved = pool_.Starved();
+    for (const auto& [name, seconds] : starved) {
+      if (starved_.count(name) == 0) continue;
+      // A refusal means that the server is going.
+      (void)loaders_.Submit({CancelToken(), [this, name = name](
+                                                const absl::Status& status,
+                                                int64_t) {
+                               // Without room it stays where it is.
+                               if (status.ok()) (void)registry_.AddCopy(name);
+                             }});
+    }
+    starved_ = std::move(starved);
+  }
+
+  void MeasureDevices() {
+    for (size_t i = 0; i < devices_.size(); ++i) {
+      const auto memory = engine_.memory(static_cast<int64_t>(i));
+      if (!memory) continue;
+      metrics_.SetGpuMemory(devices_[i], memory->used_bytes,
+                            memory->total_bytes);
+    }
   }
 
   void OnTokensRead(const absl::Status& status) {
@@ -246,8 +305,9 @@ class ServingImpl final : public Serving, private RegistryObserver {
     MutexLock lock(mutex_);
     const auto status = registry_.Get(name);
     if (!status.ok()) return;
-    metrics_.SetResidentBytes(name, device_,
-                              status->info ? status->info->resident_bytes : 0);
+    for (size_t i = 0; i < devices_.size(); ++i) {
+      metrics_.SetResidentBytes(name, devices_[i], status->device_bytes[i]);
+    }
     metrics_.SetModelState(name, status->state);
     if (server_ != nullptr) {
       server_->SetServing(name, status->state == ModelState::kReady);
@@ -262,8 +322,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
     if (status.ok()) {
       // The only moment at which weights move: models are immutable.
       const auto loaded = registry_.Get(name);
-      if (loaded.ok() && loaded->info) {
-        metrics_.WeightsCopied(device_, loaded->info->resident_bytes);
+      for (size_t i = 0; loaded.ok() && i < devices_.size(); ++i) {
+        metrics_.WeightsCopied(devices_[i], loaded->device_bytes[i]);
       }
       log_.Write(LogLevel::kInfo, "model loaded", fields);
       return;
@@ -281,9 +341,36 @@ class ServingImpl final : public Serving, private RegistryObserver {
     OnModelChanged(name);
   }
 
+  void OnCopied(const std::string& name, int64_t device, absl::Duration took,
+                const absl::Status& status) override {
+    metrics_.ModelCopied(name, devices_[device], status.code());
+    LogFields fields = {{"model", name},
+                        {"device", devices_[device]},
+                        {"seconds", absl::ToDoubleSeconds(took)}};
+    if (!status.ok()) {
+      fields.emplace_back("code", CodeName(status.code()));
+      fields.emplace_back("error", std::string(status.message()));
+      return log_.Write(LogLevel::kWarning, "model not copied", fields);
+    }
+    const auto copied = registry_.Get(name);
+    if (copied.ok()) {
+      metrics_.WeightsCopied(devices_[device], copied->device_bytes[device]);
+    }
+    log_.Write(LogLevel::kInfo, "model copied", fields);
+    pool_.OnModelPlaced();
+  }
+
+  void OnCopyDropped(const std::string& name, int64_t device,
+                     const std::string& by) override {
+    log_.Write(
+        LogLevel::kInfo, "copy dropped",
+        {{"model", name}, {"device", devices_[device]}, {"for_model", by}});
+    OnModelChanged(name);
+  }
+
   const ServingOptions options_;
   const Engine& engine_;
-  const std::string device_;
+  const std::vector<std::string> devices_;
   Log& log_;
   Metrics metrics_;
   CallTracker tracker_;
@@ -303,6 +390,10 @@ class ServingImpl final : public Serving, private RegistryObserver {
   // Where all models are served, new ones are, too.
   RepositoryWatch watch_{registry_, options_.startup_models.empty()};
   std::unique_ptr<Periodic> poll_;
+  // Models of which requests could have run on another device at the last look
+  // of `demand_`, whose thread alone knows them.
+  std::map<std::string, double> starved_;
+  std::unique_ptr<Periodic> demand_;
 };
 
 }  // namespace

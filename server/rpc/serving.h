@@ -29,11 +29,14 @@ struct ServingOptions {
   RpcServerOptions rpc;
   std::optional<std::string> metrics = "127.0.0.1:0";  // none: off
   std::string version;
-  int64_t num_workers = 1;
+  int64_t num_workers = 1;  // of each device
+  // Of each model, each on a device of its own; 0: as many as demand asks for.
+  int64_t num_copies = 0;
   BatchLimits batch;
   int64_t max_queue_size = 256;
   int64_t max_client_queue_size = 256;
   absl::Duration max_queue_time = absl::InfiniteDuration();  // per worker
+  // On one device each.
   int64_t max_running_memory_bytes = std::numeric_limits<int64_t>::max();
   int64_t max_resident_bytes = std::numeric_limits<int64_t>::max();
   // How often the repository is looked at for changed folders; infinite: on

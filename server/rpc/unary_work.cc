@@ -6,13 +6,14 @@
 
 namespace limpid {
 
-void UnaryWork::Run(const absl::Status& admission) {
-  if (admission.ok()) return RunWith({});
+void UnaryWork::Run(const absl::Status& admission, int64_t device) {
+  if (admission.ok()) return RunWith({}, device);
   parts_.explained.queue = absl::Now() - accepted_;
   End(admission);
 }
 
-void UnaryWork::RunWith(const std::vector<BatchWork*>& others) {
+void UnaryWork::RunWith(const std::vector<BatchWork*>& others,
+                        int64_t device) {
   std::vector<UnaryWork*> all = {this};
   for (BatchWork* other : others) all.push_back(static_cast<UnaryWork*>(other));
   absl::Status status;
@@ -26,7 +27,7 @@ void UnaryWork::RunWith(const std::vector<BatchWork*>& others) {
            *parts.writer,
            [work](const absl::Status& status) { work->End(status); }});
     }
-    RunExplanations(parts_.flow, members);
+    RunExplanations(parts_.flow, members, device);
   } catch (...) {
     status = StatusOfException();
   }

@@ -42,8 +42,8 @@ class UnaryWork final : public BatchWork {
       : parts_(std::move(parts)), accepted_(accepted) {}
 
   // As Job::run.
-  void Run(const absl::Status& admission);
-  void RunWith(const std::vector<BatchWork*>& others) override;
+  void Run(const absl::Status& admission, int64_t device);
+  void RunWith(const std::vector<BatchWork*>& others, int64_t device) override;
 
  private:
   void Start();

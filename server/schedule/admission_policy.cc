@@ -33,8 +33,9 @@ absl::Duration RetryAfter(const PoolLoad& load) {
   const absl::Duration work =
       std::max(load.mean_run_time * static_cast<double>(load.num_waiting),
                absl::Seconds(load.waiting_seconds));
-  return std::clamp(work / static_cast<double>(load.limits.max_running),
-                    kMinRetry, kMaxRetry);
+  const int64_t num_workers = load.limits.num_devices * load.limits.max_running;
+  return std::clamp(work / static_cast<double>(num_workers), kMinRetry,
+                    kMaxRetry);
 }
 
 absl::Status RefusalStatus(Admission admission, const Ticket& ticket,

@@ -32,29 +32,40 @@ int64_t FairQueue::NumWaitingOf(const std::string& client) const {
 }
 
 int64_t FairQueue::NumPausedOf(const std::string& client) const {
-  if (num_paused_ == 0) return 0;
   return std::count_if(running_.begin(), running_.end(), [&](const auto& job) {
     return job.second.paused && job.second.client == client;
   });
 }
 
-int64_t FairQueue::NumFreeWorkers() const {
-  return std::max<int64_t>(
-      0, limits_.max_running + num_paused_ + num_companions_ - num_running());
+int64_t FairQueue::NumFreeWorkers(int64_t device) const {
+  const Device& on = devices_[device];
+  return std::max<int64_t>(0, limits_.max_running + on.num_paused +
+                                  on.num_companions - on.num_running);
 }
 
-bool FairQueue::HasFreeWorker() const {
-  return NumFreeWorkers() > 0 && num_running() - num_companions_ <
-                                     limits_.max_running + limits_.max_paused;
+int64_t FairQueue::NumFreeWorkersFor(const Ticket& ticket) const {
+  int64_t num_free = 0;
+  for (int64_t device = 0; device < limits_.num_devices; ++device) {
+    if (CanRun(ticket, device)) num_free += NumFreeWorkers(device);
+  }
+  return num_free;
 }
 
-bool FairQueue::Fits(const Ticket& ticket) const {
-  return ticket.bytes <= limits_.max_running_bytes - running_bytes_;
+bool FairQueue::HasFreeWorker(int64_t device) const {
+  const Device& on = devices_[device];
+  return NumFreeWorkers(device) > 0 &&
+         on.num_running - on.num_companions <
+             limits_.max_running + limits_.max_paused;
+}
+
+bool FairQueue::Fits(const Ticket& ticket, int64_t device) const {
+  return ticket.bytes <=
+         limits_.max_running_bytes - devices_[device].running_bytes;
 }
 
 Admission FairQueue::Decide(const Ticket& ticket) const {
   if (ticket.bytes > limits_.max_running_bytes) return Admission::kTooLarge;
-  const int64_t num_free = NumFreeWorkers();
+  const int64_t num_free = NumFreeWorkersFor(ticket);
   if (num_waiting() >= limits_.max_waiting + num_free) {
     return Admission::kQueueFull;
   }
@@ -80,34 +91,44 @@ void FairQueue::Push(Ticket ticket) {
 }
 
 template <typename Suits>
-std::optional<FairQueue::Candidate> FairQueue::First(const Suits& suits) {
-  const auto before = [](const Flow& a, const Flow& b) {
-    return std::make_tuple(a.tag, a.jobs.front().ticket.id) <
-           std::make_tuple(b.tag, b.jobs.front().ticket.id);
-  };
+std::optional<FairQueue::Candidate> FairQueue::First(int64_t device,
+                                                     const Suits& suits) {
+  const bool some_pause =
+      std::any_of(devices_.begin(), devices_.end(),
+                  [](const Device& on) { return on.num_paused > 0; });
   for (Class& of : classes_) {
-    Flow* first = nullptr;
+    std::optional<Candidate> first;
     for (auto& [client, flow] : of.flows) {
-      if (flow.jobs.empty()) continue;
-      if (NumPausedOf(client) >= limits_.max_paused_of_client) continue;
-      if (!suits(flow.jobs.front().ticket)) continue;
-      if (first == nullptr || before(flow, *first)) first = &flow;
+      const auto job = std::find_if(
+          flow.jobs.begin(), flow.jobs.end(), [&](const Waiting& waiting) {
+            return CanRun(waiting.ticket, device);
+          });
+      if (job == flow.jobs.end() || !suits(job->ticket)) continue;
+      if (some_pause && NumPausedOf(client) >= limits_.max_paused_of_client) {
+        continue;
+      }
+      if (first && std::make_tuple(first->flow->tag, first->ticket().id) <
+                       std::make_tuple(flow.tag, job->ticket.id)) {
+        continue;
+      }
+      first = {&of, &flow, static_cast<size_t>(job - flow.jobs.begin())};
     }
-    if (first != nullptr) return Candidate{&of, first};
+    if (first) return first;
   }
   return std::nullopt;
 }
 
-std::optional<JobId> FairQueue::Pick() {
-  if (!HasFreeWorker()) return std::nullopt;
-  const auto first = First([](const Ticket&) { return true; });
-  const auto best = First([&](const Ticket& job) { return Fits(job); });
+std::optional<JobId> FairQueue::Pick(int64_t device) {
+  if (!HasFreeWorker(device)) return std::nullopt;
+  const auto first = First(device, [](const Ticket&) { return true; });
+  const auto best =
+      First(device, [&](const Ticket& job) { return Fits(job, device); });
   if (!best) return std::nullopt;
   if (best->flow != first->flow &&
-      ++first->flow->jobs.front().num_overtakes > kMaxOvertakes) {
+      ++first->waiting().num_overtakes > kMaxOvertakes) {
     return std::nullopt;
   }
-  const Ticket ticket = Start(*best);
+  const Ticket ticket = Start(*best, device);
   Running& running = running_.at(ticket.id);
   running.batch = BatchOf(ticket.batch, ticket.seconds, ticket.bytes);
   running.own_bytes = ticket.bytes;
@@ -130,43 +151,46 @@ std::vector<JobId> FairQueue::PickCompanions(JobId head,
   std::vector<JobId> companions;
   Running& running = running_.at(head);
   if (running.paused) return companions;
+  const int64_t device = running.device;
+  Device& on = devices_[device];
   const auto may_join = [&](const Ticket& job) {
     const auto growth = GrowthBy(job, running, limits);
     return growth &&
            job.bytes + growth->padding_bytes - running.padding_bytes <=
-               limits_.max_running_bytes - running_bytes_;
+               limits_.max_running_bytes - on.running_bytes;
   };
-  while (num_waiting() > NumFreeWorkers()) {
-    const auto first = First([](const Ticket&) { return true; });
-    if (!first || !Fits(first->flow->jobs.front().ticket)) break;
-    const auto next = First(may_join);
-    if (!next) break;
-    const Growth growth =
-        *GrowthBy(next->flow->jobs.front().ticket, running, limits);
-    const JobId id = Start(*next).id;
-    running_bytes_ += growth.padding_bytes - running.padding_bytes;
+  while (true) {
+    const auto first = First(device, [](const Ticket&) { return true; });
+    if (!first || !Fits(first->ticket(), device)) break;
+    const auto next = First(device, may_join);
+    if (!next || num_waiting() <= NumFreeWorkersFor(next->ticket())) break;
+    const Growth growth = *GrowthBy(next->ticket(), running, limits);
+    const JobId id = Start(*next, device).id;
+    on.running_bytes += growth.padding_bytes - running.padding_bytes;
     running.batch = growth.batch;
     running.own_bytes = growth.own_bytes;
     running.padding_bytes = growth.padding_bytes;
     running_.at(id).is_companion = true;
-    ++num_companions_;
+    ++on.num_companions;
     companions.push_back(id);
   }
   return companions;
 }
 
-Ticket FairQueue::Start(const Candidate& candidate) {
+Ticket FairQueue::Start(const Candidate& candidate, int64_t device) {
   Class& of = *candidate.of;
   Flow& flow = *candidate.flow;
-  const Ticket ticket = std::move(flow.jobs.front().ticket);
-  flow.jobs.pop_front();
+  const Ticket ticket = std::move(candidate.waiting().ticket);
+  flow.jobs.erase(flow.jobs.begin() +
+                  static_cast<std::ptrdiff_t>(candidate.index));
   of.virtual_time = std::max(of.virtual_time, flow.tag);
   flow.tag += ticket.seconds;
   waiting_.erase(ticket.id);
   waiting_seconds_ = waiting_.empty() ? 0 : waiting_seconds_ - ticket.seconds;
-  running_.emplace(ticket.id,
-                   Running{ticket.client, ticket.priority, ticket.bytes});
-  running_bytes_ += ticket.bytes;
+  running_.emplace(ticket.id, Running{ticket.client, ticket.priority,
+                                      ticket.bytes, device});
+  ++devices_[device].num_running;
+  devices_[device].running_bytes += ticket.bytes;
   ForgetIdle(of);
   return ticket;
 }
@@ -222,20 +246,41 @@ void FairQueue::SetPaused(JobId id, bool paused) {
     }
   }
   job->second.paused = paused;
-  num_paused_ += paused ? 1 : -1;
+  devices_[job->second.device].num_paused += paused ? 1 : -1;
 }
 
 void FairQueue::End(JobId id) {
   SetPaused(id, false);
   const auto job = running_.find(id);
   if (job == running_.end()) return;
-  running_bytes_ -= job->second.bytes + job->second.padding_bytes;
-  if (job->second.is_companion) --num_companions_;
+  Device& on = devices_[job->second.device];
+  on.running_bytes -= job->second.bytes + job->second.padding_bytes;
+  --on.num_running;
+  if (job->second.is_companion) --on.num_companions;
   running_.erase(job);
   // Nobody competes any more: what was used before does not matter.
   if (running_.empty() && waiting_.empty()) {
     for (Class& of : classes_) of = Class();
   }
+}
+
+std::map<std::string, double> FairQueue::Starved() const {
+  std::map<std::string, double> starved;
+  int64_t num_free = 0;
+  for (int64_t device = 0; device < limits_.num_devices; ++device) {
+    num_free += NumFreeWorkers(device);
+  }
+  if (num_free == 0) return starved;
+  for (const Class& of : classes_) {
+    for (const auto& [client, flow] : of.flows) {
+      for (const Waiting& waiting : flow.jobs) {
+        const Ticket& job = waiting.ticket;
+        if (job.devices == nullptr || NumFreeWorkersFor(job) > 0) continue;
+        starved[job.model] += job.seconds;
+      }
+    }
+  }
+  return starved;
 }
 
 }  // namespace limpid

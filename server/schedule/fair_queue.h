@@ -16,6 +16,10 @@
 // reader that takes its reply. Another one starts in its place meanwhile, but a
 // client with many paused jobs has to wait for them first.
 //
+// Jobs run on devices, each with workers and memory of its own. A job goes to
+// whichever device that can run it is free first; one that can't run on the
+// device that is free does not hold up those behind it.
+//
 // A job that has started may take companions with it: waiting jobs that can run
 // in one batch with it. They join in the same fair order, each at its own
 // client's cost, and hold no worker of their own.
@@ -30,6 +34,7 @@
 #include <string>
 #include <vector>
 
+#include "server/base/device_set.h"
 #include "server/schedule/batch_policy.h"
 
 namespace limpid {
@@ -46,20 +51,27 @@ struct Ticket {
   double seconds = 0;  // estimate of its run time; tiny ones count as 1 ms
   int64_t bytes = 0;   // held while it runs
   BatchKey batch = {};
+  // What it needs on a device, and the devices that have it, which may change
+  // while it waits; outlives the job. Null: it can run on any.
+  std::string model = {};
+  const DeviceSet* devices = nullptr;
 };
 
 struct QueueLimits {
+  int64_t num_devices = 1;
+  // Of each device.
   int64_t max_running = 1;
   // Of jobs that wait. One that can start at once does not count.
   int64_t max_waiting = 256;
   int64_t max_waiting_of_client = 256;
   // Sum of their estimates; a queue that is empty takes any job.
   double max_waiting_seconds = std::numeric_limits<double>::infinity();
-  // Of running jobs, those that pause beyond max_running: then nothing starts.
+  // Of a device's running jobs, those that pause beyond max_running: then
+  // nothing starts there.
   int64_t max_paused = 0;
   // Of one client: then none of its jobs starts.
   int64_t max_paused_of_client = std::numeric_limits<int64_t>::max();
-  // Sum over the running ones, paused or not.
+  // Sum over those that run on one device, paused or not.
   int64_t max_running_bytes = std::numeric_limits<int64_t>::max();
 };
 
@@ -74,18 +86,19 @@ enum class Admission {
 // A data structure without clock, threads or lock.
 class FairQueue {
  public:
-  explicit FairQueue(const QueueLimits& limits) : limits_(limits) {}
+  explicit FairQueue(const QueueLimits& limits)
+      : limits_(limits), devices_(limits.num_devices) {}
 
   Admission Decide(const Ticket& ticket) const;
   // Takes what Decide accepts.
   void Push(Ticket ticket);
-  // The job that starts now, which counts as running from here on; none if
-  // there is none, or none that may.
-  std::optional<JobId> Pick();
+  // The job that starts on a device now, which counts as running there from
+  // here on; none if there is none, or none that may.
+  std::optional<JobId> Pick(int64_t device = 0);
   // Waiting jobs that from here on run in one batch with `head`, which runs and
   // has not paused, in the order in which they join. May be called again while
   // the batch waits for more. Takes none that another worker is free for, and
-  // none while the first in line waits for memory.
+  // none while the first in line for its device waits for memory.
   std::vector<JobId> PickCompanions(JobId head, const BatchLimits& limits);
   // Takes a waiting job out; false if it does not wait.
   bool Remove(JobId id);
@@ -95,13 +108,25 @@ class FairQueue {
   // A running job has ended.
   void End(JobId id);
 
+  // What waiting jobs need on one more device: for those that no worker is free
+  // for where they can run, while one is free elsewhere. Seconds of such jobs,
+  // by model.
+  std::map<std::string, double> Starved() const;
+
   const QueueLimits& limits() const { return limits_; }
   int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
   // Paused ones included.
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
-  int64_t num_paused() const { return num_paused_; }
+  int64_t num_running_on(int64_t device) const {
+    return devices_[device].num_running;
+  }
+  int64_t num_paused(int64_t device = 0) const {
+    return devices_[device].num_paused;
+  }
   double waiting_seconds() const { return waiting_seconds_; }
-  int64_t running_bytes() const { return running_bytes_; }
+  int64_t running_bytes(int64_t device = 0) const {
+    return devices_[device].running_bytes;
+  }
 
  private:
   struct Waiting {
@@ -125,6 +150,7 @@ class FairQueue {
     std::string client;
     Priority priority = Priority::kNormal;
     int64_t bytes = 0;
+    int64_t device = 0;
     bool paused = false;
     bool is_companion = false;
     // Of one that is no companion: its batch, what the members would hold each
@@ -139,10 +165,21 @@ class FairQueue {
     int64_t own_bytes = 0;
     int64_t padding_bytes = 0;
   };
-  // Whose first job may start.
+  // A job that may start.
   struct Candidate {
     Class* of = nullptr;
     Flow* flow = nullptr;
+    size_t index = 0;  // in the flow
+
+    Waiting& waiting() const { return flow->jobs[index]; }
+    const Ticket& ticket() const { return waiting().ticket; }
+  };
+  // What runs on one.
+  struct Device {
+    int64_t num_running = 0;
+    int64_t num_paused = 0;
+    int64_t num_companions = 0;
+    int64_t running_bytes = 0;
   };
 
   Class& ClassOf(Priority priority) {
@@ -150,15 +187,22 @@ class FairQueue {
   }
   int64_t NumWaitingOf(const std::string& client) const;
   int64_t NumPausedOf(const std::string& client) const;
-  bool Fits(const Ticket& ticket) const;
-  // Of all workers, those that no running job holds.
-  int64_t NumFreeWorkers() const;
+  static bool CanRun(const Ticket& ticket, int64_t device) {
+    return ticket.devices == nullptr || ticket.devices->Has(device);
+  }
+  bool Fits(const Ticket& ticket, int64_t device) const;
+  // Of a device's workers, those that no running job holds.
+  int64_t NumFreeWorkers(int64_t device) const;
+  // Of those on all devices that can run it.
+  int64_t NumFreeWorkersFor(const Ticket& ticket) const;
   // Fewer than may run and pause.
-  bool HasFreeWorker() const;
-  // The first in line, in the fair order, of the jobs that `suits` says yes to.
+  bool HasFreeWorker(int64_t device) const;
+  // The first in line, in the fair order, of the jobs that can run on `device`
+  // and that `suits` says yes to; of a client only the first one that can run
+  // there is looked at.
   template <typename Suits>
-  std::optional<Candidate> First(const Suits& suits);
-  Ticket Start(const Candidate& candidate);
+  std::optional<Candidate> First(int64_t device, const Suits& suits);
+  Ticket Start(const Candidate& candidate, int64_t device);
   // None if the job must not join.
   static std::optional<Growth> GrowthBy(const Ticket& job, const Running& head,
                                         const BatchLimits& limits);
@@ -168,10 +212,8 @@ class FairQueue {
   std::array<Class, 3> classes_;  // by priority, highest first
   std::map<JobId, Place> waiting_;
   std::map<JobId, Running> running_;
-  int64_t num_paused_ = 0;
-  int64_t num_companions_ = 0;
+  std::vector<Device> devices_;
   double waiting_seconds_ = 0;
-  int64_t running_bytes_ = 0;
 };
 
 }  // namespace limpid

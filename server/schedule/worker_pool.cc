@@ -19,9 +19,10 @@ constexpr absl::Duration kLongestSleep = absl::Seconds(10);
 constexpr std::chrono::seconds kSpareThreadStays(2);
 
 // A job must not take the pool down with it; what it threw was its own affair.
-void RunGuarded(const Job& job, const absl::Status& admission) {
+void RunGuarded(const Job& job, const absl::Status& admission,
+                int64_t device = 0) {
   try {
-    job.run(admission);
+    job.run(admission, device);
   } catch (...) {
   }
 }
@@ -39,11 +40,16 @@ JobId NewJobId() {
 
 WorkerPool::WorkerPool(const WorkerPoolOptions& options)
     : options_(options), queue_(options.limits) {
-  MutexLock lock(mutex_);
-  for (int64_t i = 0; i < options_.limits.max_running; ++i) {
-    threads_.emplace_back([this] { Work(); });
+  for (int64_t device = 0; device < options_.limits.num_devices; ++device) {
+    workers_.push_back(std::make_unique<Workers>());
   }
-  threads_.emplace_back([this] { WatchDeadlines(); });
+  MutexLock lock(mutex_);
+  for (int64_t device = 0; device < options_.limits.num_devices; ++device) {
+    for (int64_t i = 0; i < options_.limits.max_running; ++i) {
+      workers_[device]->threads.emplace_back([this, device] { Work(device); });
+    }
+  }
+  watcher_ = std::thread([this] { WatchDeadlines(); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -52,17 +58,29 @@ WorkerPool::~WorkerPool() {
   {
     MutexLock lock(mutex_);
     stopping_ = true;
-    threads.swap(threads_);
+    for (const auto& workers : workers_) {
+      for (std::thread& thread : workers->threads) {
+        threads.push_back(std::move(thread));
+      }
+      workers->threads.clear();
+    }
     JoinThoseThatLeft();
   }
-  work_available_.notify_all();
+  WakeWorkers();
   deadline_changed_.notify_all();
   for (std::thread& thread : threads) thread.join();
+  watcher_.join();
+}
+
+void WorkerPool::WakeWorkers() {
+  for (const auto& workers : workers_) workers->work_available.notify_all();
 }
 
 absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   const JobId id = job.ticket.id;
+  const DeviceSet* const devices = job.ticket.devices;
   const absl::Time latest_start = LatestStartOf(job);
+  std::vector<int64_t> wake;
   int64_t num_waiting = 0;
   bool before_next_look = false;
   {
@@ -83,8 +101,14 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
       before_next_look = latest_start < next_look_;
     }
     num_waiting = queue_.num_waiting();
+    // The job, and what it points to, may be gone once the lock is.
+    for (int64_t device = 0; device < std::ssize(workers_); ++device) {
+      if (devices == nullptr || devices->Has(device)) wake.push_back(device);
+    }
   }
-  work_available_.notify_one();
+  for (const int64_t device : wake) {
+    workers_[device]->work_available.notify_one();
+  }
   job_came_.notify_all();
   if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
@@ -113,7 +137,7 @@ void WorkerPool::FinishEnding(std::vector<std::pair<Job, absl::Status>> jobs) {
     num_waiting = queue_.num_waiting();
   }
   // One that waited for memory may have kept others from starting.
-  work_available_.notify_all();
+  WakeWorkers();
   maybe_idle_.notify_all();
   ReportQueue(num_waiting);
 }
@@ -142,13 +166,17 @@ void WorkerPool::Pause(JobId id) {
     queue_.SetPaused(id, true);
     last_pause_ = std::chrono::steady_clock::now();
     JoinThoseThatLeft();
-    if (NumSpareThreads() < 0) try {
-        threads_.emplace_back([this] { Work(); });
+    for (int64_t device = 0; device < std::ssize(workers_); ++device) {
+      if (NumSpareThreads(device) >= 0) continue;
+      try {
+        workers_[device]->threads.emplace_back(
+            [this, device] { Work(device); });
       } catch (const std::system_error&) {
         // Without another thread others wait, as they would without Pause.
       }
+    }
   }
-  work_available_.notify_all();
+  WakeWorkers();
 }
 
 void WorkerPool::Resume(JobId id) {
@@ -157,7 +185,7 @@ void WorkerPool::Resume(JobId id) {
     queue_.SetPaused(id, false);
   }
   // Its client may start jobs again.
-  work_available_.notify_all();
+  WakeWorkers();
 }
 
 Job WorkerPool::Begin(JobId id) {
@@ -192,7 +220,8 @@ void WorkerPool::Gather(std::vector<Job>& jobs, MutexLock& lock) {
   last_size_ = std::ssize(jobs);
 }
 
-int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
+int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs,
+                             int64_t device) const {
   std::vector<const Job*> admitted;
   const absl::Time now = options_.clock->Now();
   for (const Job& job : jobs) {
@@ -210,7 +239,7 @@ int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
   if (options_.observer != nullptr)
     options_.observer->OnBatch(std::ssize(admitted));
   if (admitted.size() == 1) {
-    RunGuarded(*admitted.front(), absl::OkStatus());
+    RunGuarded(*admitted.front(), absl::OkStatus(), device);
     return 1;
   }
   std::vector<BatchWork*> others;
@@ -218,18 +247,17 @@ int64_t WorkerPool::RunBegun(const std::vector<Job>& jobs) const {
     others.push_back(admitted[i]->batch.get());
   }
   try {
-    admitted.front()->batch->RunWith(others);
+    admitted.front()->batch->RunWith(others, device);
   } catch (...) {
   }
   return std::ssize(admitted);
 }
 
-int64_t WorkerPool::NumSpareThreads() const {
+int64_t WorkerPool::NumSpareThreads(int64_t device) const {
   const int64_t wanted =
       options_.limits.max_running +
-      std::min(queue_.num_paused(), options_.limits.max_paused);
-  // One watches deadlines.
-  return std::ssize(threads_) - 1 - wanted;
+      std::min(queue_.num_paused(device), options_.limits.max_paused);
+  return std::ssize(workers_[device]->threads) - wanted;
 }
 
 void WorkerPool::JoinThoseThatLeft() {
@@ -237,46 +265,50 @@ void WorkerPool::JoinThoseThatLeft() {
   left_.clear();
 }
 
-std::optional<JobId> WorkerPool::WaitForJob(MutexLock& lock) {
+std::optional<JobId> WorkerPool::WaitForJob(int64_t device, MutexLock& lock) {
+  std::condition_variable& work_available = workers_[device]->work_available;
   while (true) {
-    const std::optional<JobId> id = queue_.Pick();
+    const std::optional<JobId> id = queue_.Pick(device);
     if (id || stopping_) return id;
     const auto leave_at = last_pause_ + kSpareThreadStays;
-    if (NumSpareThreads() <= 0) {
-      lock.Wait(work_available_);
+    if (NumSpareThreads(device) <= 0) {
+      lock.Wait(work_available);
     } else if (std::chrono::steady_clock::now() < leave_at) {
-      lock.WaitUntil(work_available_, leave_at);
+      lock.WaitUntil(work_available, leave_at);
     } else {
-      Leave();
+      Leave(device);
       return std::nullopt;
     }
   }
 }
 
-void WorkerPool::Leave() {
+void WorkerPool::Leave(int64_t device) {
+  std::vector<std::thread>& threads = workers_[device]->threads;
   const auto self = std::find_if(
-      threads_.begin(), threads_.end(), [](const std::thread& thread) {
+      threads.begin(), threads.end(), [](const std::thread& thread) {
         return thread.get_id() == std::this_thread::get_id();
       });
   left_.push_back(std::move(*self));
-  threads_.erase(self);
+  threads.erase(self);
 }
 
-void WorkerPool::Work() {
+void WorkerPool::Work(int64_t device) {
   while (true) {
     std::vector<Job> jobs;
-    int64_t num_waiting = 0;
+    int64_t num_waiting = 0, num_running = 0;
     {
       MutexLock lock(mutex_);
-      const std::optional<JobId> id = WaitForJob(lock);
+      const std::optional<JobId> id = WaitForJob(device, lock);
       if (!id) return;
       jobs.push_back(Begin(*id));
       Gather(jobs, lock);
       num_waiting = queue_.num_waiting();
+      num_running = queue_.num_running_on(device);
     }
     ReportQueue(num_waiting);
+    ReportRunning(device, num_running);
     const absl::Time start = options_.clock->Now();
-    const int64_t num_run = RunBegun(jobs);
+    const int64_t num_run = RunBegun(jobs, device);
     const absl::Duration took = options_.clock->Now() - start;
     std::vector<JobId> ended;
     for (const Job& job : jobs) ended.push_back(job.ticket.id);
@@ -290,6 +322,7 @@ void WorkerPool::Work() {
         running_.erase(id);
       }
       others_wait = queue_.num_waiting() > 0;
+      num_running = queue_.num_running_on(device);
       if (num_run > 0) {
         const absl::Duration each = took / num_run;
         mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
@@ -297,8 +330,9 @@ void WorkerPool::Work() {
                              : mean_run_time_ * (1 - kNewest) + each * kNewest;
       }
     }
+    ReportRunning(device, num_running);
     // Memory for more than one job may have become free.
-    if (others_wait) work_available_.notify_all();
+    if (others_wait) workers_[device]->work_available.notify_all();
     maybe_idle_.notify_all();
   }
 }
@@ -410,6 +444,17 @@ PoolLoad WorkerPool::LoadLocked() const {
   load.draining = draining_;
   load.mean_run_time = mean_run_time_;
   return load;
+}
+
+std::map<std::string, double> WorkerPool::Starved() const {
+  MutexLock lock(mutex_);
+  return queue_.Starved();
+}
+
+void WorkerPool::ReportRunning(int64_t device, int64_t num_running) const {
+  if (options_.observer != nullptr) {
+    options_.observer->OnRunning(device, num_running);
+  }
 }
 
 void WorkerPool::ReportQueue(int64_t num_waiting) const {

@@ -32,9 +32,10 @@ JobId NewJobId();
 class BatchWork {
  public:
   virtual ~BatchWork() = default;
-  // Does the work of this and of the others, on a worker, in place of their
-  // jobs' `run`. What it throws is swallowed.
-  virtual void RunWith(const std::vector<BatchWork*>& others) = 0;
+  // Does the work of this and of the others, on a worker of `device`, in place
+  // of their jobs' `run`. What it throws is swallowed.
+  virtual void RunWith(const std::vector<BatchWork*>& others,
+                       int64_t device) = 0;
 };
 
 // Work of one request.
@@ -43,10 +44,10 @@ struct Job {
   // longer looks at it by itself.
   CancelToken cancel;
   // Called exactly once for a job that was accepted, unless it runs in a batch:
-  // with ok on a worker when its turn has come, else with the reason why it
-  // will never run (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE), on whichever
-  // thread found that out. What it throws is swallowed.
-  std::function<void(const absl::Status& admission)> run;
+  // with ok on a worker of `device` when its turn has come, else with the
+  // reason why it will never run (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE),
+  // on whichever thread found that out. What it throws is swallowed.
+  std::function<void(const absl::Status& admission, int64_t device)> run;
   // Who wants it, what it costs; only for pools of which that is known.
   Ticket ticket = {NewJobId()};
   // With a group in the ticket.
@@ -62,10 +63,12 @@ class PoolObserver {
   virtual void OnQueueSize(int64_t num_waiting) = 0;
   // Jobs that begin to run as one batch, 1 or more.
   virtual void OnBatch(int64_t size) = 0;
+  // How many jobs a device runs after each change. As OnQueueSize.
+  virtual void OnRunning(int64_t device, int64_t num_running) = 0;
 };
 
 struct WorkerPoolOptions {
-  QueueLimits limits;  // max_running: number of workers
+  QueueLimits limits;  // max_running: number of workers of each device
   BatchLimits batch;
   const Clock* clock = &Clock::Real();
   PoolObserver* observer = nullptr;  // null: nobody; outlives the pool
@@ -104,6 +107,11 @@ class WorkerPool {
   // whatever the options' clock). Whether all have ended. May be repeated.
   bool Drain(absl::Time finish_by, absl::Time give_up_at);
 
+  // As FairQueue::Starved.
+  std::map<std::string, double> Starved() const;
+  // A model has come to another device: jobs that wait may start there.
+  void OnModelPlaced() { WakeWorkers(); }
+
   PoolLoad load() const;
 
  private:
@@ -112,20 +120,32 @@ class WorkerPool {
     absl::Time latest_start;  // as in starts_
   };
 
-  void Work();
+  // The threads of a device's workers.
+  struct Workers {
+    std::condition_variable work_available;
+    // More than max_running while jobs are paused, and a little longer: a
+    // thread that has computed holds buffers of megabytes.
+    std::vector<std::thread> threads;
+  };
+
+  void Work(int64_t device);
   // Takes a job out of the queue whose turn has come.
   Job Begin(JobId id) LIMPID_REQUIRES(mutex_);
   // Begins companions of the one job, and waits for more where that pays.
   void Gather(std::vector<Job>& jobs, MutexLock& lock) LIMPID_REQUIRES(mutex_);
   // Runs those that can still meet their deadlines, and tells the others; how
   // many have run.
-  int64_t RunBegun(const std::vector<Job>& jobs) const;
+  int64_t RunBegun(const std::vector<Job>& jobs, int64_t device) const;
   // The next job to run; nothing if the thread is to end.
-  std::optional<JobId> WaitForJob(MutexLock& lock) LIMPID_REQUIRES(mutex_);
-  // Threads beyond those that are needed; negative: some are missing.
-  int64_t NumSpareThreads() const LIMPID_REQUIRES(mutex_);
-  // Takes the calling thread out of the pool.
-  void Leave() LIMPID_REQUIRES(mutex_);
+  std::optional<JobId> WaitForJob(int64_t device, MutexLock& lock)
+      LIMPID_REQUIRES(mutex_);
+  // A device's threads beyond those that are needed; negative: some are
+  // missing.
+  int64_t NumSpareThreads(int64_t device) const LIMPID_REQUIRES(mutex_);
+  // Takes the calling thread, one of that device, out of the pool.
+  void Leave(int64_t device) LIMPID_REQUIRES(mutex_);
+  // All of them, on every device.
+  void WakeWorkers();
   void JoinThoseThatLeft() LIMPID_REQUIRES(mutex_);
   void WatchDeadlines();
   // Takes waiting jobs out of the queue; FinishEnding must follow.
@@ -139,10 +159,10 @@ class WorkerPool {
   bool WaitIdle(absl::Time limit);
   void CancelAll();
   void ReportQueue(int64_t num_waiting) const;
+  void ReportRunning(int64_t device, int64_t num_running) const;
 
   const WorkerPoolOptions options_;
   mutable Mutex mutex_;
-  std::condition_variable work_available_;
   std::condition_variable deadline_changed_;
   std::condition_variable maybe_idle_;
   // For batches that wait for more.
@@ -162,9 +182,9 @@ class WorkerPool {
   bool draining_ LIMPID_GUARDED_BY(mutex_) = false;
   bool stopping_ LIMPID_GUARDED_BY(mutex_) = false;
   absl::Duration mean_run_time_ LIMPID_GUARDED_BY(mutex_);
-  // More than max_running while jobs are paused, and a little longer: a thread
-  // that has computed holds buffers of megabytes.
-  std::vector<std::thread> threads_ LIMPID_GUARDED_BY(mutex_);
+  // One for each device. Elements stay; what is in them is guarded by mutex_.
+  std::vector<std::unique_ptr<Workers>> workers_;
+  std::thread watcher_;
   std::vector<std::thread> left_ LIMPID_GUARDED_BY(mutex_);  // to be joined
   std::chrono::steady_clock::time_point last_pause_ LIMPID_GUARDED_BY(mutex_);
 };

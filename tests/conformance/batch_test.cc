@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every architecture: requests of different lengths, positions, targets, forms
-// and methods get from one batch what each gets by itself. On a GPU, too, where
-// there is one.
+// and methods get from one batch what each gets by itself, and from a network
+// that is split over devices what they get from one. On GPUs, too, where there
+// are any.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -41,14 +43,17 @@ double Distance(const NamedTensor& a, const NamedTensor& b) {
 
 class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
  protected:
+  static ModelCopy MakeCopy(const BuildOptions& options) {
+    ModelCopy copy;
+    copy.network = testing::MakeRandomNetwork(GetParam(), options, 11);
+    EXPECT_NE(copy.network, nullptr);
+    return copy;
+  }
   void Open(at::Device device) {
-    auto network = testing::MakeRandomNetwork(GetParam(), at::kFloat, 11,
-                                              /*scale=*/{}, device);
-    ASSERT_NE(network, nullptr);
-    ModelInfo info = network->info();
+    const ModelCopy copy = MakeCopy({device});
+    ModelInfo info = copy.network->info();
     info.name = "tiny";
-    model_ = std::make_shared<Servable>(info, std::move(network), nullptr,
-                                        std::nullopt);
+    model_ = std::make_shared<Servable>(info, copy, nullptr, std::nullopt);
     info_ = model_->info();
   }
 
@@ -120,6 +125,8 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
 
   // Runs all requests together and each by itself.
   void CompareWithAlone();
+  // Runs each on `device`, and with every other layer on `other`.
+  void CompareWithSplit(at::Device device, at::Device other);
 
   std::shared_ptr<const Plan> MakePlan(const ExplainRequest& request) const {
     auto plan = ExplanationPlan::Make(request, model_, EngineOptions(), 1e9);
@@ -134,6 +141,7 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
 
 // Runs plans together and expects that all end well.
 std::vector<CollectingSink> RunTogether(
+    const ModelCopy& copy,
     const std::vector<std::shared_ptr<const Plan>>& plans) {
   std::vector<CollectingSink> sinks(plans.size());
   std::vector<BatchMember> members;
@@ -144,7 +152,10 @@ std::vector<CollectingSink> RunTogether(
                              << plan->method() << ": " << status;
                        }});
   }
-  RunMembers(members, [](const ExplanationPlan&, const absl::Status&) {});
+  RunMembers(copy, members,
+             [](const ExplanationPlan&, const absl::Status& status) {
+               return status;
+             });
   return sinks;
 }
 
@@ -178,12 +189,33 @@ void BatchConformanceTest::CompareWithAlone() {
     plans.push_back(MakePlan(request));
     ASSERT_NE(plans.back(), nullptr);
   }
-  const std::vector<CollectingSink> together = RunTogether(plans);
+  const ModelCopy& copy = model_->FirstCopy();
+  const std::vector<CollectingSink> together = RunTogether(copy, plans);
   for (size_t i = 0; i < plans.size(); ++i) {
     SCOPED_TRACE(absl::StrCat("member ", i, ", ", plans[i]->method()));
-    const std::vector<CollectingSink> alone = RunTogether({plans[i]});
+    const std::vector<CollectingSink> alone = RunTogether(copy, {plans[i]});
     ASSERT_TRUE(together[i].summary && alone[0].summary);
     ExpectSame(together[i], alone[0]);
+  }
+}
+
+void BatchConformanceTest::CompareWithSplit(at::Device device,
+                                            at::Device other) {
+  Open(device);
+  BuildOptions options{device};
+  for (int64_t layer = 0; layer < info_.num_layers; ++layer) {
+    options.stages.push_back({layer % 2 == 0 ? other : device, 1});
+  }
+  const ModelCopy split = MakeCopy(options);
+  EXPECT_EQ(std::ssize(split.network->info().layer_bytes), info_.num_layers);
+  for (const ExplainRequest& request : Requests()) {
+    SCOPED_TRACE(request.method);
+    const auto plan = MakePlan(request);
+    ASSERT_NE(plan, nullptr);
+    const auto whole = RunTogether(model_->FirstCopy(), {plan});
+    const auto apart = RunTogether(split, {plan});
+    ASSERT_TRUE(whole[0].summary && apart[0].summary);
+    ExpectSame(apart[0], whole[0]);
   }
 }
 
@@ -192,11 +224,24 @@ TEST_P(BatchConformanceTest, MembersGetWhatTheyGetAlone) {
   CompareWithAlone();
 }
 
+TEST_P(BatchConformanceTest, SplitNetworksSayTheSame) {
+  CompareWithSplit(at::kCPU, at::kCPU);
+}
+
 using DeviceBatchTest = BatchConformanceTest;
 TEST_P(DeviceBatchTest, MembersGetWhatTheyGetAlone) {
   if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
   Open(at::Device(at::kCUDA, 0));
   CompareWithAlone();
+}
+
+// Layers on the CPU among those of a GPU are as far from each other as those of
+// two GPUs, and one is enough.
+TEST_P(DeviceBatchTest, SplitNetworksSayTheSame) {
+  const int64_t count = at::detail::getCUDAHooks().getNumGPUs();
+  if (count == 0) GTEST_SKIP() << "no CUDA device";
+  const at::Device first(at::kCUDA, 0);
+  CompareWithSplit(first, count > 1 ? at::Device(at::kCUDA, 1) : at::kCPU);
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, BatchConformanceTest,

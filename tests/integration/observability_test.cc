@@ -189,7 +189,8 @@ TEST_F(ObservabilityTest, DocumentedMetricsAreTheOnesThatAreServed) {
   while (reader->Read(&part)) {
   }
   ASSERT_TRUE(reader->Finish().ok());
-  // Present from the first reload and eviction on only.
+  // Present from the first reload, eviction and copy on only.
+  server_.serving().metrics().ModelCopied("a", "cpu", absl::StatusCode::kOk);
   server_.serving().metrics().TokensRead(absl::StatusCode::kOk);
   server_.serving().metrics().ModelEvicted("a");
   std::set<std::string> served;

@@ -56,7 +56,7 @@ class ProcessTest : public ::testing::Test {
 
   void StartServer(const std::vector<std::string>& arguments = {}) {
     std::vector<std::string> command = {
-        kServer,    "--model-repository", (folder_ / "models").string(),
+        program_,   "--model-repository", (folder_ / "models").string(),
         "--listen", "127.0.0.1:0",        "--metrics",
         "off",      "--device",           "cpu"};
     command.insert(command.end(), arguments.begin(), arguments.end());
@@ -87,9 +87,30 @@ class ProcessTest : public ::testing::Test {
   }
 
   fs::path folder_;
+  std::string program_ = kServer;
   std::unique_ptr<Process> server_;
   std::string address_;
 };
+
+TEST_F(ProcessTest, ALostDeviceEndsTheServerAndTellsWhoWaits) {
+  program_ = std::string(LIMPID_BIN_DIR) + "/tests/losing-server";
+  StartServer({"--device", "cpu:0,1"});
+  auto command = ClientCommand(LongRequest());
+  command.insert(command.end(), {"--attempts", "1"});
+  Process waiting(command);
+  EXPECT_TRUE(server_->WaitForError("started", seconds(30)));
+  const ProcessResult lost =
+      Client({"explain", "--model", "recall-mamba", "--tokens", "1,2,3",
+              "--method", "gradient-norm", "--attempts", "1"});
+  EXPECT_EQ(lost.exit_status, 1);
+  EXPECT_THAT(lost.errors, HasSubstr("UNAVAILABLE"));
+  const ProcessResult ended = server_->Wait(seconds(20));
+  EXPECT_EQ(ended.exit_status, 1);
+  EXPECT_THAT(ended.errors, HasSubstr("device lost"));
+  const ProcessResult other = waiting.Wait(seconds(20));
+  EXPECT_EQ(other.exit_status, 1);
+  EXPECT_THAT(other.errors, HasSubstr("UNAVAILABLE"));
+}
 
 TEST_F(ProcessTest, DamagedFoldersAreListedAndDoNotKeepOthersFromServing) {
   StartServer();

@@ -54,7 +54,10 @@ NamedTensor MakeMatrix(int64_t length) {
 
 }  // namespace
 
-FakeModel::FakeModel(const std::string& name) {
+FakeModel::FakeModel(const std::string& name, const Placement& placement) {
+  for (const Placement::Stage& stage : placement.stages) {
+    devices_.Add(stage.device);
+  }
   info_.name = name;
   info_.architecture = "mamba";
   info_.digest = std::string(64, 'a');
@@ -66,7 +69,16 @@ FakeModel::FakeModel(const std::string& name) {
   info_.state_size = 3;
   info_.vocabulary_size = kVocabulary;
   info_.resident_bytes = 1000;
+  info_.layer_bytes = {400, 400};
   info_.forms = {AttentionForm::kFull};
+}
+
+std::map<int64_t, int64_t> FakeModel::device_bytes() const {
+  std::map<int64_t, int64_t> bytes;
+  for (int64_t device = 0; device < kMaxDevices; ++device) {
+    if (devices_.Has(device)) bytes[device] = info_.resident_bytes;
+  }
+  return bytes;
 }
 
 void FakeEngine::Hold() {
@@ -97,14 +109,19 @@ int FakeEngine::num_runs() const {
   return num_runs_;
 }
 
+int FakeEngine::num_runs_on(int64_t device) const {
+  std::lock_guard lock(mutex_);
+  return num_runs_on_[device];
+}
+
 int FakeEngine::num_loads() const {
   std::lock_guard lock(mutex_);
   return num_loads_;
 }
 
 absl::StatusOr<std::shared_ptr<const Model>> FakeEngine::Load(
-    const std::string& name, const std::string& folder,
-    int64_t version) const {
+    const std::string& name, const std::string& folder, int64_t version,
+    const Placement& placement) const {
   if (on_load) on_load(name);
   {
     std::lock_guard lock(mutex_);
@@ -114,9 +131,20 @@ absl::StatusOr<std::shared_ptr<const Model>> FakeEngine::Load(
     const auto error = load_errors.find(key);
     if (error != load_errors.end()) return error->second;
   }
-  auto model = std::make_shared<FakeModel>(name);
+  auto model = std::make_shared<FakeModel>(name, placement);
   model->mutable_info().version = version;
   return model;
+}
+
+absl::Status FakeEngine::Copy(const Model& model, const std::string&,
+                              int64_t device) const {
+  static_cast<const FakeModel&>(model).mutable_devices().Add(device);
+  return absl::OkStatus();
+}
+
+bool FakeEngine::DropCopy(const Model& model, int64_t device) const {
+  static_cast<const FakeModel&>(model).mutable_devices().Remove(device);
+  return true;
 }
 
 absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
@@ -159,9 +187,11 @@ absl::StatusOr<std::shared_ptr<const Plan>> FakeEngine::MakePlan(
   return plan;
 }
 
-absl::Status FakeEngine::WaitForRelease(const CancelToken& cancel) const {
+absl::Status FakeEngine::WaitForRelease(const CancelToken& cancel,
+                                        int64_t device) const {
   std::unique_lock lock(mutex_);
   ++num_runs_;
+  ++num_runs_on_[device];
   changed_.notify_all();
   while (held_) {
     LIMPID_RETURN_IF_ERROR(cancel.Check());
@@ -171,11 +201,12 @@ absl::Status FakeEngine::WaitForRelease(const CancelToken& cancel) const {
 }
 
 absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
-                             const CancelToken& cancel) const {
+                             const CancelToken& cancel, int64_t device) const {
   const auto& fake = static_cast<const FakePlan&>(plan);
   const int64_t length = fake.num_tokens();
   ResultHeader header;
   header.method = fake.method();
+  header.device = device_names[device];
   header.num_positions = length;
   header.positions = {length - 1};
   header.layers = {0};
@@ -183,7 +214,7 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
     header.tokens.push_back({1, fake.pieces[i], i, i + 1, false});
   }
   LIMPID_RETURN_IF_ERROR(sink.OnHeader(std::move(header)));
-  LIMPID_RETURN_IF_ERROR(WaitForRelease(cancel));
+  LIMPID_RETURN_IF_ERROR(WaitForRelease(cancel, device));
   if (run_throws) throw std::runtime_error("thrown by the test");
   LIMPID_RETURN_IF_ERROR(run_status);
   LIMPID_RETURN_IF_ERROR(sink.OnProgress(1, 2, "layer"));
@@ -217,13 +248,14 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
   return sink.OnSummary(std::move(summary));
 }
 
-void FakeEngine::RunBatch(const std::vector<BatchMember>& members) const {
+void FakeEngine::RunBatch(const std::vector<BatchMember>& members,
+                          int64_t device) const {
   {
     std::lock_guard lock(mutex_);
     batch_sizes_.push_back(std::ssize(members));
   }
   for (const BatchMember& member : members) {
-    member.done(Run(*member.plan, *member.sink, member.cancel));
+    member.done(Run(*member.plan, *member.sink, member.cancel, device));
   }
 }
 

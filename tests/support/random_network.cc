@@ -24,7 +24,7 @@ class RandomWeights final : public WeightReader {
     // Norms and skips near one, so that no layer is nearly dead.
     if (shape.size() == 1) tensor.add_(0.7);
     if (scale_) tensor.mul_(scale_(names.front()));
-    return Keep(tensor.to(options().dtype).to(options().device));
+    return Keep(tensor.to(options().dtype).to(device()));
   }
   bool Has(const std::string&) const override { return true; }
   std::vector<int64_t> ShapeOf(const std::vector<std::string>&) const override {
@@ -55,10 +55,17 @@ std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  uint64_t seed,
                                                  const WeightScale& scale,
                                                  at::Device device) {
+  return MakeRandomNetwork(tiny, {device, dtype}, seed, scale);
+}
+
+std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
+                                                 const BuildOptions& options,
+                                                 uint64_t seed,
+                                                 const WeightScale& scale) {
   auto parsed = HfConfig::Parse(tiny.config, "config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   if (!parsed.ok()) return nullptr;
-  RandomWeights weights({device, dtype}, seed, scale);
+  RandomWeights weights(options, seed, scale);
   auto network = tiny.spec->build(*parsed, weights);
   EXPECT_TRUE(network.ok()) << network.status();
   return network.ok() ? *std::move(network) : nullptr;

@@ -38,6 +38,11 @@ std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  uint64_t seed,
                                                  const WeightScale& scale = {},
                                                  at::Device device = at::kCPU);
+// The same with its layers where the options say.
+std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
+                                                 const BuildOptions& options,
+                                                 uint64_t seed,
+                                                 const WeightScale& scale = {});
 
 // Seeded token ids [batch, length], or pixels for networks that look at
 // pictures.

@@ -74,11 +74,11 @@ TEST_F(ConfigTest, FlagsOverrideTheFile) {
 TEST_F(ConfigTest, BatchesDependOnTheDeviceUnlessTheyAreSet) {
   const auto defaults = Parse({});
   ASSERT_TRUE(defaults.ok()) << defaults.status();
-  const BatchLimits on_cpu = BatchingOn(defaults->settings, "cpu");
+  const BatchLimits on_cpu = BatchingOn(defaults->settings, {"cpu"});
   EXPECT_EQ(on_cpu.max_size, 1);
   EXPECT_EQ(on_cpu.max_positions, 256);
   EXPECT_EQ(on_cpu.max_wait, absl::ZeroDuration());
-  const BatchLimits on_gpu = BatchingOn(defaults->settings, "cuda:0");
+  const BatchLimits on_gpu = BatchingOn(defaults->settings, {"cuda:0"});
   EXPECT_EQ(on_gpu.max_size, 16);
   EXPECT_EQ(on_gpu.max_positions, std::numeric_limits<int64_t>::max());
   EXPECT_EQ(on_gpu.max_wait, absl::Milliseconds(2));
@@ -90,7 +90,7 @@ TEST_F(ConfigTest, BatchesDependOnTheDeviceUnlessTheyAreSet) {
                        "max_batch_tokens": 99}})");
   ASSERT_TRUE(set.ok()) << set.status();
   for (const char* device : {"cpu", "cuda:0"}) {
-    const BatchLimits limits = BatchingOn(set->settings, device);
+    const BatchLimits limits = BatchingOn(set->settings, {device});
     EXPECT_EQ(limits.max_size, 3);
     EXPECT_EQ(limits.max_positions, 99);
     EXPECT_EQ(limits.max_wait, absl::Microseconds(500));
@@ -113,7 +113,7 @@ TEST_F(ConfigTest, EveryMistakeIsNamed) {
       R"({"lissten": "x", "drain_seconds": 15, "reflection": "maybe",
           "limits": {"max_tokens": 0, "speed": 1}, "compute": 3,
           "log": {"level": "loud"}})",
-      {"--device", "cuda:0,1", "--metrics", "here", "--sideways", "word",
+      {"--device", "cuda:0,0", "--metrics", "here", "--sideways", "word",
        "--health"});
   EXPECT_EQ(line.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(Fields(line.status()),
@@ -122,7 +122,7 @@ TEST_F(ConfigTest, EveryMistakeIsNamed) {
                   "limits.speed", "compute", "log.level", "--device",
                   "--metrics", "--sideways", "word", "--health"));
   EXPECT_THAT(std::string(line.status().message()),
-              HasSubstr("not served yet"));
+              HasSubstr("names device 0 twice"));
 }
 
 TEST_F(ConfigTest, FilesThatCannotBeReadAreMistakes) {
@@ -154,10 +154,11 @@ TEST_F(ConfigTest, PlainTextBeyondLoopbackMustBeAllowed) {
 }
 
 TEST_F(ConfigTest, DevicesAreNamesOfOne) {
-  for (const char* device : {"auto", "cpu", "cuda", "cuda:3"}) {
+  for (const char* device : {"auto", "cpu", "cuda", "cuda:3", "cuda:0,1", "cpu:0,1"}) {
     EXPECT_TRUE(Parse({"--device", device}).ok()) << device;
   }
-  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:0,1", "CPU"}) {
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:1,1", "cuda:64", "cuda:-1",
+        "auto:0", "CPU"}) {
     EXPECT_FALSE(Parse({"--device", device}).ok()) << device;
   }
 }
@@ -284,10 +285,10 @@ TEST_F(ConfigTest, HelpAndVersionPrint) {
 
 TEST_F(ConfigTest, WorkersFollowTheDevice) {
   Settings settings;
-  EXPECT_GE(NumWorkers(settings, "cpu"), 1);
-  EXPECT_EQ(NumWorkers(settings, "cuda:0"), 1);
+  EXPECT_GE(NumWorkers(settings, {"cpu"}), 1);
+  EXPECT_EQ(NumWorkers(settings, {"cuda:0", "cuda:1"}), 1);
   settings.workers = 5;
-  EXPECT_EQ(NumWorkers(settings, "cuda:0"), 5);
+  EXPECT_EQ(NumWorkers(settings, {"cuda:0", "cuda:1"}), 5);
 }
 
 }  // namespace

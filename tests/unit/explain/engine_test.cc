@@ -425,7 +425,7 @@ TEST(EngineCreateTest, DevicesAreCheckedByName) {
   options.device = "abacus";
   EXPECT_EQ(Engine::Create(options).status().code(),
             absl::StatusCode::kInvalidArgument);
-  options.device = "cuda:99";
+  options.device = "cuda:63";
   const absl::Status status = Engine::Create(options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(GetErrorDetails(status).reason, "DEVICE_UNAVAILABLE");

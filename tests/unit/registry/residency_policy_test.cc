@@ -48,6 +48,81 @@ TEST(ResidencyPolicyTest, UnknownNamesAreShownSafely) {
   EXPECT_FALSE(absl::StrContains(status.message(), "\x1b"));
 }
 
+// `bytes` of models on a device, the first used last.
+std::vector<Resident> Idle(const std::vector<int64_t>& bytes) {
+  std::vector<Resident> residents;
+  for (const int64_t one : bytes) {
+    residents.push_back({"r" + std::to_string(residents.size()), one,
+                         100 - residents.size(), /*idle=*/true});
+  }
+  return residents;
+}
+
+TEST(ChoosePlacementTest, TakesTheDeviceWithMostRoom) {
+  const auto choice =
+      ChoosePlacement("m", 3, {}, 10, {Idle({4}), Idle({2}), Idle({6})});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->placement.home(), 1);
+  EXPECT_FALSE(choice->placement.is_split());
+  EXPECT_EQ(choice->bytes, (std::vector<int64_t>{0, 3, 0}));
+  for (const auto& evicted : choice->evictions) EXPECT_TRUE(evicted.empty());
+}
+
+TEST(ChoosePlacementTest, WithoutRoomAsLittleAsCanBeGoes) {
+  auto first = Idle({8, 2});
+  first[1].idle = false;
+  const auto choice =
+      ChoosePlacement("m", 5, {}, 10, {first, Idle({3, 3, 3})});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->placement.home(), 1);
+  ASSERT_EQ(choice->evictions[1].size(), 2u);
+  EXPECT_EQ(choice->evictions[1][0].name, "r2");
+  // One device's models are in use.
+  for (Resident& resident : first) resident.idle = false;
+  const auto other = ChoosePlacement("m", 5, {}, 10, {first, Idle({9})});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(other->placement.home(), 1);
+  EXPECT_EQ(GetErrorDetails(
+                ChoosePlacement("m", 5, {}, 10, {first, first}).status())
+                .reason,
+            "MODEL_MEMORY_FULL");
+}
+
+TEST(ChoosePlacementTest, ExtraCopiesGoBeforeModels) {
+  auto residents = Idle({4, 4});
+  residents.push_back({"copy", 2, /*last_use=*/1000, true, /*extra=*/true});
+  const auto evicted = ChooseEvictions("m", 2, 10, residents);
+  ASSERT_TRUE(evicted.ok());
+  ASSERT_EQ(evicted->size(), 1u);
+  EXPECT_EQ((*evicted)[0].name, "copy");
+}
+
+TEST(ChoosePlacementTest, WhatIsLargerThanADeviceIsSplitEvenly) {
+  // 4 shared, 6 layers of 3.
+  const std::vector<int64_t> layers(6, 3);
+  const auto choice =
+      ChoosePlacement("m", 22, layers, 12, {Idle({1}), {}, Idle({2})});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  const auto& stages = choice->placement.stages;
+  ASSERT_EQ(stages.size(), 2u);
+  EXPECT_EQ(stages[0].device, 1);  // most room
+  EXPECT_EQ(stages[0].num_layers, 2);
+  EXPECT_EQ(stages[1].device, 0);
+  EXPECT_EQ(stages[1].num_layers, 4);
+  EXPECT_EQ(choice->bytes, (std::vector<int64_t>{12, 10, 0}));
+  EXPECT_EQ(choice->evictions[0].size(), 1u);
+}
+
+TEST(ChoosePlacementTest, WhatNeverFitsSaysSo) {
+  const std::vector<int64_t> layers(6, 3);
+  for (const int64_t budget : {2, 3, 6}) {
+    const absl::Status status =
+        ChoosePlacement("m", 22, layers, budget, {{}, {}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << budget;
+    EXPECT_EQ(GetErrorDetails(status).reason, "MODEL_TOO_LARGE");
+  }
+}
+
 TEST(ModelFoldersTest, TakesFoldersThatHoldModelsOnly) {
   testing::TemporaryRepository repository;
   repository.AddModel("config-only");

@@ -318,5 +318,93 @@ TEST_F(FairQueueBatchTest, MayGrowWhileItWaits) {
   EXPECT_EQ(queue.running_bytes(), 0);
 }
 
+class FairQueueDevicesTest : public FairQueueTest {
+ protected:
+  // Two devices with a worker each; two models of which each is on one.
+  static QueueLimits Limits() {
+    QueueLimits limits;
+    limits.num_devices = 2;
+    limits.max_running_bytes = 10;
+    return limits;
+  }
+  JobId PushOn(FairQueue& queue, const DeviceSet* devices, int64_t bytes = 0) {
+    Ticket ticket{++last_id_, "a", Priority::kNormal, 1, bytes};
+    ticket.model = devices == &first_ ? "first" : "second";
+    ticket.devices = devices;
+    EXPECT_EQ(queue.Decide(ticket), Admission::kAccept);
+    queue.Push(ticket);
+    return last_id_;
+  }
+
+  DeviceSet first_{0}, second_{1};
+};
+
+TEST_F(FairQueueDevicesTest, EachHasItsOwnWorkers) {
+  FairQueue queue(Limits());
+  for (int i = 0; i < 3; ++i) PushOn(queue, nullptr);
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_EQ(queue.Pick(0), std::nullopt);
+  EXPECT_EQ(queue.Pick(1), 2u);
+  EXPECT_EQ(queue.Pick(1), std::nullopt);
+  EXPECT_EQ(queue.num_running_on(1), 1);
+  queue.End(2);
+  EXPECT_EQ(queue.num_running_on(1), 0);
+  EXPECT_EQ(queue.Pick(1), 3u);
+}
+
+TEST_F(FairQueueDevicesTest, JobsThatCanNotRunHereDoNotHoldUpThoseBehindThem) {
+  FairQueue queue(Limits());
+  PushOn(queue, &first_);
+  PushOn(queue, &first_);
+  PushOn(queue, &second_);
+  EXPECT_EQ(queue.Pick(1), 3u);
+  EXPECT_EQ(queue.Pick(1), std::nullopt);
+  EXPECT_EQ(queue.Pick(0), 1u);
+  queue.End(1);
+  EXPECT_EQ(queue.Pick(0), 2u);
+}
+
+TEST_F(FairQueueDevicesTest, EachHasItsOwnMemory) {
+  FairQueue queue(Limits());
+  PushOn(queue, nullptr, 10);
+  PushOn(queue, nullptr, 10);
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_EQ(queue.Pick(1), 2u);
+  EXPECT_EQ(queue.running_bytes(0), 10);
+  EXPECT_EQ(queue.running_bytes(1), 10);
+  queue.End(1);
+  EXPECT_EQ(queue.running_bytes(0), 0);
+}
+
+TEST_F(FairQueueDevicesTest, CompanionsLeaveJobsToFreeWorkersElsewhere) {
+  FairQueue queue(Limits());
+  BatchLimits batch;
+  batch.max_size = 4;
+  for (int i = 0; i < 4; ++i) {
+    Ticket ticket{++last_id_, "a", Priority::kNormal, 0.01};
+    ticket.batch = {&batch, 10};
+    queue.Push(ticket);
+  }
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_EQ(queue.PickCompanions(1, batch), (std::vector<JobId>{2, 3}));
+  EXPECT_EQ(queue.Pick(1), 4u);
+}
+
+TEST_F(FairQueueDevicesTest, ModelsThatAreWantedElsewhereAreTold) {
+  FairQueue queue(Limits());
+  PushOn(queue, &first_);
+  PushOn(queue, &first_);
+  EXPECT_TRUE(queue.Starved().empty());  // a worker is free
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_EQ(queue.Starved(), (std::map<std::string, double>{{"first", 1}}));
+  // A copy has come.
+  first_.Add(1);
+  EXPECT_TRUE(queue.Starved().empty());
+  EXPECT_EQ(queue.Pick(1), 2u);
+  // Nobody has nothing to do.
+  PushOn(queue, &second_);
+  EXPECT_TRUE(queue.Starved().empty());
+}
+
 }  // namespace
 }  // namespace limpid

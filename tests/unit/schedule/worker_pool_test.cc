@@ -24,7 +24,7 @@ class FakeClock final : public Clock {
 // A job that waits to be let go, and what became of it. Outlives its pool.
 struct Waiter {
   Job MakeJob() {
-    return {token, [this](const absl::Status& admission) {
+    return {token, [this](const absl::Status& admission, int64_t) {
               ++num_ends;
               if (admission.ok()) {
                 started.set_value();
@@ -58,7 +58,7 @@ TEST_F(WorkerPoolTest, RunsJobsInOrder) {
     WorkerPool pool(Options(1, 10));
     for (int i = 0; i < 5; ++i) {
       ASSERT_TRUE(pool.Submit({CancelToken(),
-                               [&order, i](const absl::Status&) {
+                               [&order, i](const absl::Status&, int64_t) {
                                  order.push_back(i);
                                }})
                       .ok());
@@ -244,7 +244,7 @@ TEST_F(WorkerPoolTest, DrainingRefusesAndCancelsAtTheLimit) {
   CancelToken token;
   WorkerPool pool(Options(1, 2));
   ASSERT_TRUE(pool.Submit({token,
-                           [&](const absl::Status&) {
+                           [&](const absl::Status&, int64_t) {
                              started.set_value();
                              while (!token.cancelled()) {
                                std::this_thread::yield();
@@ -274,7 +274,7 @@ TEST_F(WorkerPoolTest, SurvivesJobsThatThrow) {
   Waiter next;
   WorkerPool pool(Options(1, 2));
   ASSERT_TRUE(pool.Submit({CancelToken(),
-                           [](const absl::Status&) {
+                           [](const absl::Status&, int64_t) {
                              throw std::runtime_error("thrown");
                            }})
                   .ok());
@@ -295,7 +295,7 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
         for (int i = 0; i < kJobs; ++i) {
           const int n = t * kJobs + i;
           const auto id = pool.Submit(
-              {CancelToken(), [&ends, n](const absl::Status&) { ++ends[n]; }});
+              {CancelToken(), [&ends, n](const absl::Status&, int64_t) { ++ends[n]; }});
           accepted[n] = id.ok();
           if (id.ok() && i % 3 == 0) pool.Cancel(*id);
         }
@@ -306,6 +306,69 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
   for (int n = 0; n < kThreads * kJobs; ++n) {
     EXPECT_EQ(ends[n], accepted[n] ? 1 : 0);
   }
+}
+
+TEST_F(WorkerPoolTest, JobsRunOnTheDevicesThatTheyCanRunOn) {
+  WorkerPoolOptions options = Options(1, 100);
+  options.limits.num_devices = 2;
+  const DeviceSet second(1);
+  std::atomic<int> num_on_second{0}, num_elsewhere{0};
+  Waiter first;
+  {
+    WorkerPool pool(options);
+    Job job = first.MakeJob();
+    const DeviceSet only_first(0);
+    job.ticket.devices = &only_first;
+    ASSERT_TRUE(pool.Submit(std::move(job)).ok());
+    first.started.get_future().wait();
+    // Behind one that waits for the first device, which is busy.
+    Waiter blocked;
+    Job waits = blocked.MakeJob();
+    waits.ticket.devices = &only_first;
+    waits.ticket.model = "m";
+    ASSERT_TRUE(pool.Submit(std::move(waits)).ok());
+    std::promise<void> all_ran;
+    for (int i = 0; i < 8; ++i) {
+      Job here{CancelToken(), [&](const absl::Status& status, int64_t device) {
+                 EXPECT_TRUE(status.ok());
+                 ++(device == 1 ? num_on_second : num_elsewhere);
+                 if (num_on_second + num_elsewhere == 8) all_ran.set_value();
+               }};
+      here.ticket.devices = &second;
+      ASSERT_TRUE(pool.Submit(std::move(here)).ok());
+    }
+    all_ran.get_future().wait();
+    // The last of them may still be on its worker.
+    while (pool.Starved().empty()) std::this_thread::yield();
+    EXPECT_EQ(pool.Starved().begin()->first, "m");
+    first.go.set_value();
+    blocked.go.set_value();
+    blocked.ended.get_future().wait();
+  }
+  EXPECT_EQ(num_on_second, 8);
+  EXPECT_EQ(num_elsewhere, 0);
+}
+
+TEST_F(WorkerPoolTest, AJobMovesToADeviceThatItsModelHasCometo) {
+  WorkerPoolOptions options = Options(1, 100);
+  options.limits.num_devices = 2;
+  DeviceSet devices(0);
+  Waiter first, second;
+  WorkerPool pool(options);
+  for (Waiter* waiter : {&first, &second}) {
+    Job job = waiter->MakeJob();
+    job.ticket.devices = &devices;
+    ASSERT_TRUE(pool.Submit(std::move(job)).ok());
+    if (waiter == &first) first.started.get_future().wait();
+  }
+  EXPECT_EQ(pool.load().num_waiting, 1);
+  devices.Add(1);
+  pool.OnModelPlaced();
+  second.started.get_future().wait();
+  first.go.set_value();
+  second.go.set_value();
+  first.ended.get_future().wait();
+  second.ended.get_future().wait();
 }
 
 // What batches have run, by how large they were.
@@ -327,7 +390,7 @@ struct BatchLog {
 // A job that can share a batch, and how often it has ended.
 struct Member final : BatchWork {
   Member(BatchLog& to, std::atomic<int>& ends) : log(to), num_ends(ends) {}
-  void RunWith(const std::vector<BatchWork*>& others) override {
+  void RunWith(const std::vector<BatchWork*>& others, int64_t) override {
     ++num_ends;
     for (BatchWork* other : others) {
       ++static_cast<Member*>(other)->num_ends;
@@ -349,8 +412,8 @@ class WorkerPoolBatchTest : public WorkerPoolTest {
     auto member = std::make_shared<Member>(log_, num_ends_);
     Job job;
     job.cancel = cancel;
-    job.run = [this, member](const absl::Status& admission) {
-      if (admission.ok()) return member->RunWith({});
+    job.run = [this, member](const absl::Status& admission, int64_t device) {
+      if (admission.ok()) return member->RunWith({}, device);
       ++num_ends_;
       ++num_refused_;
     };
