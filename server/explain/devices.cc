@@ -3,7 +3,6 @@
 
 #ifdef LIMPID_WITH_CUDA
 #include <c10/cuda/CUDAFunctions.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <cuda_runtime_api.h>
 #endif
 
@@ -30,14 +29,28 @@ absl::Status NoDevice(const std::string& message) {
   return MakeError(absl::StatusCode::kFailedPrecondition, message, details);
 }
 
+#ifdef LIMPID_WITH_CUDA
+// Calls `work` with a GPU as the thread's current one; the error of getting
+// there, or of `work`. c10's guards throw where a device has failed.
+template <typename Work>
+cudaError_t OnGpu(c10::Device device, const Work& work) {
+  int before = 0;
+  cudaError_t error = cudaGetDevice(&before);
+  if (error != cudaSuccess) return error;
+  error = cudaSetDevice(device.index());
+  if (error == cudaSuccess) error = work();
+  (void)cudaSetDevice(before);
+  return error;
+}
+#endif
+
 // Whether a device has failed for good: every call says so from then on, while
 // other errors are told once.
 bool IsLost(c10::Device device) {
 #ifdef LIMPID_WITH_CUDA
   if (device.is_cuda()) {
-    if (cudaSetDevice(device.index()) != cudaSuccess) return true;
-    (void)cudaDeviceSynchronize();
-    return cudaDeviceSynchronize() != cudaSuccess;
+    (void)OnGpu(device, cudaDeviceSynchronize);
+    return OnGpu(device, cudaDeviceSynchronize) != cudaSuccess;
   }
 #endif
   return false;
@@ -100,10 +113,10 @@ Devices::Devices(std::vector<ComputeDevice> devices,
 std::optional<DeviceMemory> Devices::Memory(int64_t index) const {
 #ifdef LIMPID_WITH_CUDA
   const c10::Device device = devices_[index].device;
-  if (device.is_cuda() && Check().ok()) {
-    const c10::cuda::CUDAGuard guard(device);
-    size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  size_t free = 0, total = 0;
+  if (device.is_cuda() && Check().ok() && OnGpu(device, [&] {
+        return cudaMemGetInfo(&free, &total);
+      }) == cudaSuccess) {
     return DeviceMemory{static_cast<int64_t>(total - free),
                         static_cast<int64_t>(total)};
   }

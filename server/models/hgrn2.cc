@@ -61,7 +61,9 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
       [&](int64_t index, const std::string&) -> MakeRecurrence {
         const at::Tensor bound =
             bounds.defined()
-                ? bounds[index].view({config.num_key_heads, config.key_size})
+                ? bounds[index]
+                      .view({config.num_key_heads, config.key_size})
+                      .to(reader.device())
                 : at::zeros({1}, at::device(reader.device())
                                      .dtype(reader.options().dtype));
         return [=](const RecurrenceInput& in, const Pass& pass) {
