@@ -93,7 +93,7 @@ class ProcessTest : public ::testing::Test {
 };
 
 TEST_F(ProcessTest, ALostDeviceEndsTheServerAndTellsWhoWaits) {
-  program_ = std::string(LIMPID_BIN_DIR) + "/tests/losing-server";
+  program_ = std::string(LIMPID_BIN_DIR) + "/support/losing-server";
   StartServer({"--device", "cpu:0,1"});
   auto command = ClientCommand(LongRequest());
   command.insert(command.end(), {"--attempts", "1"});
