@@ -98,7 +98,7 @@ TEST_F(ProcessTest, ALostDeviceEndsTheServerAndTellsWhoWaits) {
   auto command = ClientCommand(LongRequest());
   command.insert(command.end(), {"--attempts", "1"});
   Process waiting(command);
-  EXPECT_TRUE(server_->WaitForError("started", seconds(30)));
+  ASSERT_NE(waiting.ReadLine(seconds(30)), "");
   const ProcessResult lost =
       Client({"explain", "--model", "recall-mamba", "--tokens", "1,2,3",
               "--method", "gradient-norm", "--attempts", "1"});
