@@ -155,6 +155,7 @@ void Log::Request(const RequestLine& line) {
       {"code", absl::StatusCodeToString(line.code)},
   };
   if (!line.reason.empty()) fields.emplace_back("reason", line.reason);
+  if (!line.error.empty()) fields.emplace_back("error", line.error);
   if (!line.caller.empty()) fields.emplace_back("caller", line.caller);
   fields.emplace_back("trace_id", line.trace_id);
   fields.emplace_back("span_id", line.span_id);

@@ -52,6 +52,7 @@ struct RequestLine {
   std::string method;    // attribution method, as model
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string reason;  // of an error
+  std::string error;   // what went wrong, where it is our own fault
   int64_t num_tokens = 0;
   std::string caller;  // name of the token; empty: none was needed
   std::string trace_id, span_id, parent_id;  // W3C trace context

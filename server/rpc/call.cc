@@ -180,6 +180,8 @@ grpc::Status Call::End(absl::Status status) {
   line.method = explained.method == kUnknown ? "" : explained.method;
   line.code = status.code();
   if (!status.ok()) line.reason = ReasonOf(status);
+  // Other messages may hold what callers sent, which stays out of the log.
+  if (absl::IsInternal(status)) line.error = std::string(status.message());
   line.num_tokens = explained.num_tokens;
   line.caller = caller_;
   line.trace_id = trace_.trace_id;

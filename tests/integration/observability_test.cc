@@ -176,6 +176,20 @@ std::set<std::string> DocumentedMetrics() {
   return names;
 }
 
+TEST_F(ObservabilityTest, TheLogSaysWhatWentWrongWhereItIsOurFault) {
+  server_.options.token_file.clear();
+  server_.Start();
+  server_.engine.run_status = absl::InternalError("a kernel was not launched");
+  grpc::ClientContext internal;
+  EXPECT_EQ(Call(internal).error_code(), grpc::StatusCode::INTERNAL);
+  server_.engine.run_status = absl::InvalidArgumentError("about the caller");
+  grpc::ClientContext invalid;
+  EXPECT_FALSE(Call(invalid).ok());
+  server_.Stop();
+  EXPECT_THAT(server_.LogText(), HasSubstr("a kernel was not launched"));
+  EXPECT_THAT(server_.LogText(), Not(HasSubstr("about the caller")));
+}
+
 TEST_F(ObservabilityTest, DocumentedMetricsAreTheOnesThatAreServed) {
   server_.options.metrics = "127.0.0.1:0";
   server_.engine.device_memory = DeviceMemory{1000, 8000};

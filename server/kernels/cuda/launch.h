@@ -35,6 +35,36 @@ inline absl::Status CheckGrid(absl::string_view kernel, int64_t num_blocks) {
       absl::StrCat(kernel, ": ", num_blocks, " blocks, at most ", kMaxBlocks));
 }
 
+// Launches a kernel whose blocks take `bytes` of dynamic shared memory, beyond
+// the 48 KiB that need no permission. The permission belongs to the kernel on a
+// device, not to the launch: if each asked for what it takes, one thread would
+// take it from another that is about to launch. So all ask for as much as a
+// block can have.
+template <typename... Parameters>
+absl::Status LaunchWithSharedMemory(absl::string_view name,
+                                    void (*kernel)(Parameters...), dim3 grid,
+                                    int threads, int bytes, cudaStream_t stream,
+                                    const Parameters&... arguments) {
+  int device = 0, most = 0;
+  cudaFuncAttributes attributes;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = bytes;
+  config.stream = stream;
+  (void)(cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                device) == cudaSuccess &&
+         cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess &&
+         cudaFuncSetAttribute(
+             kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+             most - static_cast<int>(attributes.sharedSizeBytes)) ==
+             cudaSuccess &&
+         cudaLaunchKernelEx(&config, kernel, arguments...) == cudaSuccess);
+  // Of whichever failed.
+  return CheckLaunch(name);
+}
+
 // How often a loop over an array of kStates states is written out: wholly while
 // such arrays fit into registers; beyond that it would only make the compiler
 // slow.

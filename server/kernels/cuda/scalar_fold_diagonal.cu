@@ -290,16 +290,10 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
 template <ChannelFold kFold, bool kProducts>
 absl::Status Launch(const Op& op, const ScalarGroup& group,
                     cudaStream_t stream) {
-  constexpr int kBytes = sizeof(DiagonalMemory);
-  if (cudaFuncSetAttribute(FoldDiagonal<kFold, kProducts>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           kBytes) != cudaSuccess) {
-    return CheckLaunch("ScalarAttentionFold");
-  }
-  const dim3 grid(group.num_blocks, group.diagonal_splits);
-  FoldDiagonal<kFold, kProducts>
-      <<<grid, kScalarThreads, kBytes, stream>>>(op, group);
-  return CheckLaunch("ScalarAttentionFold");
+  return LaunchWithSharedMemory(
+      "ScalarAttentionFold", FoldDiagonal<kFold, kProducts>,
+      dim3(group.num_blocks, group.diagonal_splits), kScalarThreads,
+      sizeof(DiagonalMemory), stream, op, group);
 }
 
 }  // namespace

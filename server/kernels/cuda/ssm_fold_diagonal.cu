@@ -630,15 +630,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 template <ChannelFold kFold, bool kProducts>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(DiagonalMemory);
-  if (cudaFuncSetAttribute(FoldDiagonal<kFold, kProducts>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           kBytes) != cudaSuccess) {
-    return CheckLaunch("SsmAttentionFold");
-  }
-  const dim3 grid(group.num_blocks, group.diagonal_splits);
-  FoldDiagonal<kFold, kProducts><<<grid, kThreads, kBytes, stream>>>(op, group);
-  return CheckLaunch("SsmAttentionFold");
+  return LaunchWithSharedMemory(
+      "SsmAttentionFold", FoldDiagonal<kFold, kProducts>,
+      dim3(group.num_blocks, group.diagonal_splits), kThreads,
+      sizeof(DiagonalMemory), stream, op, group);
 }
 
 }  // namespace

@@ -191,14 +191,9 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
       static_cast<int>(CeilDiv(group.num_channels, group.tile_splits));
   const int bytes =
       static_cast<int>(sizeof(TileMemory) + channels * sizeof(float));
-  if (cudaFuncSetAttribute(Fold<kFold, kProducts>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           bytes) != cudaSuccess) {
-    return CheckLaunch("SsmAttentionFold");
-  }
-  const dim3 grid(group.num_tiles(), group.tile_splits);
-  Fold<kFold, kProducts><<<grid, kThreads, bytes, stream>>>(op, group);
-  return CheckLaunch("SsmAttentionFold");
+  return LaunchWithSharedMemory("SsmAttentionFold", Fold<kFold, kProducts>,
+                                dim3(group.num_tiles(), group.tile_splits),
+                                kThreads, bytes, stream, op, group);
 }
 
 }  // namespace

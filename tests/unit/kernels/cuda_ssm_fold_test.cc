@@ -4,6 +4,7 @@
 // GPU; skipped without.
 #include <cstdint>
 #include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -163,6 +164,24 @@ TEST_F(CudaSsmFoldTest, DecaysFromNoneToAll) {
     ExpectMatches(in, in.Attention(), in.ExactAttention(),
                   ChannelFold::kSumAbs);
   }
+}
+
+// Blocks of different sizes need different amounts of shared memory, which a
+// kernel has to be allowed.
+TEST_F(CudaSsmFoldTest, LaunchesOfSeveralThreadsDoNotDisturbEachOther) {
+  std::vector<std::thread> threads;
+  for (const int64_t channels : {37, 900, 37, 900}) {
+    threads.emplace_back([this, channels] {
+      const Inputs<float> in({300, channels, 16, 4});
+      std::mt19937_64 g(7);
+      const auto weight = Values<float>::Random(channels, 0, 1, g);
+      std::vector<float> matrix, product;
+      for (int i = 0; i < 200 && !HasFatalFailure(); ++i) {
+        Fold(in, in.Attention(), ChannelFold::kSumAbs, weight, matrix, product);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(CudaSsmFoldTest, RefusesWhatItDoesNotTake) {
