@@ -113,6 +113,10 @@ Config ToConfig(const Settings& s) {
   return config;
 }
 
+// Workers of a GPU by default. Short requests are as fast as they are launched:
+// of 64 tokens one worker of an H100 does 1,030 a second, 8 do 2,960.
+constexpr int64_t kMostOnGpu = 8;
+
 bool OnGpu(const std::vector<std::string>& devices) {
   return !absl::StartsWith(devices.front(), "cpu");
 }
@@ -122,10 +126,13 @@ bool OnGpu(const std::vector<std::string>& devices) {
 int64_t NumWorkers(const Settings& settings,
                    const std::vector<std::string>& devices) {
   if (settings.workers) return *settings.workers;
-  if (OnGpu(devices)) return 1;
   const int64_t num_cores = std::thread::hardware_concurrency();
-  return std::max<int64_t>(
-      1, num_cores / settings.threads_per_worker / std::ssize(devices));
+  const int64_t for_each = num_cores / std::ssize(devices);
+  // A worker of a GPU is a core that launches kernels; the other half is for
+  // requests and replies.
+  return OnGpu(devices) ? std::clamp<int64_t>(for_each / 2, 1, kMostOnGpu)
+                        : std::max<int64_t>(
+                              1, for_each / settings.threads_per_worker);
 }
 
 BatchLimits BatchingOn(const Settings& settings,

@@ -17,6 +17,9 @@ class DeviceSet {
   DeviceSet() = default;
   explicit DeviceSet(int64_t device) { Add(device); }
 
+  DeviceSet(const DeviceSet& other) : bits_(other.bits_.load()) {}
+  DeviceSet& operator=(const DeviceSet&) = delete;
+
   bool Has(int64_t device) const {
     return (bits_.load(std::memory_order_acquire) & Bit(device)) != 0;
   }

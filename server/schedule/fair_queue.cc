@@ -58,6 +58,16 @@ bool FairQueue::HasFreeWorker(int64_t device) const {
              limits_.max_running + limits_.max_paused;
 }
 
+bool FairQueue::IsBetterElsewhere(const Ticket& ticket, int64_t device) const {
+  for (int64_t other = 0; other < limits_.num_devices; ++other) {
+    if (devices_[other].running_seconds < devices_[device].running_seconds &&
+        CanRun(ticket, other) && HasFreeWorker(other) && Fits(ticket, other)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool FairQueue::Fits(const Ticket& ticket, int64_t device) const {
   return ticket.bytes <=
          limits_.max_running_bytes - devices_[device].running_bytes;
@@ -120,9 +130,12 @@ std::optional<FairQueue::Candidate> FairQueue::First(int64_t device,
 
 std::optional<JobId> FairQueue::Pick(int64_t device) {
   if (!HasFreeWorker(device)) return std::nullopt;
-  const auto first = First(device, [](const Ticket&) { return true; });
-  const auto best =
-      First(device, [&](const Ticket& job) { return Fits(job, device); });
+  const auto first = First(device, [&](const Ticket& job) {
+    return !IsBetterElsewhere(job, device);
+  });
+  const auto best = First(device, [&](const Ticket& job) {
+    return Fits(job, device) && !IsBetterElsewhere(job, device);
+  });
   if (!best) return std::nullopt;
   if (best->flow != first->flow &&
       ++first->waiting().num_overtakes > kMaxOvertakes) {
@@ -187,10 +200,18 @@ Ticket FairQueue::Start(const Candidate& candidate, int64_t device) {
   flow.tag += ticket.seconds;
   waiting_.erase(ticket.id);
   waiting_seconds_ = waiting_.empty() ? 0 : waiting_seconds_ - ticket.seconds;
-  running_.emplace(ticket.id, Running{ticket.client, ticket.priority,
-                                      ticket.bytes, device});
-  ++devices_[device].num_running;
-  devices_[device].running_bytes += ticket.bytes;
+  Running& running = running_[ticket.id];
+  running.client = ticket.client;
+  running.priority = ticket.priority;
+  running.bytes = ticket.bytes;
+  running.device = device;
+  running.seconds = ticket.seconds;
+  running.model = ticket.model;
+  if (ticket.devices != nullptr) running.devices.emplace(*ticket.devices);
+  Device& on = devices_[device];
+  ++on.num_running;
+  on.running_bytes += ticket.bytes;
+  on.running_seconds += ticket.seconds;
   ForgetIdle(of);
   return ticket;
 }
@@ -256,6 +277,8 @@ void FairQueue::End(JobId id) {
   Device& on = devices_[job->second.device];
   on.running_bytes -= job->second.bytes + job->second.padding_bytes;
   --on.num_running;
+  on.running_seconds =
+      on.num_running == 0 ? 0 : on.running_seconds - job->second.seconds;
   if (job->second.is_companion) --on.num_companions;
   running_.erase(job);
   // Nobody competes any more: what was used before does not matter.
@@ -278,6 +301,14 @@ std::map<std::string, double> FairQueue::Starved() const {
         if (job.devices == nullptr || NumFreeWorkersFor(job) > 0) continue;
         starved[job.model] += job.seconds;
       }
+    }
+  }
+  for (const auto& [id, job] : running_) {
+    if (!job.devices || devices_[job.device].num_running < 2) continue;
+    for (int64_t other = 0; other < limits_.num_devices; ++other) {
+      if (devices_[other].num_running > 0 || job.devices->Has(other)) continue;
+      starved[job.model] += job.seconds;
+      break;
     }
   }
   return starved;

@@ -17,8 +17,9 @@
 // client with many paused jobs has to wait for them first.
 //
 // Jobs run on devices, each with workers and memory of its own. A job goes to
-// whichever device that can run it is free first; one that can't run on the
-// device that is free does not hold up those behind it.
+// the device that can run it, has a worker free and has least to do, by the
+// estimates of what it runs; one that can't run on the device that is free does
+// not hold up those behind it.
 //
 // A job that has started may take companions with it: waiting jobs that can run
 // in one batch with it. They join in the same fair order, each at its own
@@ -108,9 +109,9 @@ class FairQueue {
   // A running job has ended.
   void End(JobId id);
 
-  // What waiting jobs need on one more device: for those that no worker is free
-  // for where they can run, while one is free elsewhere. Seconds of such jobs,
-  // by model.
+  // Models that are wanted on one more device, and how much, in seconds of jobs:
+  // of those that wait with no worker free where they can run while one is free
+  // elsewhere, and of those that share a device while another runs nothing.
   std::map<std::string, double> Starved() const;
 
   const QueueLimits& limits() const { return limits_; }
@@ -151,6 +152,10 @@ class FairQueue {
     Priority priority = Priority::kNormal;
     int64_t bytes = 0;
     int64_t device = 0;
+    double seconds = 0;
+    std::string model = {};
+    // Where else it could have run.
+    std::optional<DeviceSet> devices = {};
     bool paused = false;
     bool is_companion = false;
     // Of one that is no companion: its batch, what the members would hold each
@@ -180,6 +185,7 @@ class FairQueue {
     int64_t num_paused = 0;
     int64_t num_companions = 0;
     int64_t running_bytes = 0;
+    double running_seconds = 0;
   };
 
   Class& ClassOf(Priority priority) {
@@ -195,6 +201,8 @@ class FairQueue {
   int64_t NumFreeWorkers(int64_t device) const;
   // Of those on all devices that can run it.
   int64_t NumFreeWorkersFor(const Ticket& ticket) const;
+  // Whether another device that can start it now has less to do.
+  bool IsBetterElsewhere(const Ticket& ticket, int64_t device) const;
   // Fewer than may run and pause.
   bool HasFreeWorker(int64_t device) const;
   // The first in line, in the fair order, of the jobs that can run on `device`

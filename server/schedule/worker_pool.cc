@@ -305,6 +305,8 @@ void WorkerPool::Work(int64_t device) {
       num_waiting = queue_.num_waiting();
       num_running = queue_.num_running_on(device);
     }
+    // Some may have been left to this device, which has more to do now.
+    if (num_waiting > 0 && workers_.size() > 1) WakeWorkers();
     ReportQueue(num_waiting);
     ReportRunning(device, num_running);
     const absl::Time start = options_.clock->Now();

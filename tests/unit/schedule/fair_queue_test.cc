@@ -364,6 +364,38 @@ TEST_F(FairQueueDevicesTest, JobsThatCanNotRunHereDoNotHoldUpThoseBehindThem) {
   EXPECT_EQ(queue.Pick(0), 2u);
 }
 
+TEST_F(FairQueueDevicesTest, AJobGoesWhereLeastIsToDo) {
+  QueueLimits limits = Limits();
+  limits.max_running = 4;
+  FairQueue queue(limits);
+  for (const double seconds : {5, 1, 1, 1}) {
+    queue.Push({++last_id_, "a", Priority::kNormal, seconds});
+  }
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_EQ(queue.Pick(0), std::nullopt) << "the other one has nothing to do";
+  EXPECT_EQ(queue.Pick(1), 2u);
+  EXPECT_EQ(queue.Pick(0), std::nullopt);
+  EXPECT_EQ(queue.Pick(1), 3u);
+  queue.End(1);
+  EXPECT_EQ(queue.Pick(1), std::nullopt);
+  EXPECT_EQ(queue.Pick(0), 4u);
+}
+
+TEST_F(FairQueueDevicesTest, WhatSharesADeviceWhileAnotherIsIdleIsTold) {
+  QueueLimits limits = Limits();
+  limits.max_running = 4;
+  FairQueue queue(limits);
+  PushOn(queue, &first_);
+  EXPECT_EQ(queue.Pick(0), 1u);
+  EXPECT_TRUE(queue.Starved().empty()) << "it has the device for itself";
+  PushOn(queue, &first_);
+  EXPECT_EQ(queue.Pick(0), 2u);
+  EXPECT_EQ(queue.Starved(), (std::map<std::string, double>{{"first", 2}}));
+  PushOn(queue, &second_);
+  EXPECT_EQ(queue.Pick(1), 3u);
+  EXPECT_TRUE(queue.Starved().empty());
+}
+
 TEST_F(FairQueueDevicesTest, EachHasItsOwnMemory) {
   FairQueue queue(Limits());
   PushOn(queue, nullptr, 10);
