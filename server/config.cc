@@ -130,9 +130,9 @@ int64_t NumWorkers(const Settings& settings,
   const int64_t for_each = num_cores / std::ssize(devices);
   // A worker of a GPU is a core that launches kernels; the other half is for
   // requests and replies.
-  return OnGpu(devices) ? std::clamp<int64_t>(for_each / 2, 1, kMostOnGpu)
-                        : std::max<int64_t>(
-                              1, for_each / settings.threads_per_worker);
+  return OnGpu(devices)
+             ? std::clamp<int64_t>(for_each / 2, 1, kMostOnGpu)
+             : std::max<int64_t>(1, for_each / settings.threads_per_worker);
 }
 
 BatchLimits BatchingOn(const Settings& settings,

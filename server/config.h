@@ -70,8 +70,8 @@ struct Settings {
   absl::Duration slow_request = absl::Seconds(10);
 };
 
-// Workers of each of the devices, named as the engine does: as set, else as many
-// as there are cores for on the CPU, and half as many on a GPU, 8 at most.
+// Workers of each of the devices, named as the engine does: as set, else as
+// many as there are cores for on the CPU, and half as many on a GPU, 8 at most.
 int64_t NumWorkers(const Settings& settings,
                    const std::vector<std::string>& devices);
 

@@ -25,8 +25,8 @@
 namespace limpid {
 namespace {
 
-using EngineMaker =
-    std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions&)>;
+using EngineMaker = std::function<absl::StatusOr<std::unique_ptr<Engine>>(
+    const EngineOptions&)>;
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
@@ -52,8 +52,8 @@ int Refuse(const absl::Status& status, int code) {
 
 LogOptions ToLogOptions(const Settings& settings) {
   LogOptions options;
-  options.format = settings.log_format == "text" ? LogFormat::kText
-                                                 : LogFormat::kJson;
+  options.format =
+      settings.log_format == "text" ? LogFormat::kText : LogFormat::kJson;
   options.level = settings.log_level == "debug"     ? LogLevel::kDebug
                   : settings.log_level == "warning" ? LogLevel::kWarning
                   : settings.log_level == "error"   ? LogLevel::kError

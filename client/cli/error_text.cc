@@ -41,6 +41,7 @@ std::string HintForReason(const std::string& reason) {
       {"TOKEN_UNKNOWN", "--token-file names a file with another token"},
       {"ROLE_MISSING", "loading and unloading need a token with role admin"},
       {"OUT_OF_MEMORY", "a shorter input, or --attention row, needs less"},
+      {"DEVICE_LOST", "more --attempts: the server is being started again"},
   };
   const auto found = hints->find(reason);
   return found == hints->end() ? "" : found->second;

@@ -61,9 +61,9 @@ class AttentionRollout final : public Attribution {
       };
       const at::Tensor sums =
           attention
-              .Apply(context_.form,
-                     on_channels(at::ones(
-                         {length}, attention.Stream().options())))
+              .Apply(
+                  context_.form,
+                  on_channels(at::ones({length}, attention.Stream().options())))
               .mean(1);
       for (at::Tensor& row : rows) {
         LIMPID_RETURN_IF_ERROR(cancel.Check());

@@ -25,9 +25,9 @@ std::optional<DeviceList> ParseDeviceList(absl::string_view text,
   if (text == parts.first) return list;
   for (const absl::string_view one : absl::StrSplit(parts.second, ',')) {
     int64_t index = 0;
-    const bool digits = !one.empty() && one.size() <= 3 &&
-                        one.find_first_not_of("0123456789") ==
-                            absl::string_view::npos;
+    const bool digits =
+        !one.empty() && one.size() <= 3 &&
+        one.find_first_not_of("0123456789") == absl::string_view::npos;
     if (!digits || !absl::SimpleAtoi(one, &index)) {
       why = absl::StrCat("has \"", one, "\", which is not a device's number");
       return std::nullopt;

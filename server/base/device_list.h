@@ -3,7 +3,7 @@
 // The devices that a process is told to compute on, as they are written:
 //   auto           all GPUs; without one the CPU
 //   cpu            the CPU
-//   cpu:0,1        the CPU as that many devices with workers, memory budgets and
+//   cpu:0,1        the CPU as that many devices, with workers, budgets and
 //                  copies of models of their own, as several GPUs have them
 //   cuda           all GPUs
 //   cuda:0,1       those GPUs

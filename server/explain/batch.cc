@@ -57,11 +57,8 @@ class Attempt {
   const End* end_ = nullptr;
 };
 
-Attempt::Attempt(const ModelCopy& copy,
-                 const std::vector<BatchMember>& members)
-    : copy_(copy),
-      network_(*copy.network),
-      num_left_(std::ssize(members)) {
+Attempt::Attempt(const ModelCopy& copy, const std::vector<BatchMember>& members)
+    : copy_(copy), network_(*copy.network), num_left_(std::ssize(members)) {
   for (const BatchMember& member : members) {
     seats_.push_back({&member, nullptr});
   }
@@ -96,8 +93,7 @@ absl::Status Attempt::RunTogether() {
   for (Seat& seat : seats_) {
     LIMPID_RETURN_IF_ERROR(Step(seat, [&] {
       seat.runner = std::make_unique<Runner>(
-          PlanOf(*seat.member), copy_, *seat.member->sink,
-          seat.member->cancel);
+          PlanOf(*seat.member), copy_, *seat.member->sink, seat.member->cancel);
       return seat.runner->Begin();
     }));
   }
@@ -170,8 +166,8 @@ void RunMembers(const ModelCopy& copy, const std::vector<BatchMember>& members,
                 const EndObserver& on_end) {
   if (members.empty()) return;
   std::vector<BatchMember> again;
-  Attempt(copy, members).Run(
-      [&](const BatchMember& member, const absl::Status& status) {
+  Attempt(copy, members)
+      .Run([&](const BatchMember& member, const absl::Status& status) {
         if (members.size() > 1 && RanOutOfMemory(status) &&
             member.sink->Restart()) {
           again.push_back(member);

@@ -18,10 +18,10 @@ namespace limpid {
 using EndObserver = std::function<absl::Status(const ExplanationPlan& plan,
                                                const absl::Status& status)>;
 
-// Runs them on a copy of their network. Calls every member's `done` once, on this
-// thread. A member that fails leaves
-// the others alone. What does not fit in memory together is run again in
-// halves, as far as nothing has been sent of it. Torch's exceptions stop here.
+// Runs them on a copy of their network. Calls every member's `done` once, on
+// this thread. A member that fails leaves the others alone. What does not fit
+// in memory together is run again in halves, as far as nothing has been sent of
+// it. Torch's exceptions stop here.
 void RunMembers(const ModelCopy& copy, const std::vector<BatchMember>& members,
                 const EndObserver& on_end);
 

@@ -25,8 +25,8 @@ class DeviceStreams {
   DeviceStreams& operator=(const DeviceStreams&) = delete;
 
   // While it lives, what its thread computes on the device goes to a stream of
-  // its own. That has come to its end when this goes, so that what the work used
-  // can be freed. Of several in one thread, the last one goes first.
+  // its own. That has come to its end when this goes, so that what the work
+  // used can be freed. Of several in one thread, the last one goes first.
   class Lent {
    public:
     explicit Lent(DeviceStreams& from);

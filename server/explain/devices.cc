@@ -114,9 +114,9 @@ std::optional<DeviceMemory> Devices::Memory(int64_t index) const {
 #ifdef LIMPID_WITH_CUDA
   const c10::Device device = devices_[index].device;
   size_t free = 0, total = 0;
-  if (device.is_cuda() && Check().ok() && OnGpu(device, [&] {
-        return cudaMemGetInfo(&free, &total);
-      }) == cudaSuccess) {
+  if (device.is_cuda() && Check().ok() &&
+      OnGpu(device, [&] { return cudaMemGetInfo(&free, &total); }) ==
+          cudaSuccess) {
     return DeviceMemory{static_cast<int64_t>(total - free),
                         static_cast<int64_t>(total)};
   }

@@ -40,8 +40,8 @@ class TorchEngine final : public Engine {
 
   using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder,
-      int64_t version, const Placement& placement) const override {
+      const std::string& name, const std::string& folder, int64_t version,
+      const Placement& placement) const override {
     absl::StatusOr<std::shared_ptr<const Model>> model =
         absl::UnknownError("not loaded");
     LIMPID_RETURN_IF_ERROR(OnDevices(placement, [&]() -> absl::Status {
@@ -110,8 +110,8 @@ class TorchEngine final : public Engine {
         // The first device is where most of the work is, so it comes last and
         // is the thread's current one.
         for (auto index = indices.rbegin(); index != indices.rend(); ++index) {
-          streams.push_back(std::make_unique<DeviceStreams::Lent>(
-              devices_.streams(*index)));
+          streams.push_back(
+              std::make_unique<DeviceStreams::Lent>(devices_.streams(*index)));
         }
         return absl::OkStatus();
       });

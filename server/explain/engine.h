@@ -76,10 +76,10 @@ class Engine {
   // Of a device; none on the CPU, or where the device does not say.
   virtual std::optional<DeviceMemory> memory(int64_t device) const = 0;
 
-  // Reads a model folder onto the devices of `placement` and runs the model once
-  // on a few tokens. `version` is what the model says of itself. Errors name
-  // file and tensor (DATA_LOSS) or say what is not known (FAILED_PRECONDITION,
-  // reason ARCHITECTURE_UNKNOWN).
+  // Reads a model folder onto the devices of `placement` and runs the model
+  // once on a few tokens. `version` is what the model says of itself. Errors
+  // name file and tensor (DATA_LOSS) or say what is not known
+  // (FAILED_PRECONDITION, reason ARCHITECTURE_UNKNOWN).
   virtual absl::StatusOr<std::shared_ptr<const Model>> Load(
       const std::string& name, const std::string& folder, int64_t version,
       const Placement& placement) const = 0;
@@ -126,10 +126,11 @@ class Engine {
 
   // Runs plans for one and the same model together on the calling thread and on
   // `device`, as Run: one forward pass for all of them, and the rest of each by
-  // itself, in their order. Results are those of Run. A member that is cancelled, fails or is
-  // refused by its sink leaves without disturbing the others. What does not fit
-  // in memory together is tried again in halves, of which a single one that
-  // does not fit is refused: RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY.
+  // itself, in their order. Results are those of Run. A member that is
+  // cancelled, fails or is refused by its sink leaves without disturbing the
+  // others. What does not fit in memory together is tried again in halves, of
+  // which a single one that does not fit is refused: RESOURCE_EXHAUSTED, reason
+  // OUT_OF_MEMORY.
   virtual void RunBatch(const std::vector<BatchMember>& members,
                         int64_t device) const = 0;
   void RunBatch(const std::vector<BatchMember>& members) const {

@@ -45,7 +45,7 @@ struct Prediction {
 // What is explained; known before the network runs.
 struct ResultHeader {
   std::string method;
-  std::string device;  // that computes it; as ModelInfo::device
+  std::string device;               // that computes it; as ModelInfo::device
   std::vector<ResultToken> tokens;  // empty for pictures
   std::vector<int64_t> patch_grid;  // [rows, columns], empty for text
   int64_t num_positions = 0;        // L

@@ -126,10 +126,9 @@ void Servable::AddCopy(ModelCopy copy) const {
 bool Servable::DropCopy(int64_t device) const {
   ModelCopy dropped;  // freed when the lock is gone
   MutexLock lock(mutex_);
-  const auto copy =
-      std::find_if(others_.begin(), others_.end(), [&](const ModelCopy& other) {
-        return other.placement.home() == device;
-      });
+  const auto copy = std::find_if(
+      others_.begin(), others_.end(),
+      [&](const ModelCopy& other) { return other.placement.home() == device; });
   // Uses begin under the lock only.
   if (copy == others_.end() || copy->in_use.use_count() > 1) return false;
   devices_.Remove(device);
@@ -205,8 +204,8 @@ absl::Status CopyServable(const Servable& servable, const std::string& folder,
     return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_CHANGED",
                      "the folder holds other files than those that are served");
   }
-  LIMPID_ASSIGN_OR_RETURN(
-      ModelCopy copy, ReadCopy(checkpoint, Placement::On(device), devices));
+  LIMPID_ASSIGN_OR_RETURN(ModelCopy copy,
+                          ReadCopy(checkpoint, Placement::On(device), devices));
   servable.AddCopy(std::move(copy));
   return absl::OkStatus();
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the engine makes of a model folder: copies of the network on devices, and
-// what reads its input.
+// What the engine makes of a model folder: copies of the network on devices,
+// and what reads its input.
 #pragma once
 
 #include <memory>

@@ -34,13 +34,13 @@ struct ModelInfo {
   bool experimental = false;
   int64_t num_layers = 0;
   int64_t hidden_size = 0;
-  int64_t num_channels = 0;           // the most that a layer has
+  int64_t num_channels = 0;             // the most that a layer has
   std::vector<int64_t> layer_channels;  // of each layer
   std::vector<int64_t> layer_heads;     // of each layer; 0: none
   int64_t state_size = 0;
-  int64_t vocabulary_size = 0;  // or number of classes
-  int64_t resident_bytes = 0;             // of one copy's weights
-  std::vector<int64_t> layer_bytes;       // of these, each layer's
+  int64_t vocabulary_size = 0;       // or number of classes
+  int64_t resident_bytes = 0;        // of one copy's weights
+  std::vector<int64_t> layer_bytes;  // of these, each layer's
   std::vector<AttentionForm> forms;
   // Of models that look at pictures: pixels [3, H, W] of the input, rows and
   // columns of the grid of patches, and the class token's position among them.
@@ -70,9 +70,9 @@ struct Placement {
   bool is_split() const { return stages.size() > 1; }
 };
 
-// A model that can be asked. What it computes is immutable after load; copies of
-// it may come and go. Thread-safe. Whoever holds a shared_ptr<const Model> holds
-// a lease: it stays resident until the last one is gone.
+// A model that can be asked. What it computes is immutable after load; copies
+// of it may come and go. Thread-safe. Whoever holds a shared_ptr<const Model>
+// holds a lease: it stays resident until the last one is gone.
 class Model {
  public:
   virtual ~Model() = default;

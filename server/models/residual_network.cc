@@ -165,8 +165,7 @@ absl::Status ResidualNetwork::VisitBackwards(const at::Tensor& embeddings,
   visiting.first_values = forward.first_values;
   for (size_t index = parts_.layers.size(); index-- > 0;) {
     streams.pop_back();
-    LIMPID_RETURN_IF_ERROR(
-        RunLayer(index, streams.back(), visiting).status());
+    LIMPID_RETURN_IF_ERROR(RunLayer(index, streams.back(), visiting).status());
   }
   return visiting.status();
 }

@@ -72,8 +72,8 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
         first_file_ = checkpoint_.FileOf(name);
         first_tensor_ = name;
       }
-      errors_.push_back(absl::StrCat(name, " in ", checkpoint_.FileOf(name),
-                                     " ", what));
+      errors_.push_back(
+          absl::StrCat(name, " in ", checkpoint_.FileOf(name), " ", what));
       return at::Tensor();
     };
     const std::optional<at::ScalarType> stored = FloatingType(view.dtype);
@@ -87,9 +87,8 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
                                  ", expected ", ShapeText(shape)));
     }
     if (options().device.is_meta()) {
-      return Keep(at::empty(shape, at::TensorOptions()
-                                       .dtype(options().dtype)
-                                       .device(at::kMeta)));
+      return Keep(at::empty(
+          shape, at::TensorOptions().dtype(options().dtype).device(at::kMeta)));
     }
     // The mapped bytes need not be aligned and go away with the checkpoint, so
     // they are copied before they are converted.
@@ -102,9 +101,8 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
     return Keep(widened.to(device()));
   }
   if (errors_.empty()) first_tensor_ = names.front();
-  errors_.push_back(
-      absl::StrCat(absl::StrJoin(names, " (or "),
-                   names.size() > 1 ? ")" : "", " is missing"));
+  errors_.push_back(absl::StrCat(absl::StrJoin(names, " (or "),
+                                 names.size() > 1 ? ")" : "", " is missing"));
   return at::Tensor();
 }
 

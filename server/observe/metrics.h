@@ -82,8 +82,8 @@ class Metrics final : public PoolObserver {
   void SetModelState(const std::string& model, ModelState state);
   // limpid_model_evictions_total{model}.
   void ModelEvicted(const std::string& model);
-  // limpid_model_copies_total{model,device,code}: further copies of a model that
-  // were brought to a device, or were not.
+  // limpid_model_copies_total{model,device,code}: further copies of a model
+  // that were brought to a device, or were not.
   void ModelCopied(const std::string& model, const std::string& device,
                    absl::StatusCode code);
   // limpid_gpu_memory_{used,total}_bytes{device}: of the whole device.

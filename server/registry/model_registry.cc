@@ -8,7 +8,8 @@
 
 namespace limpid {
 ModelRegistry::ModelRegistry(Options options)
-    : options_(std::move(options)), state_(std::make_shared<State>(options_.devices)) {
+    : options_(std::move(options)),
+      state_(std::make_shared<State>(options_.devices)) {
   MutexLock lock(state_->mutex);
   state_->observer = options_.observer;
 }
@@ -68,8 +69,7 @@ std::string ModelRegistry::Resolve(const State& state,
   return newest.info->version == split->second ? split->first : name;
 }
 
-ModelStatus ModelRegistry::Snapshot(const State& state,
-                                    const std::string& name,
+ModelStatus ModelRegistry::Snapshot(const State& state, const std::string& name,
                                     const Entry& entry) {
   ModelStatus status = {name, entry.state, entry.failure, entry.info};
   const std::vector<std::string>& names = state.device_names;

@@ -90,8 +90,8 @@ class ModelRegistry {
         estimate_bytes = nullptr;
     // Names, by index.
     std::vector<std::string> devices = {"cpu"};
-    // As `estimate_bytes` for each layer, and how copies come to other devices and go; all
-    // as the engine's. Needed with several devices only.
+    // As `estimate_bytes` for each layer, and how copies come to other devices
+    // and go; all as the engine's. Needed with several devices only.
     std::function<absl::StatusOr<std::vector<int64_t>>(
         const std::string& folder)>
         layer_bytes = nullptr;
@@ -153,11 +153,11 @@ class ModelRegistry {
   // first time or again.
   void Unload(const std::string& name, Done done);
 
-  // Brings a further copy of a ready model to the device with most room that has
-  // none; nothing goes for it. Works on the calling thread. RESOURCE_EXHAUSTED,
-  // reason MODEL_MEMORY_FULL, if there is no room; FAILED_PRECONDITION if the
-  // model is not ready, is being copied or read again, is on every device
-  // already, or is itself split over several.
+  // Brings a further copy of a ready model to the device with most room that
+  // has none; nothing goes for it. Works on the calling thread.
+  // RESOURCE_EXHAUSTED, reason MODEL_MEMORY_FULL, if there is no room;
+  // FAILED_PRECONDITION if the model is not ready, is being copied or read
+  // again, is on every device already, or is itself split over several.
   absl::Status AddCopy(const std::string& name);
 
   // Fingerprints, by name, of folders that are not as they were when they were
@@ -179,8 +179,8 @@ class ModelRegistry {
     absl::Status failure;
     std::shared_ptr<const Model> lease;  // kReady only
     std::optional<ModelInfo> info;
-    std::vector<Done> waiting;   // for the end of a load or an unload
-    int num_alive = 0;  // `lease`, and those it has replaced
+    std::vector<Done> waiting;  // for the end of a load or an unload
+    int num_alive = 0;          // `lease`, and those it has replaced
     // Of the budgets, by device, for all that are alive or being loaded.
     std::vector<int64_t> reserved;
     // For `lease` and its copies.
@@ -235,8 +235,8 @@ class ModelRegistry {
   };
   Reading Read(const std::string& name, const ModelFolder& folder,
                const std::optional<ServedVersion>& served, bool may_evict);
-  // Takes a loading model's bytes from the budgets of the devices where it is to
-  // go; frees others for that.
+  // Takes a loading model's bytes from the budgets of the devices where it is
+  // to go; frees others for that.
   absl::StatusOr<std::shared_ptr<Reservation>> Reserve(
       const std::string& name, const std::string& folder, bool may_evict);
   // What each device holds. Copies in `kept`, by model and device, may not go.

@@ -208,8 +208,7 @@ absl::StatusOr<PlacementChoice> ChoosePlacement(
     for (const int64_t one : order) {
       auto evicted = ChooseEvictions(model, need, budget, residents[one]);
       const bool better =
-          evicted.ok() &&
-          (!best.ok() || Loss(*evicted) < Loss(*best));
+          evicted.ok() && (!best.ok() || Loss(*evicted) < Loss(*best));
       if (one != order.front() && !better) continue;
       best = std::move(evicted);
       device = one;
@@ -225,9 +224,8 @@ absl::StatusOr<PlacementChoice> ChoosePlacement(
   for (int64_t num_stages = 2; num_stages <= num_devices; ++num_stages) {
     const std::vector<Stage> stages =
         SplitLayers(shared, layer_bytes, num_stages);
-    if (std::any_of(stages.begin(), stages.end(), [&](const Stage& stage) {
-          return stage.bytes > budget;
-        })) {
+    if (std::any_of(stages.begin(), stages.end(),
+                    [&](const Stage& stage) { return stage.bytes > budget; })) {
       continue;
     }
     choice.placement.stages.clear();

@@ -61,9 +61,9 @@ struct PlacementChoice {
 
 // Puts a model that needs `need` bytes on one of the devices, which hold
 // `residents` and have the same budget: where most is free, or else where least
-// of models, and least at all, has to go. What is larger than a device's budget is split over as few as
-// possible, with about as much on each; `layer_bytes` are what each layer needs
-// of it. Errors as ChooseEvictions.
+// of models, and least at all, has to go. What is larger than a device's budget
+// is split over as few as possible, with about as much on each; `layer_bytes`
+// are what each layer needs of it. Errors as ChooseEvictions.
 absl::StatusOr<PlacementChoice> ChoosePlacement(
     const std::string& model, int64_t need,
     const std::vector<int64_t>& layer_bytes, int64_t budget,

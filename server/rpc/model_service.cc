@@ -52,9 +52,8 @@ ModelRegistry::Done ModelService::Answer(UnaryCall* reactor) const {
 
 void ModelService::Change(UnaryCall* reactor, std::function<void()> change) {
   const auto job = deps_.pool.Submit(
-      {reactor->call().cancel(),
-       [reactor, change = std::move(change)](const absl::Status& admission,
-                                             int64_t) {
+      {reactor->call().cancel(), [reactor, change = std::move(change)](
+                                     const absl::Status& admission, int64_t) {
          if (!admission.ok()) return reactor->Fail(admission);
          change();
        }});

@@ -125,8 +125,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
                                          [this] { LookAtRepository(); });
     }
     if (devices_.size() > 1 && options_.num_copies == 0) {
-      demand_ = std::make_unique<Periodic>(kDemandLook,
-                                           [this] { LookAtDemand(); });
+      demand_ =
+          std::make_unique<Periodic>(kDemandLook, [this] { LookAtDemand(); });
     }
     return absl::OkStatus();
   }
@@ -151,8 +151,8 @@ class ServingImpl final : public Serving, private RegistryObserver {
     };
     for (const std::string& name : names) {
       const auto job = loaders_.Submit(
-          {CancelToken(), [this, name, one_ended](const absl::Status& status,
-                                             int64_t) {
+          {CancelToken(),
+           [this, name, one_ended](const absl::Status& status, int64_t) {
              if (!status.ok()) return one_ended();
              // One must not push out the other.
              registry_.Load(name, /*may_evict=*/false,
@@ -260,12 +260,12 @@ class ServingImpl final : public Serving, private RegistryObserver {
     for (const auto& [name, seconds] : starved) {
       if (starved_.count(name) == 0) continue;
       // A refusal means that the server is going.
-      (void)loaders_.Submit({CancelToken(), [this, name = name](
-                                                const absl::Status& status,
-                                                int64_t) {
-                               // Without room it stays where it is.
-                               if (status.ok()) (void)registry_.AddCopy(name);
-                             }});
+      (void)loaders_.Submit(
+          {CancelToken(),
+           [this, name = name](const absl::Status& status, int64_t) {
+             // Without room it stays where it is.
+             if (status.ok()) (void)registry_.AddCopy(name);
+           }});
     }
     starved_ = std::move(starved);
   }

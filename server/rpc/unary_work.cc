@@ -12,8 +12,7 @@ void UnaryWork::Run(const absl::Status& admission, int64_t device) {
   End(admission);
 }
 
-void UnaryWork::RunWith(const std::vector<BatchWork*>& others,
-                        int64_t device) {
+void UnaryWork::RunWith(const std::vector<BatchWork*>& others, int64_t device) {
   std::vector<UnaryWork*> all = {this};
   for (BatchWork* other : others) all.push_back(static_cast<UnaryWork*>(other));
   absl::Status status;

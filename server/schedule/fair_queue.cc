@@ -109,10 +109,10 @@ std::optional<FairQueue::Candidate> FairQueue::First(int64_t device,
   for (Class& of : classes_) {
     std::optional<Candidate> first;
     for (auto& [client, flow] : of.flows) {
-      const auto job = std::find_if(
-          flow.jobs.begin(), flow.jobs.end(), [&](const Waiting& waiting) {
-            return CanRun(waiting.ticket, device);
-          });
+      const auto job = std::find_if(flow.jobs.begin(), flow.jobs.end(),
+                                    [&](const Waiting& waiting) {
+                                      return CanRun(waiting.ticket, device);
+                                    });
       if (job == flow.jobs.end() || !suits(job->ticket)) continue;
       if (some_pause && NumPausedOf(client) >= limits_.max_paused_of_client) {
         continue;

@@ -109,9 +109,10 @@ class FairQueue {
   // A running job has ended.
   void End(JobId id);
 
-  // Models that are wanted on one more device, and how much, in seconds of jobs:
-  // of those that wait with no worker free where they can run while one is free
-  // elsewhere, and of those that share a device while another runs nothing.
+  // Models that are wanted on one more device, and how much, in seconds of
+  // jobs: of those that wait with no worker free where they can run while one
+  // is free elsewhere, and of those that share a device while another runs
+  // nothing.
   std::map<std::string, double> Starved() const;
 
   const QueueLimits& limits() const { return limits_; }

@@ -70,9 +70,9 @@ TEST_F(DevicesRpcTest, ModelsThatAreWantedGetACopyAndRunOnBoth) {
   for (const char* device : {"cpu:0", "cpu:1"}) {
     EXPECT_THAT(metrics, HasSubstr("limpid_device_running{device=\"" +
                                    std::string(device) + "\"} 1"));
-    EXPECT_THAT(metrics, HasSubstr("limpid_model_resident_bytes{device=\"" +
-                                   std::string(device) +
-                                   "\",model=\"a\"} 1000"));
+    EXPECT_THAT(metrics,
+                HasSubstr("limpid_model_resident_bytes{device=\"" +
+                          std::string(device) + "\",model=\"a\"} 1000"));
   }
   EXPECT_THAT(metrics, HasSubstr("limpid_model_copies_total{code=\"OK\""));
   server_.engine.Release();

@@ -198,15 +198,16 @@ TEST_F(ProcessTest, WrongAttributionsAreRefusedByTheirFields) {
       {with("raw-attention", "norm=1"), "options.norm", "start_layer"},
       {with("alti", "start-layer=2"), "options.start_layer", "0 to 1"},
       {{"--aggregate", "span:1-3"}, "aggregation.spans[0]", "3 tokens"},
-      {{"--target", "contrast:5,5"}, "points[0].target.contrast.baseline_id",
+      {{"--target", "contrast:5,5"},
+       "points[0].target.contrast.baseline_id",
        "a contrast needs two"},
       {{"--target", "token:37"}, "points[0].target.token_id", "0 to 36"},
       {{"--position", "3"}, "points[0].position.index", "0 to 2"}};
   const fs::path file = folder_ / "refused.safetensors";
   for (const Wrong& wrong : list) {
-    std::vector<std::string> arguments = {
-        "explain", "--model", "mamba-tied",   "--tokens",
-        "1,2,3",   "--save",  file.string()};
+    std::vector<std::string> arguments = {"explain",    "--model", "mamba-tied",
+                                          "--tokens",   "1,2,3",   "--save",
+                                          file.string()};
     arguments.insert(arguments.end(), wrong.arguments.begin(),
                      wrong.arguments.end());
     const ProcessResult result = Client(arguments);
@@ -244,8 +245,8 @@ TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {
   const std::string out = (folder_ / "grounding").string();
   // Few items: nobody reads the server's log meanwhile.
   const std::vector<std::string> command = {
-      "evaluate", "grounding", "--model", "recall-mamba", "--items",
-      "5",        "--option",  "steps=16", "--out",       out};
+      "evaluate", "grounding", "--model",  "recall-mamba", "--items",
+      "5",        "--option",  "steps=16", "--out",        out};
   const ProcessResult result = Client(command);
   EXPECT_EQ(result.exit_status, 0) << result.errors;
   EXPECT_THAT(result.output, HasSubstr("| raw-attention, form full | "));
@@ -262,8 +263,7 @@ TEST_F(ProcessTest, EvaluateJudgesMethodsAndWritesItsResults) {
 }
 
 TEST_F(ProcessTest, RequestsBeyondTheLimitsAreRefusedBeforeComputing) {
-  std::ofstream(folder_ / "config.json")
-      << R"({"limits": {"max_tokens": 100,
+  std::ofstream(folder_ / "config.json") << R"({"limits": {"max_tokens": 100,
                         "max_request_memory_bytes": 1048576}})";
   StartServer({"--config", (folder_ / "config.json").string()});
   std::string ids = "1";

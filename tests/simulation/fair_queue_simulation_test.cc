@@ -447,7 +447,8 @@ class DeviceSchedule {
     Job job;
     job.model = Pick(random_, 0, kNumModels - 1);
     job.ticket.id = ++last_id_;
-    job.ticket.client = std::string(1, static_cast<char>('a' + Pick(random_, 0, 1)));
+    job.ticket.client =
+        std::string(1, static_cast<char>('a' + Pick(random_, 0, 1)));
     job.ticket.bytes = Pick(random_, 0, 10);
     job.ticket.seconds = 1;
     job.ticket.model = std::to_string(job.model);
@@ -479,10 +480,9 @@ class DeviceSchedule {
 
   bool Start(int64_t device) {
     const bool free = NumWorkersBusy(device) < limits_.max_running;
-    const bool some_fit =
-        std::any_of(waiting_.begin(), waiting_.end(), [&](const auto& one) {
-          return CanRun(one.second, device);
-        });
+    const bool some_fit = std::any_of(
+        waiting_.begin(), waiting_.end(),
+        [&](const auto& one) { return CanRun(one.second, device); });
     const int64_t bytes = queue_.running_bytes(device);
     const auto id = queue_.Pick(device);
     if (!id) {
@@ -528,8 +528,8 @@ class DeviceSchedule {
 
   void End() {
     if (heads_.empty()) return;
-    const auto head = std::next(heads_.begin(),
-                                Pick(random_, 0, std::ssize(heads_) - 1));
+    const auto head =
+        std::next(heads_.begin(), Pick(random_, 0, std::ssize(heads_) - 1));
     for (const JobId id : companions_[*head]) {
       queue_.End(id);
       running_.erase(id);

@@ -2,8 +2,8 @@
 //
 // Random schedules of loads, unloads, changed folders, new and removed
 // versions, copies, leases and their return against a ModelRegistry with a byte
-// budget on one device or several. What happens while a model is loading is simulated by steps in the middle of
-// the load function.
+// budget on one device or several. What happens while a model is loading is
+// simulated by steps in the middle of the load function.
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -100,8 +100,7 @@ class RegistrySchedule final : private RegistryObserver {
       contents_[name][kVersioned.count(name) > 0 ? 1 : 0] = 0;
     }
     ModelRegistry::Options options;
-    options.load = [this](const std::string& name,
-                          const VersionFolder& folder,
+    options.load = [this](const std::string& name, const VersionFolder& folder,
                           const Placement& placement) {
       return LoadModel(name, folder.version, placement);
     };
@@ -276,9 +275,8 @@ class RegistrySchedule final : private RegistryObserver {
     // Whatever happened meanwhile, it did not go.
     EXPECT_EQ(registry_->Get(name)->state, before->state);
     if (Chance(random_, 0.2)) return absl::DataLossError("damaged");
-    auto model =
-        std::make_shared<CountedModel>(name, version, bytes_[name], placement,
-                                       memory_);
+    auto model = std::make_shared<CountedModel>(name, version, bytes_[name],
+                                                placement, memory_);
     newest_[name] = {model.get(), version, content};
     last_use_[name] = ++num_uses_;
     return model;

@@ -71,8 +71,8 @@ class FakeEngine final : public Engine {
   }
   using Engine::Load;
   absl::StatusOr<std::shared_ptr<const Model>> Load(
-      const std::string& name, const std::string& folder,
-      int64_t version, const Placement& placement) const override;
+      const std::string& name, const std::string& folder, int64_t version,
+      const Placement& placement) const override;
   absl::Status Copy(const Model& model, const std::string& folder,
                     int64_t device) const override;
   bool DropCopy(const Model& model, int64_t device) const override;

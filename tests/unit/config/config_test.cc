@@ -154,11 +154,12 @@ TEST_F(ConfigTest, PlainTextBeyondLoopbackMustBeAllowed) {
 }
 
 TEST_F(ConfigTest, DevicesAreNamesOfOne) {
-  for (const char* device : {"auto", "cpu", "cuda", "cuda:3", "cuda:0,1", "cpu:0,1"}) {
+  for (const char* device :
+       {"auto", "cpu", "cuda", "cuda:3", "cuda:0,1", "cpu:0,1"}) {
     EXPECT_TRUE(Parse({"--device", device}).ok()) << device;
   }
-  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:1,1", "cuda:64", "cuda:-1",
-        "auto:0", "CPU"}) {
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:1,1",
+                             "cuda:64", "cuda:-1", "auto:0", "CPU"}) {
     EXPECT_FALSE(Parse({"--device", device}).ok()) << device;
   }
 }

@@ -4,7 +4,6 @@
 // that are split by layers.
 #include "server/base/device_list.h"
 
-
 #include "tests/unit/explain/engine_testing.h"
 
 namespace limpid {
@@ -20,8 +19,8 @@ TEST(DeviceListTest, ReadsWhatIsWritten) {
   const auto gpus = ParseDeviceList("cuda:2,0", why);
   EXPECT_EQ(gpus->kind, DeviceList::Kind::kCuda);
   EXPECT_EQ(gpus->indices, (std::vector<int64_t>{2, 0}));
-  for (const char* wrong : {"", "tpu", "cuda:", "cuda:0,", "cuda:0,0",
-                            "cuda:x", "cuda:64", "cuda:9999", "auto:1"}) {
+  for (const char* wrong : {"", "tpu", "cuda:", "cuda:0,", "cuda:0,0", "cuda:x",
+                            "cuda:64", "cuda:9999", "auto:1"}) {
     why.clear();
     EXPECT_FALSE(ParseDeviceList(wrong, why)) << wrong;
     EXPECT_FALSE(why.empty()) << wrong;
@@ -76,8 +75,7 @@ TEST_F(DevicesTest, CopiesComputeTheSame) {
   const auto model = Load(Placement::On(0));
   const int64_t bytes = model->info().resident_bytes;
   const auto first = Explain(model, 0);
-  ASSERT_TRUE(
-      engine_->Copy(*model, CheckpointFolder("mamba-tied"), 1).ok());
+  ASSERT_TRUE(engine_->Copy(*model, CheckpointFolder("mamba-tied"), 1).ok());
   EXPECT_EQ(model->device_bytes(),
             (std::map<int64_t, int64_t>{{0, bytes}, {1, bytes}}));
   const auto second = Explain(model, 1);
@@ -116,8 +114,7 @@ class DroppingSink final : public ResultSink {
 
 TEST_F(DevicesTest, CopiesInUseStay) {
   const auto model = Load(Placement::On(0));
-  ASSERT_TRUE(
-      engine_->Copy(*model, CheckpointFolder("mamba-tied"), 1).ok());
+  ASSERT_TRUE(engine_->Copy(*model, CheckpointFolder("mamba-tied"), 1).ok());
   DroppingSink sink(*engine_, *model);
   const auto plan = engine_->MakePlan(request_, model);
   EXPECT_TRUE(engine_->Run(**plan, sink, CancelToken(), 1).ok());

@@ -155,7 +155,8 @@ TEST_F(EngineTest, HeadFormIsRefusedWhereThereAreNoHeads) {
   request_.attention.head_form = true;
   request_.attention.form = AttentionForm::kState;
   EXPECT_EQ(Reason(request_, code), "FORM_NOT_SUPPORTED_BY_ARCHITECTURE");
-  const auto loaded = engine_->Load("mixed", CheckpointFolder("recurrent-gemma"));
+  const auto loaded =
+      engine_->Load("mixed", CheckpointFolder("recurrent-gemma"));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   model_ = *loaded;
   request_.input = TokenInput{{1, 2, 3}};

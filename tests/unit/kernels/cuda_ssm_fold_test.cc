@@ -61,8 +61,7 @@ class CudaSsmFoldTest : public GpuTest {
     ASSERT_TRUE(cuda::CanFold(op));
     constexpr unsigned char kCanary = 199;
     // Bytes that make numbers that are none, lest anything counts on zeros.
-    std::vector<unsigned char> fill(cuda::FoldScratchBytes(op) + 1,
-                                    255);
+    std::vector<unsigned char> fill(cuda::FoldScratchBytes(op) + 1, 255);
     fill.back() = kCanary;
     const OnDevice<unsigned char> scratch(fill);
     op.scratch = scratch.data();

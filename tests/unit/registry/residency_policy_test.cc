@@ -71,8 +71,7 @@ TEST(ChoosePlacementTest, TakesTheDeviceWithMostRoom) {
 TEST(ChoosePlacementTest, WithoutRoomAsLittleAsCanBeGoes) {
   auto first = Idle({8, 2});
   first[1].idle = false;
-  const auto choice =
-      ChoosePlacement("m", 5, {}, 10, {first, Idle({3, 3, 3})});
+  const auto choice = ChoosePlacement("m", 5, {}, 10, {first, Idle({3, 3, 3})});
   ASSERT_TRUE(choice.ok()) << choice.status();
   EXPECT_EQ(choice->placement.home(), 1);
   ASSERT_EQ(choice->evictions[1].size(), 2u);
@@ -82,10 +81,10 @@ TEST(ChoosePlacementTest, WithoutRoomAsLittleAsCanBeGoes) {
   const auto other = ChoosePlacement("m", 5, {}, 10, {first, Idle({9})});
   ASSERT_TRUE(other.ok());
   EXPECT_EQ(other->placement.home(), 1);
-  EXPECT_EQ(GetErrorDetails(
-                ChoosePlacement("m", 5, {}, 10, {first, first}).status())
-                .reason,
-            "MODEL_MEMORY_FULL");
+  EXPECT_EQ(
+      GetErrorDetails(ChoosePlacement("m", 5, {}, 10, {first, first}).status())
+          .reason,
+      "MODEL_MEMORY_FULL");
 }
 
 TEST(ChoosePlacementTest, ExtraCopiesGoBeforeModels) {

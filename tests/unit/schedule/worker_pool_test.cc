@@ -294,8 +294,9 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < kJobs; ++i) {
           const int n = t * kJobs + i;
-          const auto id = pool.Submit(
-              {CancelToken(), [&ends, n](const absl::Status&, int64_t) { ++ends[n]; }});
+          const auto id =
+              pool.Submit({CancelToken(), [&ends, n](const absl::Status&,
+                                                     int64_t) { ++ends[n]; }});
           accepted[n] = id.ok();
           if (id.ok() && i % 3 == 0) pool.Cancel(*id);
         }
