@@ -251,9 +251,9 @@ def test_folder_deleted_while_it_is_served(start, honest):
     assert during.share == 1
     with server.channel() as channel:
         model_call(channel, "Unload", "recall-mamba")
-        # The model is known, its files are missing.
+        # A folder that is gone and serves nobody is forgotten.
         assert code_of(lambda: model_call(channel, "Load", "recall-mamba")) == (
-            grpc.StatusCode.FAILED_PRECONDITION)
+            grpc.StatusCode.NOT_FOUND)
 
 
 class Tracer:
