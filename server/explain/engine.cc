@@ -101,7 +101,7 @@ class TorchEngine final : public Engine {
     const c10::NoGradGuard no_gradients;
     const ModelCopy copy =
         ServableOf(members.front().plan->model()).CopyOn(device);
-    const std::vector<int64_t> indices = copy.devices();
+    const std::vector<int64_t> indices = DevicesOf(copy.placement);
     std::vector<std::unique_ptr<DeviceStreams::Lent>> streams;
     absl::Status ready = devices_.Check();
     if (ready.ok()) {
@@ -143,11 +143,7 @@ class TorchEngine final : public Engine {
                          const std::function<absl::Status()>& work) const {
     LIMPID_RETURN_IF_ERROR(devices_.Check());
     const c10::NoGradGuard no_gradients;
-    std::vector<int64_t> indices;
-    for (const Placement::Stage& stage : placement.stages) {
-      indices.push_back(stage.device);
-    }
-    return devices_.Explain(CatchTorch(work), indices);
+    return devices_.Explain(CatchTorch(work), DevicesOf(placement));
   }
 
   // Moves the estimate of speed a little towards what was seen. Short requests

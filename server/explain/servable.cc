@@ -48,7 +48,7 @@ absl::StatusOr<ModelCopy> ReadCopy(const Checkpoint& checkpoint,
   ModelCopy copy;
   copy.placement = placement;
   std::vector<std::string> names;
-  for (const int64_t index : copy.devices()) {
+  for (const int64_t index : DevicesOf(placement)) {
     names.push_back(devices.names()[index]);
   }
   copy.device = absl::StrJoin(names, ",");
@@ -56,7 +56,7 @@ absl::StatusOr<ModelCopy> ReadCopy(const Checkpoint& checkpoint,
       copy.network, LoadNetwork(checkpoint, OptionsFor(placement, devices)));
   LIMPID_RETURN_IF_ERROR(RunOnce(*copy.network));
   // Runs read the weights on streams of their own.
-  for (const int64_t index : copy.devices()) {
+  for (const int64_t index : DevicesOf(placement)) {
     devices.streams(index).WaitForCurrent();
   }
   return copy;
@@ -64,7 +64,7 @@ absl::StatusOr<ModelCopy> ReadCopy(const Checkpoint& checkpoint,
 
 }  // namespace
 
-std::vector<int64_t> ModelCopy::devices() const {
+std::vector<int64_t> DevicesOf(const Placement& placement) {
   std::vector<int64_t> indices;
   for (const Placement::Stage& stage : placement.stages) {
     indices.push_back(stage.device);
@@ -79,7 +79,7 @@ Servable::Servable(ModelInfo info, ModelCopy first,
       first_(std::move(first)),
       tokenizer_(std::move(tokenizer)),
       images_(std::move(images)) {
-  for (const int64_t index : first_.devices()) devices_.Add(index);
+  for (const int64_t index : DevicesOf(first_.placement)) devices_.Add(index);
 }
 
 std::map<int64_t, int64_t> Servable::device_bytes() const {

@@ -27,10 +27,10 @@ struct ModelCopy {
   std::shared_ptr<const Network> network;
   // Held by whoever computes with it.
   std::shared_ptr<void> in_use = nullptr;
-
-  // Indices of its devices, the first one's first.
-  std::vector<int64_t> devices() const;
 };
+
+// Indices of a placement's devices, the first one's first.
+std::vector<int64_t> DevicesOf(const Placement& placement);
 
 // Thread-safe. Immutable but for its copies; the first one stays.
 class Servable final : public Model {

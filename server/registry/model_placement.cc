@@ -38,7 +38,8 @@ std::vector<std::vector<Resident>> ModelRegistry::Residents(
           bytes -= copy->second;
         }
       }
-      if (bytes > 0) residents[i].push_back({name, bytes, entry.last_use, idle});
+      if (bytes > 0)
+        residents[i].push_back({name, bytes, entry.last_use, idle});
     }
   }
   return residents;
@@ -147,12 +148,11 @@ absl::Status ModelRegistry::AddCopy(const std::string& name) {
     }
     reservation = entry.reservation;
     need = reservation->bytes[reservation->placement.home()];
-    auto residents = Residents(*state_, /*may_evict=*/false, {});
+    const auto residents = Residents(*state_, /*may_evict=*/false, {});
     int64_t most_free = need - 1;
     for (size_t i = 0; i < residents.size(); ++i) {
       if (entry.lease->devices().Has(static_cast<int64_t>(i))) continue;
-      int64_t free = options_.max_resident_bytes;
-      for (const Resident& resident : residents[i]) free -= resident.bytes;
+      const int64_t free = FreeBytes(options_.max_resident_bytes, residents[i]);
       if (free <= most_free) continue;
       most_free = free;
       device = static_cast<int64_t>(i);

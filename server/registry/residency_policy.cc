@@ -68,10 +68,6 @@ std::pair<int64_t, int64_t> Loss(const std::vector<Resident>& evicted) {
   return {of_models, SumOf(evicted)};
 }
 
-int64_t FreeBytes(int64_t budget, const std::vector<Resident>& residents) {
-  return budget - SumOf(residents);
-}
-
 // Layers that follow each other, and what they need.
 struct Stage {
   int64_t num_layers = 0;
@@ -158,6 +154,10 @@ ResidencyAction OnUnloadWish(ModelState state) {
       break;
   }
   return ResidencyAction::kRefuse;
+}
+
+int64_t FreeBytes(int64_t budget, const std::vector<Resident>& residents) {
+  return budget - SumOf(residents);
 }
 
 absl::StatusOr<std::vector<Resident>> ChooseEvictions(

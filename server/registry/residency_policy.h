@@ -43,6 +43,9 @@ struct Resident {
   bool extra = false;
 };
 
+// What a device's budget leaves beside what it holds.
+int64_t FreeBytes(int64_t budget, const std::vector<Resident>& residents);
+
 // Who must go so that `need` bytes fit into a device's budget beside the rest:
 // idle ones, no more than needed; extra copies before models, those that have
 // not been used for longest first. FAILED_PRECONDITION, reason MODEL_TOO_LARGE,

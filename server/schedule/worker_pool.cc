@@ -78,9 +78,9 @@ void WorkerPool::WakeWorkers() {
 
 absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   const JobId id = job.ticket.id;
-  const DeviceSet* const devices = job.ticket.devices;
+  std::optional<DeviceSet> devices;
+  if (job.ticket.devices != nullptr) devices.emplace(*job.ticket.devices);
   const absl::Time latest_start = LatestStartOf(job);
-  std::vector<int64_t> wake;
   int64_t num_waiting = 0;
   bool before_next_look = false;
   {
@@ -101,12 +101,9 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
       before_next_look = latest_start < next_look_;
     }
     num_waiting = queue_.num_waiting();
-    // The job, and what it points to, may be gone once the lock is.
-    for (int64_t device = 0; device < std::ssize(workers_); ++device) {
-      if (devices == nullptr || devices->Has(device)) wake.push_back(device);
-    }
   }
-  for (const int64_t device : wake) {
+  for (int64_t device = 0; device < std::ssize(workers_); ++device) {
+    if (devices && !devices->Has(device)) continue;
     workers_[device]->work_available.notify_one();
   }
   job_came_.notify_all();
@@ -333,8 +330,9 @@ void WorkerPool::Work(int64_t device) {
       }
     }
     ReportRunning(device, num_running);
-    // Memory for more than one job may have become free.
-    if (others_wait) workers_[device]->work_available.notify_all();
+    // Memory for more than one job may have become free, and a client whose
+    // paused jobs were too many may go on, on any device.
+    if (others_wait) WakeWorkers();
     maybe_idle_.notify_all();
   }
 }

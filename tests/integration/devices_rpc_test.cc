@@ -34,14 +34,6 @@ class DevicesRpcTest : public ::testing::Test {
     }
     return calls;
   }
-  v1::Model Get(const std::string& name) {
-    grpc::ClientContext context;
-    v1::GetModelRequest request;
-    request.set_model(name);
-    v1::GetModelResponse reply;
-    EXPECT_TRUE(server_.models().GetModel(&context, request, &reply).ok());
-    return reply.model();
-  }
   bool Serves(const std::string& service) {
     const auto health = grpc::health::v1::Health::NewStub(server_.channel());
     grpc::ClientContext context;
@@ -57,14 +49,14 @@ class DevicesRpcTest : public ::testing::Test {
 
 TEST_F(DevicesRpcTest, ModelsThatAreWantedGetACopyAndRunOnBoth) {
   server_.Start();
-  const std::string home = Get("a").device();
-  EXPECT_NE(home, Get("b").device()) << "models go where room is";
+  const std::string home = server_.GetModel("a").device();
+  EXPECT_NE(home, server_.GetModel("b").device()) << "models go where room is";
   server_.engine.Hold();
   auto calls = ExplainAsync(4);
   // One runs at home; another one as soon as there is a copy.
   server_.engine.WaitForRuns(2);
-  EXPECT_EQ(Get("a").device(), "cpu:0,cpu:1");
-  EXPECT_EQ(Get("a").resident_bytes(), 2000);
+  EXPECT_EQ(server_.GetModel("a").device(), "cpu:0,cpu:1");
+  EXPECT_EQ(server_.GetModel("a").resident_bytes(), 2000);
   EXPECT_THAT(server_.LogText(), HasSubstr("model copied"));
   std::string metrics = server_.Scrape();
   for (const char* device : {"cpu:0", "cpu:1"}) {

@@ -221,21 +221,14 @@ TEST_F(LifecycleTest, VersionsShowInModelsAndReplies) {
   server_.engine.load_errors[server_.repository.path() + "/v/2"] =
       MakeError(absl::StatusCode::kDataLoss, "CHECKPOINT_DAMAGED", "half");
   server_.Start();
-  const auto get = [&](const std::string& name) {
-    grpc::ClientContext context;
-    v1::GetModelRequest request;
-    request.set_model(name);
-    v1::GetModelResponse reply;
-    EXPECT_TRUE(server_.models().GetModel(&context, request, &reply).ok());
-    return reply.model();
-  };
-  EXPECT_EQ(get("v").state(), v1::MODEL_STATE_READY);
-  EXPECT_EQ(get("v").version(), 1);
-  EXPECT_THAT(get("v").available_versions(), ::testing::ElementsAre(2, 1));
-  EXPECT_EQ(get("v").state_reason(), "version 2: half");
+  EXPECT_EQ(server_.GetModel("v").state(), v1::MODEL_STATE_READY);
+  EXPECT_EQ(server_.GetModel("v").version(), 1);
+  EXPECT_THAT(server_.GetModel("v").available_versions(),
+              ::testing::ElementsAre(2, 1));
+  EXPECT_EQ(server_.GetModel("v").state_reason(), "version 2: half");
   EXPECT_THAT(WaitForLog("model not loaded"), HasSubstr("version 2: half"));
-  EXPECT_EQ(get("a").version(), 0);
-  EXPECT_EQ(get("a").available_versions_size(), 0);
+  EXPECT_EQ(server_.GetModel("a").version(), 0);
+  EXPECT_EQ(server_.GetModel("a").available_versions_size(), 0);
 
   v1::ExplainRequest request = TextRequest("abc");
   v1::ExplainResponse reply;

@@ -80,6 +80,15 @@ grpc::Status InProcessServer::Explain(const v1::ExplainRequest& request,
                                 response != nullptr ? response : &ignored);
 }
 
+v1::Model InProcessServer::GetModel(const std::string& name) {
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  request.set_model(name);
+  v1::GetModelResponse reply;
+  EXPECT_TRUE(models_->GetModel(&context, request, &reply).ok());
+  return reply.model();
+}
+
 std::string InProcessServer::Scrape() const {
   const std::string& address = serving_->metrics_address();
   sockaddr_in where = {};

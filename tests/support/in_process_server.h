@@ -61,6 +61,8 @@ class InProcessServer {
   // One call of Explain.
   grpc::Status Explain(const v1::ExplainRequest& request,
                        v1::ExplainResponse* response = nullptr);
+  // Fails the test if the model is not known.
+  v1::Model GetModel(const std::string& name);
   // Reply to GET /metrics.
   std::string Scrape() const;
 

@@ -13,16 +13,9 @@ class ModelDevicesTest : public ModelRegistryTest {
   void Open(int64_t budget, int64_t num_copies = 1) {
     repository_.AddModel("c");
     engine_.device_names = {"cpu:0", "cpu:1"};
-    ModelRegistry::Options options{
-        repository_.path(),
-        [this](const std::string& name, const VersionFolder& folder,
-               const Placement& placement) {
-          return engine_.Load(name, folder.path, folder.version, placement);
-        },
-        &observer_,
-        &Clock::Real(),
-        budget,
-        [](const std::string&) { return 4; }};
+    ModelRegistry::Options options = Options();
+    options.max_resident_bytes = budget;
+    options.estimate_bytes = [](const std::string&) { return 4; };
     options.devices = engine_.device_names;
     options.layer_bytes = [](const std::string&) {
       return std::vector<int64_t>{1, 1};
@@ -37,8 +30,7 @@ class ModelDevicesTest : public ModelRegistryTest {
       return !copies_in_use_ && engine_.DropCopy(model, device);
     };
     options.num_copies = num_copies;
-    registry_ = std::make_unique<ModelRegistry>(std::move(options));
-    EXPECT_TRUE(registry_->Scan().ok());
+    ModelRegistryTest::Open(std::move(options));
   }
   std::string DevicesOf(const std::string& name) {
     return registry_->Get(name)->info->device;

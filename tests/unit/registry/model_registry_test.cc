@@ -144,15 +144,10 @@ class BudgetTest : public ModelRegistryTest {
   // Room for `budget` bytes; the models take 4 each.
   void Open(int64_t budget, int64_t bytes = 4) {
     repository_.AddModel("c");
-    registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
-        repository_.path(),
-        [this](const std::string& name, const VersionFolder& folder,
-               const Placement& placement) {
-          return engine_.Load(name, folder.path, folder.version, placement);
-        },
-        &observer_, &Clock::Real(), budget,
-        [bytes](const std::string&) { return bytes; }});
-    EXPECT_TRUE(registry_->Scan().ok());
+    ModelRegistry::Options options = Options();
+    options.max_resident_bytes = budget;
+    options.estimate_bytes = [bytes](const std::string&) { return bytes; };
+    ModelRegistryTest::Open(std::move(options));
   }
 };
 

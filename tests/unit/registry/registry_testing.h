@@ -9,6 +9,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "server/registry/model_registry.h"
 #include "tests/support/fake_engine.h"
@@ -43,13 +44,22 @@ class ModelRegistryTest : public ::testing::Test {
   ModelRegistryTest() {
     repository_.AddModel("a");
     repository_.AddModel("b");
-    registry_ = std::make_unique<ModelRegistry>(ModelRegistry::Options{
-        repository_.path(),
-        [this](const std::string& name, const VersionFolder& folder,
-               const Placement& placement) {
-          return engine_.Load(name, folder.path, folder.version, placement);
-        },
-        &observer_, &Clock::Real()});
+    Open(Options());
+  }
+
+  // With the fake engine and the observer, without a budget.
+  ModelRegistry::Options Options() {
+    ModelRegistry::Options options;
+    options.repository = repository_.path();
+    options.load = [this](const std::string& name, const VersionFolder& folder,
+                          const Placement& placement) {
+      return engine_.Load(name, folder.path, folder.version, placement);
+    };
+    options.observer = &observer_;
+    return options;
+  }
+  void Open(ModelRegistry::Options options) {
+    registry_ = std::make_unique<ModelRegistry>(std::move(options));
     EXPECT_TRUE(registry_->Scan().ok());
   }
 
