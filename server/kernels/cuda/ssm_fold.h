@@ -21,6 +21,9 @@
 // and what multiplies them is scaled by another that all channels of a tile
 // share, S: sums over channels then need no scale of their own.
 //
+// In products of entries off the diagonal with values the sums over j of K[j,
+// n] value[j] are the same for all rows, so that they cost nothing per entry.
+//
 // Keys are made once per block. Queries are not: they are c, which all channels
 // share, times few numbers per row, so that every tile makes its own in
 // registers instead of reading 64 bytes per row and channel.
@@ -37,13 +40,12 @@ inline constexpr int kFoldStates = 16;
 
 // What tiles need of the columns of one channel and block.
 struct alignas(16) ColumnFactors {
-  // Of 8 columns: high halves of states 0 to 7 of each, of states 8 to 15, and
-  // the same for low halves. Matrices of 8 rows of 16 bytes, as ldmatrix and
-  // wgmma take them.
+  // Of 8 columns: high halves of states 0, 1, 4, 5, 8, 9, 12, 13 of each, of
+  // the others, and the same for low halves: lane t of a fragment has states 4t
+  // to 4t + 3. Matrices of 8 rows of 16 bytes, as ldmatrix and wgmma take them.
   uint4 keys[kTile / 8][4][8];
-  // What columns are multiplied with for the products: of each 16 columns 2t,
-  // 2t + 1, 2t + 8 and 2t + 9, which lane t of a fragment has.
-  float4 value[kTile / 16][4];
+  // Of either half of the columns: sum of K[j] value[j]; states 4t to 4t + 3.
+  float4 value_keys[2][kFoldStates / 4];
   float rate[kFoldStates];  // a log2(e)
   float taps[kTaps];
   float unit;  // of the keys

@@ -193,7 +193,7 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
     return states.Of(stage.rows, stage.columns.rate, shared.gaps[index],
                      scale * stage.columns.unit, row, t);
   };
-  float sums[2][kHalfParts][4], products[2] = {};
+  float sums[2][kHalfParts][4];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -202,26 +202,13 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
       for (int e = 0; e < 4; ++e) sums[half][x][e] = EmptyFold<kFold>();
     }
   }
-  const auto add = [&](const Entries& entries, int half,
-                       const ColumnFactors& columns) {
+  const auto add = [&](const Entries& entries, int half, float weight) {
 #pragma unroll
-    for (int x = 0; x < kHalfParts; x += 2) {
-      const float4 values = columns.value[half * kHalfParts / 2 + x / 2][t];
-      const float2 value[2] = {{values.x, values.y}, {values.z, values.w}};
+    for (int x = 0; x < kHalfParts; ++x) {
 #pragma unroll
-      for (int p = 0; p < 2; ++p) {
-        const float(&four)[4] = entries[x + p];
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          float& sum = sums[half][x + p][e];
-          sum = Folded<kFold>(sum, four[e], columns.weight);
-        }
-        if (kProducts) {
-          products[0] = AddProducts(products[0], four[0], value[p].x, four[1],
-                                    value[p].y);
-          products[1] = AddProducts(products[1], four[2], value[p].x, four[3],
-                                    value[p].y);
-        }
+      for (int e = 0; e < 4; ++e) {
+        float& sum = sums[half][x][e];
+        sum = Folded<kFold>(sum, entries[x][e], weight);
       }
     }
     // To be done by now, while the tensor cores are busy with the other half.
@@ -230,7 +217,6 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
 #pragma unroll
       for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(sums[half][x][e]));
     }
-    asm volatile("" : "+f"(products[0]), "+f"(products[1]));
   };
 
   const uint32_t keys = SharedAddress(shared.stages[0].columns.keys) / 16;
@@ -238,14 +224,11 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
       group.products +
       group.ProductsAt(share.begin, share.place.column, share.place.row) + row;
   const int64_t next_product = group.ProductsAt(1, 0, 0);
-  // Sums over the lanes of a row, of the channel before.
-  const auto store_products = [&](const float(&of)[2]) {
+  const auto store_products = [&](const Queries& of, const Stage& stage) {
+    const RowProducts products(of, stage.columns, t);
+    if (t == 0) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float sum = of[h];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (t == 0) product[8 * h] = sum * unscale;
+      for (int h = 0; h < 2; ++h) product[8 * h] = products.of[h] * unscale;
     }
     product += next_product;
   };
@@ -267,18 +250,16 @@ __device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
     if (++slot == kStages) slot = 0, parity ^= 1;
     const bool more = index + 1 < count;
     const bool there = !more || TryWait(&shared.full[slot], parity);
-    if (kProducts && index > 0) store_products(products);
-    products[0] = products[1] = 0;
+    if (kProducts) store_products(query, stage);
     if (!there) Wait(&shared.full[slot], parity);
     if (more) query = queries(index + 1, shared.stages[slot]);
     AwaitEntries<1>(first);
-    add(first, 0, stage.columns);
+    add(first, 0, stage.columns.weight);
     AwaitEntries<0>(second);
-    add(second, 1, stage.columns);
+    add(second, 1, stage.columns.weight);
     __syncwarp();
     if (lane == 0) Arrive(empty);
   }
-  if (kProducts) store_products(products);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     StoreSums<kFold>(group, tile, split, row, half * kTile / 2 + 2 * t,
@@ -300,7 +281,7 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   const float scale =
       ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
-  if (tid >= kConsumers) {
+  if (WarpIndex() >= kConsumers / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     if (tid == kConsumers) Produce(group, share, shared);
   } else {

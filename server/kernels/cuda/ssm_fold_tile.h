@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the kernels for tiles of SsmAttentionFold share: the scale of a tile,
-// and the queries of a warp's rows in registers.
+// the queries of a warp's rows in registers, and the products of its rows.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,6 +11,7 @@
 #include "server/kernels/cuda/fold.h"
 #include "server/kernels/cuda/mma.h"
 #include "server/kernels/cuda/ssm_fold.h"
+#include "server/kernels/cuda/ssm_fold_fragments.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -67,26 +68,6 @@ __device__ float ScaleOfTile(const FoldGroup& group, const TileShare& share,
   return fminf(PowerOfTwoScale(bound, 14), kMost);
 }
 
-// What a lane multiplies with of a channel: of two rows 8 apart, states 2t,
-// 2t + 1, 2t + 8, 2t + 9, as in a fragment of mma.m16n8k16.
-struct Queries {
-  float of[2][4];
-
-  __device__ LeftHalves Halves() const {
-    LeftHalves out;
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-#pragma unroll
-      for (int k = 0; k < 4; k += 2) {
-        const HalfPairs pairs = Split(of[h][k], of[h][k + 1]);
-        out.high[h + k] = pairs.high;
-        out.low[h + k] = pairs.low;
-      }
-    }
-    return out;
-  }
-};
-
 // c of the same rows and states, which all channels share.
 struct QueryStates {
   float c[2][4];
@@ -97,7 +78,7 @@ struct QueryStates {
       const int64_t i = row + 8 * h;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const int64_t n = 2 * t + k % 2 + k / 2 * 8;
+        const int64_t n = 4 * t + k;
         c[h][k] = i < ssm.num_positions && n < ssm.state_size
                       ? ssm.c[i * ssm.c_stride + n]
                       : 0.0f;
@@ -108,9 +89,8 @@ struct QueryStates {
   // Of a channel: c row_scale unit S exp(a sum of delta since the columns).
   __device__ Queries Of(const RowFactors& rows, const float* rate, float gap,
                         float scale, int row, int t) const {
-    const float2 low = *reinterpret_cast<const float2*>(rate + 2 * t);
-    const float2 high = *reinterpret_cast<const float2*>(rate + 2 * t + 8);
-    const float rates[4] = {low.x, low.y, high.x, high.y};
+    const float4 four = reinterpret_cast<const float4*>(rate)[t];
+    const float rates[4] = {four.x, four.y, four.z, four.w};
     Queries out;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -123,6 +103,28 @@ struct QueryStates {
       }
     }
     return out;
+  }
+};
+
+// What all columns of a tile give to rows g and g + 8, in lane t = 0 of each:
+// sum over states of a query and the sum of keys times values.
+struct RowProducts {
+  float of[2];
+
+  __device__ RowProducts(const Queries& queries, const ColumnFactors& columns,
+                         int t) {
+    const float4 first = columns.value_keys[0][t];
+    const float4 second = columns.value_keys[1][t];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float(&query)[4] = queries.of[h];
+      float sum = query[0] * (first.x + second.x);
+      sum = fmaf(query[1], first.y + second.y, sum);
+      sum = fmaf(query[2], first.z + second.z, sum);
+      sum = fmaf(query[3], first.w + second.w, sum);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      of[h] = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+    }
   }
 };
 

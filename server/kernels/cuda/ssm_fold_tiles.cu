@@ -29,8 +29,6 @@ struct Stage {
 
 struct TileMemory {
   Stage stages[kStages];
-  // Of the last channel and the one before, for either half of the columns.
-  float products[2][2][kTile];
   float bounds[kThreads / 32];
   float gaps[1];  // of every channel of the split
 };
@@ -43,20 +41,6 @@ __device__ void CopyAsync(T& to, const T& from) {
     CopyQuadAsync(reinterpret_cast<uint4*>(&to) + at,
                   reinterpret_cast<const uint4*>(&from) + at);
   }
-}
-
-// The keys of 8 columns as a warp multiplies with them: of lane 4 g + t states
-// 2t, 2t + 1, then 2t + 8, 2t + 9 of column g, high halves and then low ones.
-__device__ uint4 LoadKeys(const uint4 (&keys)[4][8], int lane) {
-  const uint32_t address = static_cast<uint32_t>(
-      __cvta_generic_to_shared(&keys[lane / 8][lane % 8]));
-  uint4 out;
-  asm volatile(
-      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-      : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
-      : "r"(address)
-      : "memory");
-  return out;
 }
 
 template <ChannelFold kFold, bool kProducts>
@@ -79,15 +63,6 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   };
-  const auto store_products = [&](int channel) {
-    if (kProducts && tid < kTile) {
-      const float(&halves)[2][kTile] = shared.products[channel % 2];
-      group.products[group.ProductsAt(channel, share.place.column,
-                                      share.place.row) +
-                     tid] = (halves[0][tid] + halves[1][tid]) * unscale;
-    }
-  };
-
   const int lane = tid % 32, warp = tid / 32;
   const int g = lane / 4, t = lane % 4;
   const int warp_column = warp % 2;
@@ -109,7 +84,6 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
     asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
     __syncthreads();
     load(channel + kStages - 1);
-    if (channel > share.begin) store_products(channel - 1);
 
     const int index = channel - share.begin;
     const Stage& stage = shared.stages[index % kStages];
@@ -117,20 +91,24 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
     LeftHalves left[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      left[m] = states[m]
-                    .Of(stage.rows, stage.columns.rate, shared.gaps[index],
-                        scale * stage.columns.unit, row + 16 * m, t)
-                    .Halves();
+      const Queries queries =
+          states[m].Of(stage.rows, stage.columns.rate, shared.gaps[index],
+                       scale * stage.columns.unit, row + 16 * m, t);
+      left[m] = queries.Halves();
+      // Both warps of these rows have it.
+      if (!kProducts || warp_column > 0) continue;
+      const RowProducts products(queries, stage.columns, t);
+      if (t > 0) continue;
+      float* const out =
+          group.products +
+          group.ProductsAt(channel, share.place.column, share.place.row) + row +
+          16 * m;
+#pragma unroll
+      for (int h = 0; h < 2; ++h) out[8 * h] = products.of[h] * unscale;
     }
-    float products[2][2] = {};
 #pragma unroll
     for (int x = 0; x < 8; ++x) {
       const uint4 key = LoadKeys(stage.columns.keys[warp_column * 8 + x], lane);
-      float2 value = {0, 0};
-      if (kProducts) {
-        const float4& both = stage.columns.value[warp_column * 4 + x / 2][t];
-        value = x % 2 == 0 ? float2{both.x, both.y} : float2{both.z, both.w};
-      }
       float entries[2][4] = {};
       // Either product waits for the one before it, but not for the other's.
 #pragma unroll
@@ -151,32 +129,9 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
         for (int e = 0; e < 4; ++e) {
           sums[m][x][e] = Folded<kFold>(sums[m][x][e], entries[m][e], weight);
         }
-        if (kProducts) {
-          products[m][0] = AddProducts(products[m][0], entries[m][0], value.x,
-                                       entries[m][1], value.y);
-          products[m][1] = AddProducts(products[m][1], entries[m][2], value.x,
-                                       entries[m][3], value.y);
-        }
-      }
-    }
-    if (kProducts) {
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          float sum = products[m][h];
-          sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-          sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-          if (t == 0) {
-            shared.products[channel % 2][warp_column][row + m * 16 + h * 8] =
-                sum;
-          }
-        }
       }
     }
   }
-  __syncthreads();
-  if (share.end > share.begin) store_products(share.end - 1);
 
 #pragma unroll
   for (int m = 0; m < 2; ++m) {

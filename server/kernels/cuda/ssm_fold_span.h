@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one warp makes of one channel at the diagonal: entries between the rows
+// and the columns of a span, kSpan rows of a block. See ssm_fold_diagonal.cu.
+//
+// The span is cut into eights, groups of 8 rows. First lane 4 m + t has eight m
+// and states 4t to 4t + 3, and walks down its rows; every column of the eight
+// is a state there, which decays from row to row. At the eight's end columns
+// are keys, and above that rows and columns are factors of products on tensor
+// cores: the square below the diagonal of 16, 32 and 64 rows each.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "server/kernels/cuda/fold.h"
+#include "server/kernels/cuda/mma.h"
+#include "server/kernels/cuda/ssm_fold.h"
+#include "server/kernels/cuda/ssm_fold_fragments.h"
+#include "server/kernels/ops.h"
+
+namespace limpid::kernels::cuda {
+
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+inline constexpr int kSpan = 64;
+inline constexpr int kEight = 8;
+inline constexpr int kEights = kSpan / kEight;
+
+// Arrays over positions have a place more after every eight, so that places 8
+// apart are in different banks. Where position k after an eight's begin is:
+__host__ __device__ constexpr int Padded(int eight, int k) {
+  return eight * (kEight + 1) + k + k / kEight;
+}
+__host__ __device__ constexpr int Padded(int x) {
+  return Padded(x / kEight, x % kEight);
+}
+
+// Position x of an array of kDiagonal is position x - kShift of the block;
+// those outside of the sequence are zeros.
+struct Position {
+  float delta, source, row_scale, value;
+};
+struct alignas(16) ChannelInputs {
+  float4 positions[Padded(kDiagonal)];
+  // As in ColumnFactors.
+  float rate[kFoldStates];
+  float taps[kTaps];
+  float unit, skip, weight, bound;
+
+  __device__ Position At(int eight, int k) const {
+    const float4 all = positions[Padded(eight, k)];
+    return {all.x, all.y, all.z, all.w};
+  }
+  __device__ float Value(int eight, int k) const {
+    return positions[Padded(eight, k)].w;
+  }
+  // Of row k of an eight.
+  __device__ float RowScale(int eight, int k) const {
+    return positions[Padded(eight, k + kShift)].z;
+  }
+};
+
+// b and c of all positions of a block, which its channels share: lane t of a
+// fragment has quad t.
+struct alignas(16) BlockStates {
+  float4 b[Padded(kDiagonal)][4];
+  float4 c[Padded(kTile)][4];
+};
+
+// Keys of the columns of an eight as halves, see ColumnFactors, and room that
+// puts them into different banks.
+struct alignas(16) EightHalves {
+  uint4 keys[4][kEight];
+  uint4 unused;
+
+  // Those of a column from lane t.
+  __device__ void Set(int column, int t, const float (&key)[4]) {
+    const HalfPairs first = Split(key[0], key[1]);
+    const HalfPairs second = Split(key[2], key[3]);
+    const uint32_t words[4] = {first.high, second.high, first.low, second.low};
+#pragma unroll
+    for (int which = 0; which < 4; ++which) {
+      reinterpret_cast<uint32_t*>(&keys[which][column])[t] = words[which];
+    }
+  }
+};
+
+// A warp's own.
+struct alignas(16) SpanMemory {
+  union {
+    // Keys at the ends of their eights, and room for the banks' sake.
+    float4 keys[kEights][kEight + 1][4];
+    EightHalves halves[kEights];
+  };
+  float4 through[kEights][4];  // decays through an eight
+  // Sums of delta up to a row: from its eight's begin, and from the span's.
+  float2 sums[kSpan];
+  float products[kSpan];  // that triangles give to a row
+};
+
+// What the upper span of a block gives to the square between it and the lower
+// one, and the lower one's rows.
+struct alignas(16) SquareInputs {
+  EightHalves keys[kEights];  // at the upper span's end
+  float sums[kSpan];          // of delta from there up to the row
+  float products[kSpan];      // of the lower span's rows so far
+};
+
+__device__ inline void Scale(float (&x)[4], const float4& by) {
+  x[0] *= by.x, x[1] *= by.y, x[2] *= by.z, x[3] *= by.w;
+}
+__device__ inline float4 Times(const float4& a, const float4& b) {
+  return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
+}
+
+// Sums over the four lanes of a quad of four numbers: lane t gets number t.
+__device__ inline float SumOfQuad(const float (&x)[4], int t) {
+  const bool upper = (t & 2) != 0, odd = (t & 1) != 0;
+  float first = upper ? x[2] : x[0], second = upper ? x[3] : x[1];
+  first += __shfl_xor_sync(kAllLanes, upper ? x[0] : x[2], 2);
+  second += __shfl_xor_sync(kAllLanes, upper ? x[1] : x[3], 2);
+  return (odd ? second : first) +
+         __shfl_xor_sync(kAllLanes, odd ? first : second, 1);
+}
+
+// Entries of an eight in the order in which they are made: row by row, columns
+// up to the row, and the kShift columns behind it that have not met all taps.
+inline constexpr int kEntriesOfEight =
+    kEight * (kEight + 1) / 2 + kEight * kShift;
+inline constexpr int kEntriesOfLane = kEntriesOfEight / 4;
+static_assert(kEntriesOfEight % 4 == 0);
+struct PlaceInEight {
+  int row, column;
+};
+__device__ inline PlaceInEight PlaceOfEntry(int entry) {
+  int row = 0;
+  while (entry >= row + 1 + kShift) entry -= ++row + kShift;
+  return {row, entry};
+}
+
+// Sums over channels of what a warp makes: lane t of a quad has every fourth
+// entry of an eight; squares as fragments.
+struct SpanSums {
+  float eights[kEntriesOfLane];
+  float of_16[4][2];     // rows 8 to 15 of 16 by columns 0 to 7
+  float of_32[2][2][4];  // rows 16 to 31 of 32 by columns 0 to 15
+  float of_64[2][4][4];  // rows 32 to 63 by columns 0 to 31
+
+  // Calls visit(number, row, column, is_scaled), all of the span.
+  template <typename Visit>
+  __device__ void ForEach(int lane, const Visit& visit) {
+    const int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int k = 0; k < kEntriesOfLane; ++k) {
+      const PlaceInEight place = PlaceOfEntry(4 * k + t);
+      visit(eights[k], g * kEight + place.row, g * kEight + place.column,
+            false);
+    }
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        visit(of_16[m][e], 16 * m + 8 + g, 16 * m + 2 * t + e, true);
+      }
+    }
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int row = g + e / 2 * 8, column = 2 * t + e % 2;
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int x = 0; x < 2; ++x) {
+          visit(of_32[m][x][e], 32 * m + 16 + row, 32 * m + 8 * x + column,
+                true);
+        }
+#pragma unroll
+        for (int x = 0; x < 4; ++x) {
+          visit(of_64[m][x][e], 32 + 16 * m + row, 8 * x + column, true);
+        }
+      }
+    }
+  }
+};
+
+// The work of one warp on one channel.
+template <ChannelFold kFold, bool kProducts>
+class SpanWork {
+ public:
+  // `first` is the span's first row in the block; `scale` that of entries of
+  // squares, S.
+  __device__ SpanWork(const BlockStates& states, const ChannelInputs& in,
+                      int first, float scale, SpanMemory& memory,
+                      SpanSums& sums)
+      : states_(states),
+        in_(in),
+        first_(first),
+        first_eight_(first / kEight),
+        scale_(scale),
+        lane_(threadIdx.x % 32),
+        memory_(memory),
+        sums_(sums) {}
+
+  // Everything; sets the columns and rows of `factors`. `square` is that of the
+  // channel. Products of the upper span's rows go to `products`, those of the
+  // lower one's to the square.
+  __device__ __forceinline__ void Run(BlockFactors& factors,
+                                      SquareInputs& square, float* products) {
+    const bool is_lower = first_ > 0;
+    // The warp's lanes are done with the channel before.
+    __syncwarp();
+    WalkDown();
+    // Sums of delta of the eights before, of those behind, and of the other
+    // span.
+    float through = row_sums_[kEight - 1], before = through, behind = through;
+#pragma unroll
+    for (int offset = 4; offset < 32; offset *= 2) {
+      const float left = __shfl_up_sync(kAllLanes, before, offset);
+      const float right = __shfl_down_sync(kAllLanes, behind, offset);
+      if (lane_ >= offset) before += left;
+      if (lane_ + offset < 32) behind += right;
+    }
+    before = __shfl_up_sync(kAllLanes, before, 4);
+    behind = __shfl_down_sync(kAllLanes, behind, 4);
+    if (lane_ < 4) before = 0;
+    if (lane_ >= 28) behind = 0;
+    float sum_of_other = 0;
+#pragma unroll
+    for (int k = 0; k < kSpan; k += 32) {
+      const int row = kSpan - first_ + k + lane_;
+      sum_of_other += in_.At(0, row + kShift).delta;
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      sum_of_other += __shfl_xor_sync(kAllLanes, sum_of_other, offset);
+    }
+
+    const int m = lane_ / 4, t = lane_ % 4;
+    if (!is_lower) {
+      ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
+        square.keys[m].Set(j, t, key);
+      });
+      behind += sum_of_other;
+    }
+    // And what the keys give with values.
+    float value_keys[4] = {};
+    ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
+      memory_.halves[m].Set(j, t, key);
+      if constexpr (kProducts) {
+        const float value = in_.Value(first_eight_ + m, j);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          value_keys[n] = fmaf(key[n], value, value_keys[n]);
+        }
+      }
+    });
+#pragma unroll
+    for (int i = 0; i < kEight; ++i) {
+      if (i % 4 == t) {
+        memory_.sums[kEight * m + i] = {row_sums_[i], before + row_sums_[i]};
+      }
+    }
+    memory_.through[m][t] = {
+        ExpOfLog2(rate_[0] * through), ExpOfLog2(rate_[1] * through),
+        ExpOfLog2(rate_[2] * through), ExpOfLog2(rate_[3] * through)};
+    __syncwarp();
+    HandOn(is_lower, is_lower ? sum_of_other : 0.0f, value_keys, factors,
+           square);
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < kEight; ++j) {
+      memory_.keys[m][j][t] = {keys_[j][0], keys_[j][1], keys_[j][2],
+                               keys_[j][3]};
+    }
+    __syncwarp();
+    Multiply(is_lower ? square.products : products);
+  }
+
+ private:
+  __device__ float Dot(const float (&a)[4], const float (&b)[4]) const {
+    return fmaf(a[3], b[3], fmaf(a[2], b[2], fmaf(a[1], b[1], a[0] * b[0])));
+  }
+
+  // Entries of the triangles and of the columns behind them; leaves the keys at
+  // the ends of the eights, in units of keys, and sums of delta.
+  __device__ __forceinline__ void WalkDown() {
+    const int m = lane_ / 4, t = lane_ % 4;
+    const float4 rates = reinterpret_cast<const float4*>(in_.rate)[t];
+    rate_[0] = rates.x, rate_[1] = rates.y;
+    rate_[2] = rates.z, rate_[3] = rates.w;
+    float taps[kTaps];
+#pragma unroll
+    for (int d = 0; d < kTaps; ++d) taps[d] = in_.taps[d];
+    const float to_key = 1 / in_.unit;
+    // Counted once in a quad.
+    const float skip = t == 0 ? in_.skip : 0.0f;
+
+    // Columns that have met one, two and three taps.
+    float one[4] = {}, two[4] = {}, three[4] = {};
+    float values[kEight + kShift];
+    float pending[4];
+    float row_products[kEight];
+    int num_made = 0;
+    const auto add = [&](float entry, float value, float& product) {
+      if (kProducts) product = fmaf(entry, value, product);
+      pending[num_made % 4] = entry;
+      if (++num_made % 4 != 0) return;
+      float& sum = sums_.eights[num_made / 4 - 1];
+      sum = Folded<kFold>(sum, SumOfQuad(pending, t), in_.weight);
+    };
+#pragma unroll
+    for (int k = 0; k < kEight + kShift; ++k) values[k] = 0;
+    if (kProducts) {
+#pragma unroll
+      for (int k = 0; k < kEight + kShift; ++k) {
+        values[k] = in_.Value(first_eight_ + m, k);
+      }
+    }
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < kEight + kShift; ++k) {
+      const Position position = in_.At(first_eight_ + m, k);
+      const float4 b = states_.b[Padded(first_eight_ + m, k)][t];
+      const float input = position.delta * position.source * to_key;
+      const float key[4] = {b.x * input, b.y * input, b.z * input, b.w * input};
+      float decay[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        decay[n] = ExpOfLog2(rate_[n] * position.delta);
+      }
+      const int i = k - kShift;
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        if (i >= 0) {
+          keys_[i >= 0 ? i : 0][n] = fmaf(three[n], decay[n], taps[3] * key[n]);
+        }
+        if (k >= 2) three[n] = fmaf(two[n], decay[n], taps[2] * key[n]);
+        if (k >= 1) two[n] = fmaf(one[n], decay[n], taps[1] * key[n]);
+        one[n] = taps[0] * key[n];
+      }
+      if (i < 0) continue;
+#pragma unroll
+      for (int j = 0; j < i; ++j) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) keys_[j][n] *= decay[n];
+      }
+      sum += position.delta;
+      row_sums_[i] = sum;
+      const float4 c = states_.c[Padded(first_eight_ + m, i)][t];
+      const float whole = position.row_scale * in_.unit;
+      const float query[4] = {c.x * whole, c.y * whole, c.z * whole,
+                              c.w * whole};
+      const float past = position.row_scale * position.source * skip;
+      float product = 0;
+#pragma unroll
+      for (int j = 0; j < i; ++j) {
+        add(Dot(query, keys_[j]), values[j], product);
+      }
+      add(fmaf(taps[3], past, Dot(query, keys_[i])), values[i], product);
+      add(fmaf(taps[2], past, Dot(query, three)), values[i + 1], product);
+      add(fmaf(taps[1], past, Dot(query, two)), values[i + 2], product);
+      add(fmaf(taps[0], past, Dot(query, one)), values[i + 3], product);
+      row_products[i] = product;
+    }
+    if constexpr (kProducts) {
+#pragma unroll
+      for (int i = 0; i < kEight; i += 4) {
+        const float four[4] = {row_products[i], row_products[i + 1],
+                               row_products[i + 2], row_products[i + 3]};
+        memory_.products[kEight * m + i + t] = SumOfQuad(four, t);
+      }
+    }
+  }
+
+  // Calls visit(column, key) with the keys of the lane's eight after `sum` of
+  // delta more.
+  template <typename Visit>
+  __device__ __forceinline__ void ForEachKeyAfter(float sum,
+                                                  const Visit& visit) const {
+    float decay[4];
+#pragma unroll
+    for (int n = 0; n < 4; ++n) decay[n] = ExpOfLog2(rate_[n] * sum);
+#pragma unroll
+    for (int j = 0; j < kEight; ++j) {
+      float key[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) key[n] = keys_[j][n] * decay[n];
+      visit(j, key);
+    }
+  }
+
+  // Columns and rows for the tiles, rows for the square.
+  __device__ __forceinline__ void HandOn(bool is_lower, float sum_before,
+                                         float (&value_keys)[4],
+                                         BlockFactors& factors,
+                                         SquareInputs& square) {
+    ColumnFactors& columns = factors.columns;
+#pragma unroll
+    for (int m = 0; m < kEights; ++m) {
+      columns.keys[first_eight_ + m][lane_ / 8][lane_ % 8] =
+          memory_.halves[m].keys[lane_ / 8][lane_ % 8];
+    }
+    if (kProducts) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+#pragma unroll
+        for (int offset = 4; offset < 32; offset *= 2) {
+          value_keys[n] += __shfl_xor_sync(kAllLanes, value_keys[n], offset);
+        }
+      }
+      if (lane_ < 4) {
+        columns.value_keys[is_lower][lane_] = {value_keys[0], value_keys[1],
+                                               value_keys[2], value_keys[3]};
+      }
+    }
+#pragma unroll
+    for (int row = lane_; row < kSpan; row += 32) {
+      const float sum = memory_.sums[row].y;
+      factors.rows.rows[first_ + row] = {sum_before + sum,
+                                         in_.RowScale(first_eight_, row)};
+      if (is_lower) square.sums[row] = sum;
+    }
+  }
+
+  // Squares of 16, 32 and 64 rows, and products of all rows.
+  __device__ __forceinline__ void Multiply(float* to_products) {
+    const int g = lane_ / 4, t = lane_ % 4;
+    const float whole = in_.unit * scale_;
+    // Of two rows 8 apart in each 16, from their eights' begin.
+    Queries queries[4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int eight = 2 * m + h;
+        const float sum = memory_.sums[kEight * eight + g].x;
+        const float scale = in_.RowScale(first_eight_ + eight, g) * whole;
+        const float4 c = states_.c[Padded(first_eight_ + eight, g)][t];
+        const float states[4] = {c.x, c.y, c.z, c.w};
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          queries[m].of[h][n] = states[n] * scale * ExpOfLog2(rate_[n] * sum);
+        }
+      }
+    }
+    float products[2][4] = {};
+    const auto value_of = [&](int eight) -> float2 {
+      if (!kProducts) return {0, 0};
+      return {in_.Value(first_eight_ + eight, 2 * t),
+              in_.Value(first_eight_ + eight, 2 * t + 1)};
+    };
+    const auto halves_of = [&](float4 key) -> uint4 {
+      const HalfPairs first = Split(key.x, key.y), second = Split(key.z, key.w);
+      return {first.high, second.high, first.low, second.low};
+    };
+    const auto key_of = [&](int eight) { return memory_.keys[eight][g][t]; };
+
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      Queries own = queries[m];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) own.of[0][n] = 0;
+      float entries[4];
+      MultiplyPairs(entries, own.Halves(), halves_of(key_of(2 * m)));
+      const float2 value = value_of(2 * m);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& sum = sums_.of_16[m][e];
+        sum = Folded<kFold>(sum, entries[2 + e], in_.weight);
+      }
+      if (kProducts) {
+        products[1][m] = AddProducts(products[1][m], entries[2], value.x,
+                                     entries[3], value.y);
+      }
+    }
+    const auto add = [&](const LeftHalves& left, const uint4& key,
+                         const float2& value, int m, float(&sums)[4]) {
+      float entries[4];
+      MultiplyPairs(entries, left, key);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        sums[e] = Folded<kFold>(sums[e], entries[e], in_.weight);
+      }
+      if constexpr (kProducts) {
+        products[0][m] = AddProducts(products[0][m], entries[0], value.x,
+                                     entries[1], value.y);
+        products[1][m] = AddProducts(products[1][m], entries[2], value.x,
+                                     entries[3], value.y);
+      }
+    };
+    const auto through = [&](int eight) { return memory_.through[eight][t]; };
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      // From here on the odd eights' rows have the even ones' decay, too.
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        if (k == 1 || m == 1) {
+          Scale(queries[2 * m + k].of[1], through(4 * m + 2 * k));
+        }
+      }
+      const LeftHalves left = queries[2 * m + 1].Halves();
+      add(left, halves_of(Times(key_of(4 * m), through(4 * m + 1))),
+          value_of(4 * m), 2 * m + 1, sums_.of_32[m][0]);
+      add(left, halves_of(key_of(4 * m + 1)), value_of(4 * m + 1), 2 * m + 1,
+          sums_.of_32[m][1]);
+    }
+    {
+      const float4 rows = Times(through(4), through(5));
+      Scale(queries[3].of[0], rows);
+      Scale(queries[3].of[1], rows);
+      const LeftHalves left[2] = {queries[2].Halves(), queries[3].Halves()};
+      float4 later = {1, 1, 1, 1};
+#pragma unroll
+      for (int x = 3; x >= 0; --x) {
+        const uint4 key = halves_of(Times(key_of(x), later));
+        const float2 value = value_of(x);
+        add(left[0], key, value, 2, sums_.of_64[0][x]);
+        add(left[1], key, value, 3, sums_.of_64[1][x]);
+        later = Times(later, through(x));
+      }
+    }
+    if constexpr (kProducts) {
+      const float unscale = 1 / scale_;
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int row = 16 * t + 8 * h + g;
+        to_products[row] =
+            SumOfQuad(products[h], t) * unscale + memory_.products[row];
+      }
+    }
+  }
+
+  const BlockStates& states_;
+  const ChannelInputs& in_;
+  const int first_, first_eight_;
+  const float scale_;
+  const int lane_;
+  SpanMemory& memory_;
+  SpanSums& sums_;
+  float rate_[4];  // of the lane's states
+  float keys_[kEight][4];
+  float row_sums_[kEight];
+};
+
+}  // namespace limpid::kernels::cuda
