@@ -17,7 +17,7 @@ using Op = SsmAttentionFold<float>;
 
 // A thread has a channel and every kParts-th position; neighbours are channels.
 constexpr int kChannels = 32;
-constexpr int kParts = 8;
+constexpr int kParts = 16;
 constexpr int kThreads = kChannels * kParts;
 // And of b and c a state and every kStateParts-th position.
 constexpr int kStateParts = kThreads / kFoldStates;
@@ -32,6 +32,7 @@ struct Most {
 struct BoundMemory {
   Most most[kParts][kChannels];
   float b[kStateParts][kFoldStates], c[kStateParts][kFoldStates];
+  float b_most[kFoldStates], c_most[kFoldStates];
 };
 
 __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
@@ -90,6 +91,18 @@ __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
   }
   shared.most[tid / kChannels][tid % kChannels] = most;
   __syncthreads();
+  if (tid < 2 * kFoldStates) {
+    const int n = tid % kFoldStates;
+    const bool is_b = tid < kFoldStates;
+    const auto& parts = is_b ? shared.b : shared.c;
+    float of_state = 0;
+#pragma unroll
+    for (int part = 0; part < kStateParts; ++part) {
+      of_state = fmaxf(of_state, parts[part][n]);
+    }
+    (is_b ? shared.b_most : shared.c_most)[n] = of_state;
+  }
+  __syncthreads();
   if (tid >= kChannels || !own) return;
 
   for (int part = 1; part < kParts; ++part) {
@@ -101,12 +114,8 @@ __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
   BlockFactors& out = group.FactorsAt(channel, block);
   float b_most = 0;
   for (int n = 0; n < kFoldStates; ++n) {
-    float c_most = 0;
-    for (int part = 0; part < kStateParts; ++part) {
-      b_most = fmaxf(b_most, shared.b[part][n]);
-      c_most = fmaxf(c_most, shared.c[part][n]);
-    }
-    out.query_bound[n] = most.scale * c_most;
+    b_most = fmaxf(b_most, shared.b_most[n]);
+    out.query_bound[n] = most.scale * shared.c_most[n];
     out.columns.rate[n] =
         n < num_states ? __ldg(ssm.a + c * num_states + n) * kLog2E : 0.0f;
   }

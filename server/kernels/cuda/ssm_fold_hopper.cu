@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The tiles of SsmAttentionFold off the diagonal, on GPUs with wgmma (H100).
-// Two groups of four warps have 64 rows by all columns each; a third one gives
-// its registers to them and brings the factors of the next channels into shared
-// memory.
+// Two groups of four warps have 64 rows by all columns each: they multiply and
+// add up, in turn, so that the tensor cores have something to do. Two others
+// make queries, each for every second channel, of the factors that a fifth one
+// brings into shared memory: whoever begins copies waits for them a while, and
+// everybody would wait for it.
 #include <algorithm>
 #include <cstdint>
 
@@ -20,21 +22,28 @@ namespace {
 using Op = SsmAttentionFold<float>;
 
 constexpr int kConsumers = 256;
-constexpr int kThreads = kConsumers + 128;
-constexpr int kStages = 10;
-// The columns are multiplied in two halves: while the entries of one are added
-// up, those of the other are made.
-constexpr int kHalfParts = kTile / 2 / 8;
+constexpr int kBuilders = 128;
+constexpr int kBuilderGroups = 2;
+constexpr int kProducers = 128;  // of which one works
+constexpr int kFirstProducer = kConsumers + kBuilderGroups * kBuilders;
+constexpr int kThreads = kFirstProducer + kProducers;
+constexpr int kStages = 8;
+constexpr int kParts = kTile / 8;
 
 struct Stage {
   ColumnFactors columns;
   RowFactors rows;
+  // Of 8 rows, as the keys of 8 columns.
+  uint4 queries[kParts][4][8];
+  // What all columns give to the products of a row.
+  float products[kTile];
 };
 
 struct TileMemory {
   Stage stages[kStages];
-  // Complete when a stage's factors have come, and when its readers are done.
-  uint64_t full[kStages], empty[kStages];
+  // Complete when a stage's factors have come, when its queries are made, and
+  // when its readers are done.
+  uint64_t full[kStages], built[kStages], empty[kStages];
   float bounds[kThreads / 32];
   float gaps[1];  // of every channel of the split
 };
@@ -93,15 +102,15 @@ __device__ void CopyBulk(T& to, const T& from, uint64_t* barrier) {
       : "memory");
 }
 
-// How wgmma finds the halves of 8 states and the next 8 of 64 columns: matrices
-// of 8 columns by 16 bytes without swizzle, neighbours in states the size of
-// one apart and in columns the size of a part. Sizes and addresses count 16
-// bytes.
+// How wgmma finds the halves of 8 states and the next 8 of rows or columns:
+// matrices of 8 of them by 16 bytes without swizzle, neighbours in states the
+// size of one apart, the next 8 the size of a part. Sizes and addresses count
+// 16 bytes.
 constexpr uint32_t kMatrixUnits = sizeof(ColumnFactors::keys[0][0]) / 16;
 constexpr uint32_t kPartUnits = sizeof(ColumnFactors::keys[0]) / 16;
-constexpr uint32_t kStageUnits = sizeof(Stage) / 16;
+static_assert(sizeof(Stage::queries[0]) == sizeof(ColumnFactors::keys[0]));
 
-__device__ uint64_t KeyDescriptor(uint32_t address) {
+__device__ uint64_t Descriptor(uint32_t address) {
   uint64_t out;
   asm("mov.b64 %0, {%1, %2};"
       : "=l"(out)
@@ -109,20 +118,24 @@ __device__ uint64_t KeyDescriptor(uint32_t address) {
   return out;
 }
 
-using Entries = float[kHalfParts][4];
+using Entries = float[kParts][4];
 
-// d [64, 64] (+)= a [64, 16] keys [16, 64] of four warps, which have 16 rows
-// each. Asynchronous.
+// d [64, 128] (+)= queries [64, 16] keys [16, 128] of four warps, which have 16
+// rows each. Asynchronous.
 template <bool kAdd>
-__device__ void Multiply(Entries& d, const uint32_t (&a)[4], uint64_t keys) {
+__device__ void Multiply(Entries& d, uint64_t queries, uint64_t keys) {
   asm volatile(
       "{\n"
       ".reg .pred add;\n"
-      "setp.ne.b32 add, %37, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
-      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, "
-      "%28, %29, %30, %31}, {%32, %33, %34, %35}, %36, add, 1, 1, 0;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, "
+      "%11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, "
+      "%33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, "
+      "%44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, "
+      "%55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, add, 1, 1, 0, 0;\n"
       "}\n"
       : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]),
         "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]),
@@ -131,140 +144,188 @@ __device__ void Multiply(Entries& d, const uint32_t (&a)[4], uint64_t keys) {
         "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]),
         "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
         "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
-        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(keys),
-        "n"(kAdd ? 1 : 0));
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]),
+        "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]),
+        "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]),
+        "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]),
+        "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]),
+        "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]),
+        "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]),
+        "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]),
+        "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3])
+      : "l"(queries), "l"(keys), "n"(kAdd ? 1 : 0));
 }
 
-// Begins to make the entries of half of the columns, whose keys are at
-// `address`.
-__device__ void BeginEntries(Entries& entries, const LeftHalves& left,
-                             uint32_t address) {
-  const uint64_t high = KeyDescriptor(address);
-  Multiply<false>(entries, left.low, high);
-  Multiply<true>(entries, left.high, KeyDescriptor(address + 2 * kMatrixUnits));
-  Multiply<true>(entries, left.high, high);
+// Begins to make the entries of 64 rows, whose queries are at `rows`, and the
+// columns whose keys are at `columns`.
+__device__ void BeginEntries(Entries& entries, uint32_t rows,
+                             uint32_t columns) {
+  const uint64_t queries = Descriptor(rows), keys = Descriptor(columns);
+  const uint64_t low_queries = Descriptor(rows + 2 * kMatrixUnits);
+  const uint64_t low_keys = Descriptor(columns + 2 * kMatrixUnits);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  Multiply<false>(entries, low_queries, keys);
+  Multiply<true>(entries, queries, low_keys);
+  Multiply<true>(entries, queries, keys);
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits until all but the last kLater of what was begun is there.
-template <int kLater>
 __device__ void AwaitEntries(Entries& entries) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLater) : "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
   // Not to be read before that.
 #pragma unroll
-  for (int x = 0; x < kHalfParts; ++x) {
+  for (int x = 0; x < kParts; ++x) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(entries[x][e]));
   }
 }
 
+// Where a channel of the split is in the ring of stages, and how often the ring
+// has come round.
+struct Turn {
+  int slot, parity;
+  __device__ explicit Turn(int index)
+      : slot(index % kStages), parity(index / kStages % 2) {}
+};
+
 // Brings the factors of all channels of a split, one after the other.
 __device__ void Produce(const FoldGroup& group, const TileShare& share,
                         TileMemory& shared) {
-  int slot = 0, parity = 1;
   for (int channel = share.begin; channel < share.end; ++channel) {
-    if (channel >= share.begin + kStages) Wait(&shared.empty[slot], parity);
-    ExpectBytes(&shared.full[slot], sizeof(Stage));
+    const int index = channel - share.begin;
+    const int slot = Turn(index).slot;
+    if (index >= kStages) {
+      Wait(&shared.empty[slot], Turn(index - kStages).parity);
+    }
     Stage& stage = shared.stages[slot];
+    uint64_t* const full = &shared.full[slot];
+    ExpectBytes(full, sizeof(stage.columns) + sizeof(stage.rows));
     CopyBulk(stage.columns,
-             group.FactorsAt(channel, share.place.column).columns,
-             &shared.full[slot]);
-    CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows,
-             &shared.full[slot]);
-    if (++slot == kStages) slot = 0, parity ^= 1;
+             group.FactorsAt(channel, share.place.column).columns, full);
+    CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows, full);
+  }
+}
+
+// Makes the queries of all channels of a split, and what the tile gives to the
+// products.
+template <bool kProducts>
+__device__ __forceinline__ void Build(const Op& op, const FoldGroup& group,
+                                      const TileShare& share, float scale,
+                                      TileMemory& shared) {
+  const SelectiveSsm<float>& ssm = op.attention.ssm;
+  const int count = share.end - share.begin;
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int warp = (WarpIndex() - kConsumers / 32) % (kBuilders / 32);
+  const int first_index = (WarpIndex() - kConsumers / 32) / (kBuilders / 32);
+  // A lane has four rows 8 apart, and states 4t to 4t + 3.
+  constexpr int kRows = 4;
+  const int first_part = kRows * warp;
+  float c[kRows][4];
+#pragma unroll
+  for (int k = 0; k < kRows; ++k) {
+    const int64_t i =
+        int64_t{share.place.row} * kTile + (first_part + k) * 8 + g;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      c[k][n] = i < ssm.num_positions && 4 * t + n < ssm.state_size
+                    ? ssm.c[i * ssm.c_stride + 4 * t + n]
+                    : 0.0f;
+    }
+  }
+  for (int index = first_index; index < count; index += kBuilderGroups) {
+    const Turn turn(index);
+    Stage& stage = shared.stages[turn.slot];
+    Wait(&shared.full[turn.slot], turn.parity);
+    const ColumnFactors& columns = stage.columns;
+    const float4 four = reinterpret_cast<const float4*>(columns.rate)[t];
+    const float rate[4] = {four.x, four.y, four.z, four.w};
+    const float gap = shared.gaps[index];
+    const float in_units = scale * columns.unit;
+    const float4 upper = columns.value_keys[0][t];
+    const float4 lower = columns.value_keys[1][t];
+    const float value_keys[4] = {upper.x + lower.x, upper.y + lower.y,
+                                 upper.z + lower.z, upper.w + lower.w};
+    float given[kRows];
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      const RowFactor factor = stage.rows.rows[(first_part + k) * 8 + g];
+      const float sum = factor.sum + gap;
+      const float whole = factor.scale * in_units;
+      float query[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        query[n] = c[k][n] * whole * ExpOfLog2(rate[n] * sum);
+      }
+      uint4(&out)[4][8] = stage.queries[first_part + k];
+      StoreHalves(query, t, g, out);
+      if (kProducts) {
+        given[k] = query[0] * value_keys[0];
+#pragma unroll
+        for (int n = 1; n < 4; ++n) {
+          given[k] = fmaf(query[n], value_keys[n], given[k]);
+        }
+      }
+    }
+    if constexpr (kProducts) {
+      stage.products[(first_part + t) * 8 + g] = SumOfQuad(given, t);
+    }
+    // For wgmma, which reads past what this thread sees.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+    if (lane == 0) Arrive(&shared.built[turn.slot]);
   }
 }
 
 // Makes and adds up the entries of all channels of a split.
 template <ChannelFold kFold, bool kProducts>
-__device__ __forceinline__ void Consume(const Op& op, const FoldGroup& group,
+__device__ __forceinline__ void Consume(const FoldGroup& group,
                                         const TileShare& share, int tile,
                                         int split, float scale,
                                         TileMemory& shared) {
-  const int tid = threadIdx.x;
-  const float unscale = 1 / scale;
   const int count = share.end - share.begin;
-  const int lane = tid % 32, t = lane % 4;
-  const int row = tid / 32 * 16 + lane / 4;
-  const QueryStates states(op.attention.ssm,
-                           int64_t{share.place.row} * kTile + row, t);
-  const auto queries = [&](int index, const Stage& stage) {
-    return states.Of(stage.rows, stage.columns.rate, shared.gaps[index],
-                     scale * stage.columns.unit, row, t);
-  };
-  float sums[2][kHalfParts][4];
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-#pragma unroll
-    for (int x = 0; x < kHalfParts; ++x) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) sums[half][x][e] = EmptyFold<kFold>();
-    }
-  }
-  const auto add = [&](const Entries& entries, int half, float weight) {
-#pragma unroll
-    for (int x = 0; x < kHalfParts; ++x) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        float& sum = sums[half][x][e];
-        sum = Folded<kFold>(sum, entries[x][e], weight);
-      }
-    }
-    // To be done by now, while the tensor cores are busy with the other half.
-#pragma unroll
-    for (int x = 0; x < kHalfParts; ++x) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(sums[half][x][e]));
-    }
-  };
-
-  const uint32_t keys = SharedAddress(shared.stages[0].columns.keys) / 16;
+  const int lane = threadIdx.x % 32, warp = WarpIndex();
+  const float unscale = 1 / scale;
+  // The first group hands on the products.
+  const bool has_product = threadIdx.x < kTile;
   float* product =
       group.products +
-      group.ProductsAt(share.begin, share.place.column, share.place.row) + row;
+      group.ProductsAt(share.begin, share.place.column, share.place.row) +
+      threadIdx.x;
   const int64_t next_product = group.ProductsAt(1, 0, 0);
-  const auto store_products = [&](const Queries& of, const Stage& stage) {
-    const RowProducts products(of, stage.columns, t);
-    if (t == 0) {
+  float sums[kParts][4];
 #pragma unroll
-      for (int h = 0; h < 2; ++h) product[8 * h] = products.of[h] * unscale;
-    }
-    product += next_product;
-  };
-  Wait(&shared.full[0], 0);
-  Queries query = queries(0, shared.stages[0]);
-  int slot = 0, parity = 0;
+  for (int x = 0; x < kParts; ++x) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sums[x][e] = EmptyFold<kFold>();
+  }
+  Entries entries;
   for (int index = 0; index < count; ++index) {
-    const Stage& stage = shared.stages[slot];
-    uint64_t* const empty = &shared.empty[slot];
-    // Registers that are multiplied may be set only while nothing is.
-#pragma unroll
-    for (int e = 0; e < 8; ++e) asm volatile("" : "+f"(query.of[e / 4][e % 4]));
-    const LeftHalves left = query.Halves();
-    Entries first, second;
-    const uint32_t address = keys + slot * kStageUnits;
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    BeginEntries(first, left, address);
-    BeginEntries(second, left, address + kHalfParts * kPartUnits);
-    if (++slot == kStages) slot = 0, parity ^= 1;
-    const bool more = index + 1 < count;
-    const bool there = !more || TryWait(&shared.full[slot], parity);
-    if (kProducts) store_products(query, stage);
-    if (!there) Wait(&shared.full[slot], parity);
-    if (more) query = queries(index + 1, shared.stages[slot]);
-    AwaitEntries<1>(first);
-    add(first, 0, stage.columns.weight);
-    AwaitEntries<0>(second);
-    add(second, 1, stage.columns.weight);
+    const Turn turn(index);
+    const Stage& stage = shared.stages[turn.slot];
+    Wait(&shared.full[turn.slot], turn.parity);
+    Wait(&shared.built[turn.slot], turn.parity);
+    BeginEntries(entries,
+                 SharedAddress(stage.queries[warp / 4 * kParts / 2]) / 16,
+                 SharedAddress(stage.columns.keys) / 16);
+    if (kProducts && has_product) {
+      *product = stage.products[threadIdx.x] * unscale;
+      product += next_product;
+    }
+    const float weight =
+        kFold == ChannelFold::kWeightedSumAbs ? stage.columns.weight : 1.0f;
+    AwaitEntries(entries);
     __syncwarp();
-    if (lane == 0) Arrive(empty);
-  }
+    if (lane == 0) Arrive(&shared.empty[turn.slot]);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    StoreSums<kFold>(group, tile, split, row, half * kTile / 2 + 2 * t,
-                     sums[half], unscale);
+    for (int x = 0; x < kParts; ++x) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        sums[x][e] = Folded<kFold>(sums[x][e], entries[x][e], weight);
+      }
+    }
   }
+  StoreSums<kFold>(group, tile, split, warp * 16 + lane / 4, 2 * (lane % 4),
+                   sums, unscale);
 }
 
 template <ChannelFold kFold, bool kProducts>
@@ -276,17 +337,22 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
   const TileShare share(group, tile, split);
   if (tid < kStages) {
     InitBarrier(&shared.full[tid], 1);
+    InitBarrier(&shared.built[tid], kBuilders / 32);
     InitBarrier(&shared.empty[tid], kConsumers / 32);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   const float scale =
       ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
-  if (WarpIndex() >= kConsumers / 32) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (tid == kConsumers) Produce(group, share, shared);
+  const int warp = WarpIndex();
+  if (warp >= kFirstProducer / 32) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if (tid == kFirstProducer) Produce(group, share, shared);
+  } else if (warp >= kConsumers / 32) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 80;");
+    Build<kProducts>(op, group, share, scale, shared);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    Consume<kFold, kProducts>(op, group, share, tile, split, scale, shared);
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 144;");
+    Consume<kFold, kProducts>(group, share, tile, split, scale, shared);
   }
 }
 

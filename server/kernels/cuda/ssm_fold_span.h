@@ -73,17 +73,6 @@ struct alignas(16) BlockStates {
 struct alignas(16) EightHalves {
   uint4 keys[4][kEight];
   uint4 unused;
-
-  // Those of a column from lane t.
-  __device__ void Set(int column, int t, const float (&key)[4]) {
-    const HalfPairs first = Split(key[0], key[1]);
-    const HalfPairs second = Split(key[2], key[3]);
-    const uint32_t words[4] = {first.high, second.high, first.low, second.low};
-#pragma unroll
-    for (int which = 0; which < 4; ++which) {
-      reinterpret_cast<uint32_t*>(&keys[which][column])[t] = words[which];
-    }
-  }
 };
 
 // A warp's own.
@@ -112,16 +101,6 @@ __device__ inline void Scale(float (&x)[4], const float4& by) {
 }
 __device__ inline float4 Times(const float4& a, const float4& b) {
   return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
-}
-
-// Sums over the four lanes of a quad of four numbers: lane t gets number t.
-__device__ inline float SumOfQuad(const float (&x)[4], int t) {
-  const bool upper = (t & 2) != 0, odd = (t & 1) != 0;
-  float first = upper ? x[2] : x[0], second = upper ? x[3] : x[1];
-  first += __shfl_xor_sync(kAllLanes, upper ? x[0] : x[2], 2);
-  second += __shfl_xor_sync(kAllLanes, upper ? x[1] : x[3], 2);
-  return (odd ? second : first) +
-         __shfl_xor_sync(kAllLanes, odd ? first : second, 1);
 }
 
 // Entries of an eight in the order in which they are made: row by row, columns
@@ -238,14 +217,14 @@ class SpanWork {
     const int m = lane_ / 4, t = lane_ % 4;
     if (!is_lower) {
       ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
-        square.keys[m].Set(j, t, key);
+        StoreHalves(key, t, j, square.keys[m].keys);
       });
       behind += sum_of_other;
     }
     // And what the keys give with values.
     float value_keys[4] = {};
     ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
-      memory_.halves[m].Set(j, t, key);
+      StoreHalves(key, t, j, memory_.halves[m].keys);
       if constexpr (kProducts) {
         const float value = in_.Value(first_eight_ + m, j);
 #pragma unroll
