@@ -16,8 +16,8 @@ using Op = ScalarAttentionFold<float>;
 
 // Blocks of threads that run at once: two on each multiprocessor of an H100.
 constexpr int64_t kRunningBlocks = 264;
-// Scratch beyond which channels are taken in groups.
-constexpr int64_t kScratchBudget = int64_t{512} << 20;
+// Bytes of factors beyond which channels are taken in groups.
+constexpr int64_t kFactorBudget = int64_t{512} << 20;
 
 // Channels whose decays between blocks are at hand.
 constexpr int kBetween = 256;
@@ -216,13 +216,12 @@ int64_t BytesOf(int64_t length, int64_t channels) {
 
 // Channels whose parts are held at once.
 int64_t ChannelsAtOnce(const Op& op) {
-  const StateRecurrence<float>& recurrence = op.recurrence;
-  int64_t channels = std::max<int64_t>(recurrence.num_heads, 1);
-  while (channels > 32 &&
-         BytesOf(recurrence.num_positions, channels) > kScratchBudget) {
-    channels = CeilDiv(channels, 2);
-  }
-  return channels;
+  const int64_t positions = CeilDiv(op.recurrence.num_positions, kTile) * kTile;
+  // Queries and keys.
+  const int64_t most =
+      kFactorBudget / (2 * positions * static_cast<int64_t>(sizeof(float)));
+  return std::clamp<int64_t>(op.recurrence.num_heads, 1,
+                             std::max<int64_t>(most, kScalarChannels));
 }
 
 }  // namespace
@@ -233,7 +232,12 @@ bool CanFold(const Op& op) {
 }
 
 int64_t FoldScratchBytes(const Op& op) {
-  return BytesOf(op.recurrence.num_positions, ChannelsAtOnce(op));
+  const int64_t length = op.recurrence.num_positions;
+  const int64_t at_once = ChannelsAtOnce(op);
+  const int64_t last = op.recurrence.num_heads % at_once;
+  // Fewer channels can be in more splits.
+  return std::max(BytesOf(length, at_once),
+                  last == 0 ? 0 : BytesOf(length, last));
 }
 
 absl::Status Run(const Op& op, void* stream) {

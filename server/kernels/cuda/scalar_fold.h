@@ -67,13 +67,6 @@ struct ScalarGroup {
   }
 };
 
-// Number of an operand at a position of the sequence and a head.
-__device__ inline float NumberAt(const HeadOperand<float>& operand,
-                                 int64_t sequence, int64_t i, int64_t head) {
-  return __ldg(operand.data + sequence * operand.sequence_stride +
-               i * operand.position_stride + head * operand.head_stride);
-}
-
 // Whether what a fold adds for a product follows from what it would add for the
 // factors. Squares of factors could be too small, or large, for float32 where
 // that of the product is not.

@@ -48,44 +48,75 @@ struct CellInputs {
   float query[kCell], diagonal[kCell];
 };
 
+// Numbers of one channel, position after position.
+class Positions {
+ public:
+  __device__ Positions(const float* data, int64_t stride)
+      : data_(data), stride_(stride) {}
+  __device__ Positions(const HeadOperand<float>& operand, int64_t sequence,
+                       int64_t position, int64_t head)
+      : Positions(operand.data == nullptr
+                      ? nullptr
+                      : operand.data + sequence * operand.sequence_stride +
+                            position * operand.position_stride +
+                            head * operand.head_stride,
+                  operand.position_stride) {}
+
+  // One position on; the number there, if it is to be read.
+  __device__ float Next(bool exists, float otherwise) {
+    const float number = exists ? __ldg(data_) : otherwise;
+    data_ += stride_;
+    return number;
+  }
+
+ private:
+  const float* data_;
+  const int64_t stride_;
+};
+
 __device__ CellInputs LoadCell(const Op& op, int64_t first, int64_t c,
                                bool active) {
   const StateRecurrence<float>& recurrence = op.recurrence;
+  const int64_t before = first - kShift;
+  // The columns [from, to) are there.
+  const int from = static_cast<int>(max(-before, int64_t{0}));
+  const int to = active
+                     ? static_cast<int>(min(recurrence.num_positions - before,
+                                            int64_t{kColumns}))
+                     : 0;
+  const auto exists = [&](int x) { return x >= from && x < to; };
   CellInputs in;
+  Positions keys(recurrence.key, op.sequence, before, c);
+  Positions decays(recurrence.decay, op.sequence, before, c);
+  Positions values(op.value + before * op.value_stride + c, op.value_stride);
+  Positions queries(recurrence.query, op.sequence, first, c);
+  Positions diagonals(recurrence.diagonal, op.sequence, first, c);
+  const bool products = op.product != nullptr;
+  const bool diagonal = recurrence.diagonal.data != nullptr;
 #pragma unroll
   for (int x = 0; x < kColumns; ++x) {
-    const int64_t p = first - kShift + x;
-    const bool exists = active && p >= 0 && p < recurrence.num_positions;
-    in.key[x] = exists ? NumberAt(recurrence.key, op.sequence, p, c) : 0.0f;
-    in.decay[x] = exists ? NumberAt(recurrence.decay, op.sequence, p, c) : 1.0f;
-    in.value[x] = exists && op.product != nullptr
-                      ? __ldg(op.value + p * op.value_stride + c)
-                      : 0.0f;
+    in.key[x] = keys.Next(exists(x), 0);
+    in.decay[x] = decays.Next(exists(x), 1);
+    in.value[x] = values.Next(products && exists(x), 0);
     if (x < kShift) continue;
-    in.query[x - kShift] =
-        exists ? NumberAt(recurrence.query, op.sequence, p, c) : 0.0f;
-    in.diagonal[x - kShift] =
-        exists && recurrence.diagonal.data != nullptr
-            ? NumberAt(recurrence.diagonal, op.sequence, p, c)
-            : 0.0f;
+    in.query[x - kShift] = queries.Next(exists(x), 0);
+    in.diagonal[x - kShift] = diagonals.Next(diagonal && exists(x), 0);
   }
   if (op.source_scale != nullptr) {
+    Positions scales(op.source_scale + before * op.source_stride + c,
+                     op.source_stride);
 #pragma unroll
     for (int x = 0; x < kColumns; ++x) {
-      const int64_t p = first - kShift + x;
-      const bool exists = active && p >= 0 && p < recurrence.num_positions;
-      const float scale =
-          exists ? __ldg(op.source_scale + p * op.source_stride + c) : 0.0f;
+      const float scale = scales.Next(exists(x), 0);
       in.key[x] *= scale;
       if (x >= kShift) in.diagonal[x - kShift] *= scale;
     }
   }
   if (op.row_scale != nullptr) {
+    Positions scales(op.row_scale + first * op.row_stride + c, op.row_stride);
 #pragma unroll
     for (int r = 0; r < kCell; ++r) {
-      const bool exists = active && first + r < recurrence.num_positions;
-      const float scale =
-          exists ? __ldg(op.row_scale + (first + r) * op.row_stride + c) : 0.0f;
+      const float scale = scales.Next(exists(r + kShift), 0);
       in.query[r] *= scale;
       in.diagonal[r] *= scale;
     }
@@ -102,8 +133,9 @@ __device__ float JoinLanes(float (&numbers)[kScalarChannels]) {
     const bool upper = threadIdx.x & half;
 #pragma unroll
     for (int i = 0; i < half; ++i) {
-      const float kept = upper ? numbers[i + half] : numbers[i];
-      const float given = upper ? numbers[i] : numbers[i + half];
+      // Both are read: numbers that are chosen by address are in memory.
+      const float low = numbers[i], high = numbers[i + half];
+      const float kept = upper ? high : low, given = upper ? low : high;
       numbers[i] =
           Joined<kFold>(kept, __shfl_xor_sync(0xffffffff, given, half));
     }
@@ -237,8 +269,8 @@ __device__ SquarePlace PlaceInSquares(int unit) {
   return place;
 }
 
-// A thread is a channel and a cell where factors are made, and has a cell of rows
-// by half a cell of columns where they are multiplied.
+// A thread is a channel and a cell where factors are made, and has a cell of
+// rows by half a cell of columns where they are multiplied.
 template <ChannelFold kFold, bool kOwnDecay>
 __global__ void __launch_bounds__(kScalarThreads, 2)
     FoldDiagonal(Op op, ScalarGroup group) {
@@ -302,11 +334,15 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
       for (int i = 0; i < cells; ++i) decay *= shared.through[k][other + i];
       (right ? before : after) *= decay;
     }
+    const int64_t factors_at = position * group.stride + channel;
+    float* queries = group.queries + factors_at;
+    float* keys = group.keys + factors_at;
 #pragma unroll
     for (int x = 0; x < kCell; ++x) {
-      const int64_t at = (position + x) * group.stride + channel;
-      group.queries[at] = own.query[x] * before;
-      group.keys[at] = own.key[x] * after;
+      *queries = own.query[x] * before;
+      *keys = own.key[x] * after;
+      queries += group.stride;
+      keys += group.stride;
     }
     // Of the cells before.
     float carried = 0;
@@ -322,11 +358,13 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
       group.sums[at] = own.through * carried + own.sum;
     }
     if (op.product != nullptr && active) {
+      const int64_t channels = op.recurrence.num_heads;
+      const int64_t rows = op.recurrence.num_positions - position;
+      float* product = op.product + position * channels + c;
 #pragma unroll
       for (int r = 0; r < kCell; ++r) {
-        if (position + r >= op.recurrence.num_positions) break;
-        op.product[(position + r) * op.recurrence.num_heads + c] =
-            products[r] + own.query[r] * carried;
+        if (r < rows) *product = products[r] + own.query[r] * carried;
+        product += channels;
       }
     }
     __syncthreads();

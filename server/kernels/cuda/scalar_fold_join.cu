@@ -15,45 +15,68 @@ using Op = ScalarAttentionFold<float>;
 // Channels, and groups of rows, of a block of threads that completes products.
 constexpr int kSide = 32;
 constexpr int kRowGroups = kScalarThreads / kSide;
-// Loads that are on their way at once.
 constexpr int kLoads = 8;
 
-// A thread per entry of the matrix; `row_blocks` blocks of threads per row.
+// Columns of a thread. Those of parts begin kShift before the matrix.
+constexpr int kQuad = 4;
+// Loads of quads that are on their way at once.
+constexpr int kQuadLoads = 12;
+
+// A thread per row and four columns; `row_blocks` blocks of threads per row.
 template <ChannelFold kFold>
 __device__ void JoinEntries(const Op& op, const ScalarGroup& group, int block,
                             int row_blocks) {
   const int length = static_cast<int>(op.recurrence.num_positions);
   const int i = block / row_blocks;
-  const int j = block % row_blocks * kScalarThreads + threadIdx.x;
+  const int at =
+      (block % row_blocks * kScalarThreads + static_cast<int>(threadIdx.x)) *
+      kQuad;
+  const int j = at - kShift;
   constexpr bool kExtreme =
       kFold == ChannelFold::kMax || kFold == ChannelFold::kMin;
   // Entries above the diagonal are zeros.
   if (j >= length || (!kExtreme && j > i)) return;
-  float& entry = op.accumulator[int64_t{i} * length + j];
-  float sum = entry;
+  float sums[kQuad];
+  float* const entries = op.accumulator + int64_t{i} * length + j;
+  const int end = kExtreme ? length : i + 1;
+#pragma unroll
+  for (int x = 0; x < kQuad; ++x) {
+    sums[x] = j + x >= 0 && j + x < end ? entries[x] : 0;
+  }
+  const auto join = [&](const float4& part) {
+    const float numbers[kQuad] = {part.x, part.y, part.z, part.w};
+#pragma unroll
+    for (int x = 0; x < kQuad; ++x) {
+      // A quad can cross the diagonal, beyond which parts have no numbers.
+      sums[x] = Joined<kFold>(sums[x], j + x <= i ? numbers[x] : 0.0f);
+    }
+  };
+  const int row = i / kTile, r = i % kTile, column = at / kTile;
   if (j > i) {
-    entry = Joined<kFold>(sum, 0.0f);
-    return;
+    join({0, 0, 0, 0});
+  } else {
+    const bool tile = column < row;
+    const float* part =
+        tile ? group.tiles +
+                   (int64_t{row} * (row - 1) / 2 + column) * kTile * kTile +
+                   r * kTile + at % kTile
+             : group.diagonals + (int64_t{row} * kTile + r) * kDiagonalStride +
+                   at - row * kTile;
+    const int64_t stride =
+        tile ? int64_t{group.num_tiles()} * kTile * kTile
+             : int64_t{group.num_blocks} * kTile * kDiagonalStride;
+    const int count =
+        tile ? group.tile_splits.count : group.diagonal_splits.count;
+#pragma unroll kQuadLoads
+    for (int s = 0; s < count; ++s) {
+      join(QuadAt(part));
+      part += stride;
+    }
   }
-  const int row = i / kTile, r = i % kTile;
-  const int column = (j + kShift) / kTile;
-  const bool tile = column < row;
-  const float* const part =
-      tile ? group.tiles +
-                 (row * (row - 1) / 2 + column) * (int64_t{kTile} * kTile) +
-                 r * kTile + (j + kShift) % kTile
-           : group.diagonals + row * (int64_t{kTile} * kDiagonalStride) +
-                 r * kDiagonalStride + j + kShift - row * kTile;
-  const int64_t stride =
-      tile ? group.num_tiles() * (int64_t{kTile} * kTile)
-           : group.num_blocks * (int64_t{kTile} * kDiagonalStride);
-  const int count =
-      tile ? group.tile_splits.count : group.diagonal_splits.count;
-#pragma unroll kLoads
-  for (int s = 0; s < count; ++s) {
-    sum = Joined<kFold>(sum, part[s * stride]);
+#pragma unroll
+  for (int x = 0; x < kQuad; ++x) {
+    if (j + x >= 0 && j + x < end) entries[x] = sums[x];
   }
-  entry = sum;
 }
 
 // kSide channels of a block of rows, but for the first one, which has nothing
@@ -99,7 +122,7 @@ __global__ void __launch_bounds__(kScalarThreads)
 absl::Status JoinScalarParts(const Op& op, const ScalarGroup& group,
                              cudaStream_t stream) {
   const int64_t length = op.recurrence.num_positions;
-  const int64_t row_blocks = CeilDiv(length, kScalarThreads);
+  const int64_t row_blocks = CeilDiv(length + kShift, kScalarThreads * kQuad);
   const int64_t channel_blocks = CeilDiv(group.num_channels, kSide);
   const int64_t product_blocks =
       op.product == nullptr ? 0 : (group.num_blocks - 1) * channel_blocks;
