@@ -15,12 +15,14 @@ using Op = ScalarAttentionFold<float>;
 // Channels, and groups of rows, of a block of threads that completes products.
 constexpr int kSide = 32;
 constexpr int kRowGroups = kScalarThreads / kSide;
+// Loads of numbers that are on their way at once.
 constexpr int kLoads = 8;
 
 // Columns of a thread. Those of parts begin kShift before the matrix.
 constexpr int kQuad = 4;
-// Loads of quads that are on their way at once.
-constexpr int kQuadLoads = 12;
+// Loads of quads that are on their way at once: whole batches of them, since
+// what is left of a loop would wait for each.
+constexpr int kQuadLoads = 8;
 
 // A thread per row and four columns; `row_blocks` blocks of threads per row.
 template <ChannelFold kFold>
@@ -67,10 +69,18 @@ __device__ void JoinEntries(const Op& op, const ScalarGroup& group, int block,
              : int64_t{group.num_blocks} * kTile * kDiagonalStride;
     const int count =
         tile ? group.tile_splits.count : group.diagonal_splits.count;
-#pragma unroll kQuadLoads
-    for (int s = 0; s < count; ++s) {
-      join(QuadAt(part));
-      part += stride;
+    for (int s = 0; s < count; s += kQuadLoads) {
+      float4 quads[kQuadLoads];
+#pragma unroll
+      for (int n = 0; n < kQuadLoads; ++n) {
+        if (s + n < count)
+          quads[n] = __ldg(reinterpret_cast<const float4*>(part));
+        part += stride;
+      }
+#pragma unroll
+      for (int n = 0; n < kQuadLoads; ++n) {
+        if (s + n < count) join(quads[n]);
+      }
     }
   }
 #pragma unroll
@@ -88,25 +98,43 @@ __device__ void CarryProducts(const Op& op, const ScalarGroup& group, int place,
       place % channel_blocks * kSide + static_cast<int>(threadIdx.x) % kSide;
   if (channel >= group.num_channels) return;
   float carried = 0;
-#pragma unroll kLoads
-  for (int b = 0; b < row; ++b) {
-    const int64_t at = b * group.stride + channel;
-    carried = group.through[at] * carried + group.sums[at];
+  for (int b = 0; b < row; b += kLoads) {
+    float through[kLoads], sums[kLoads];
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) {
+      const int64_t at = (b + n) * group.stride + channel;
+      through[n] = b + n < row ? __ldg(group.through + at) : 1.0f;
+      sums[n] = b + n < row ? __ldg(group.sums + at) : 0.0f;
+    }
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) carried = through[n] * carried + sums[n];
   }
+  // Of the thread's rows, kRowGroups apart.
+  const int64_t first = int64_t{row} * kTile + threadIdx.x / kSide;
   const int64_t channels = op.recurrence.num_heads;
   float* const products = op.product + group.channel_begin + channel;
-#pragma unroll kLoads
-  for (int r = threadIdx.x / kSide; r < kTile; r += kRowGroups) {
-    const int64_t i = int64_t{row} * kTile + r;
-    if (i >= op.recurrence.num_positions) break;
-    products[i * channels] +=
-        group.queries[i * group.stride + channel] * carried;
+  for (int64_t i = first; i < (row + 1) * int64_t{kTile};
+       i += kLoads * kRowGroups) {
+    float queries[kLoads], sums[kLoads];
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) {
+      const int64_t at = i + n * kRowGroups;
+      if (at >= op.recurrence.num_positions) continue;
+      queries[n] = __ldg(group.queries + at * group.stride + channel);
+      sums[n] = products[at * channels];
+    }
+#pragma unroll
+    for (int n = 0; n < kLoads; ++n) {
+      const int64_t at = i + n * kRowGroups;
+      if (at >= op.recurrence.num_positions) continue;
+      products[at * channels] = sums[n] + queries[n] * carried;
+    }
   }
 }
 
 // Blocks of threads that complete products, which take longer, come first.
 template <ChannelFold kFold>
-__global__ void __launch_bounds__(kScalarThreads)
+__global__ void __launch_bounds__(kScalarThreads, 4)
     JoinParts(Op op, ScalarGroup group, int product_blocks, int channel_blocks,
               int row_blocks) {
   const int block = static_cast<int>(blockIdx.x);
