@@ -26,8 +26,8 @@ static_assert(kScalarThreads == kScalarChannels * kCells);
 constexpr int kColumns = kCell + kShift;
 // Of a cell's rows and columns: row r has r + kShift + 1 of them.
 constexpr int kNearEntries = kCell * (kCell + 1) / 2 + kCell * kShift;
-constexpr int kNearQuads = 4;
-static_assert(kNearEntries <= kNearQuads * kScalarChannels);
+constexpr int kNearGroups = 4;
+static_assert(kNearEntries <= kNearGroups * kScalarChannels);
 
 __host__ __device__ constexpr int FirstNearEntry(int r) {
   return r * (r + 1) / 2 + r * kShift;
@@ -147,7 +147,7 @@ __device__ float JoinLanes(float (&numbers)[kScalarChannels]) {
 // every kScalarChannels-th of them. products[r] is what they give to row r.
 template <ChannelFold kFold, bool kOwnDecay>
 __device__ void FoldNear(const CellInputs& in, const float (&taps)[kTaps],
-                         float weight, bool active, float (&near)[kNearQuads],
+                         float weight, bool active, float (&near)[kNearGroups],
                          float (&products)[kCell]) {
   float state[kColumns] = {};
   // What is in front gives to its columns.
@@ -190,7 +190,7 @@ __device__ void FoldNear(const CellInputs& in, const float (&taps)[kTaps],
                  : EmptyFold<kFold>();
       if (at + 1 == kNearEntries) {
 #pragma unroll
-        for (int i = kNearEntries; i < kNearQuads * kScalarChannels; ++i) {
+        for (int i = kNearEntries; i < kNearGroups * kScalarChannels; ++i) {
           numbers[i % kScalarChannels] = EmptyFold<kFold>();
         }
       }
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
       min(begin + group.diagonal_splits.channels, group.num_channels);
   const int64_t position = int64_t{block} * kTile + cell * kCell;
   const SquarePlace place = PlaceInSquares(threadIdx.x);
-  float near[kNearQuads];
+  float near[kNearGroups];
 #pragma unroll
   for (float& sum : near) sum = EmptyFold<kFold>();
   float sums[kCell][kCell / 2];
@@ -403,7 +403,7 @@ __global__ void __launch_bounds__(kScalarThreads, 2)
     }
   }
 #pragma unroll
-  for (int i = 0; i < kNearQuads; ++i) {
+  for (int i = 0; i < kNearGroups; ++i) {
     const int at = i * kScalarChannels + k;
     if (at >= kNearEntries) break;
     int r = 0;
