@@ -8,6 +8,8 @@ namespace limpid::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr int kWarps = kThreads / kWarp;
 
 // The larger one; NaN if either is.
 template <typename T>
@@ -15,31 +17,44 @@ __device__ T Worse(T a, T b) {
   return b > a || b != b ? b : a;
 }
 
+template <typename T>
+__device__ T WorstOfWarp(T x) {
+#pragma unroll
+  for (int half = kWarp / 2; half > 0; half /= 2) {
+    x = Worse(x, __shfl_xor_sync(0xffffffff, x, half));
+  }
+  return x;
+}
+
 // A block per row.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) Compare(RowErrors<T> op) {
-  __shared__ T errors[kThreads];
-  __shared__ T sizes[kThreads];
+  __shared__ T errors[kWarps];
+  __shared__ T sizes[kWarps];
   const int64_t row = blockIdx.x;
-  const int tid = threadIdx.x;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   T error = 0, size = 0;
-  for (int64_t c = tid; c < op.num_channels; c += kThreads) {
-    const T output = op.output[row * op.output_stride + c];
-    T mapped = op.product[row * op.product_stride + c];
-    if (op.bias != nullptr) mapped += op.bias[row * op.bias_stride + c];
+#pragma unroll 4
+  for (int64_t c = threadIdx.x; c < op.num_channels; c += kThreads) {
+    const T output = __ldg(op.output + row * op.output_stride + c);
+    T mapped = __ldg(op.product + row * op.product_stride + c);
+    if (op.bias != nullptr) {
+      mapped += __ldg(op.bias + row * op.bias_stride + c);
+    }
     error = Worse(error, fabs(mapped - output));
     size = Worse(size, fabs(output));
   }
-  errors[tid] = error;
-  sizes[tid] = size;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (tid < half) {
-      errors[tid] = Worse(errors[tid], errors[tid + half]);
-      sizes[tid] = Worse(sizes[tid], sizes[tid + half]);
-    }
+  error = WorstOfWarp(error);
+  size = WorstOfWarp(size);
+  if (lane == 0) {
+    errors[warp] = error;
+    sizes[warp] = size;
   }
-  if (tid == 0) op.error[row] = errors[0] / Worse(T{1e-30}, sizes[0]);
+  __syncthreads();
+  if (warp > 0) return;
+  error = WorstOfWarp(lane < kWarps ? errors[lane] : T{0});
+  size = WorstOfWarp(lane < kWarps ? sizes[lane] : T{0});
+  if (lane == 0) op.error[row] = error / Worse(T{1e-30}, size);
 }
 
 }  // namespace

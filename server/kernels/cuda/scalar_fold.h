@@ -6,55 +6,103 @@
 //   K[j] = sum_d w_d source_{j+d} key_{j+d} times the decays after j + d to the
 //          end of block J,
 //   alpha[i, j] = Q[i] (decays of the blocks between) K[j].
-// The row's own decay belongs to Q unless the recurrence has a `diagonal`. In
-// products of such entries with values the sums over j of K[j] value[j] are the
-// same for all rows, so that they cost nothing per entry:
+// The row's own decay belongs to Q unless the recurrence has a `diagonal`. The
+// magnitude of a product is the product of the magnitudes: where a fold adds
+// such, its factors are taken in their place and an entry is one multiply-add.
+//
+// In products of such entries with values the sums over j of K[j] value[j] are
+// the same for all rows, so that they cost nothing per entry:
 //   sum over the blocks before I of all entries = Q[i] carried[I],
-//   carried[J + 1] = (decays of block J) carried[J] + sum in J of K[j] value[j].
+//   carried[J + 1] = (decays of block J) carried[J] + sum in J of K[j]
+//   value[j].
+//
+// Three kernels, one after the other: diagonal parts and all factors; tiles;
+// what joins the parts of the splits and adds what is carried.
 #pragma once
 
 #include <cstdint>
 
+#include "server/kernels/cuda/fold.h"
 #include "server/kernels/cuda/fold_parts.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
 
-// Channels that a block of threads takes at once.
+// Channels that the kernel of the diagonal takes at once, and the one of tiles.
 inline constexpr int kScalarChannels = 16;
-// Threads of such a block, 16 by 16, with kCell by kCell entries each.
+inline constexpr int kTileChannels = 8;
 inline constexpr int kScalarThreads = 256;
 inline constexpr int kCell = 8;
 inline constexpr int kCells = kTile / kCell;
 // Elements between channels in shared memory.
 inline constexpr int kRowStride = kTile + 4;
 
-// Bytes of factors per channel and block.
-inline constexpr int64_t kScalarBlockBytes = (2 * kTile + 2) * sizeof(float);
-
-struct ScalarGroup : FoldParts {
-  ScalarGroup(const FoldParts& parts, char* factors)
-      : FoldParts(parts),
-        queries(reinterpret_cast<float*>(factors)),
-        keys(queries + int64_t{num_blocks} * kTile * num_channels),
-        through(keys + int64_t{num_blocks} * kTile * num_channels),
-        sums(through + int64_t{num_blocks} * num_channels) {}
-
-  float* queries;  // [blocks kTile, channels]
-  float* keys;     // [blocks kTile, channels]
-  float* through;  // [blocks, channels]: decay through a block
-  float* sums;     // [blocks, channels]: of K[j] value[j] in a block
+// Channels in splits of equal size but for the last one.
+struct ChannelSplits {
+  int count = 1;
+  int channels = 0;  // of a split
 };
 
-// Number of an operand at a position of the sequence and a head.
-__device__ inline float NumberAt(const HeadOperand<float>& operand,
-                                 int64_t sequence, int64_t i, int64_t head) {
-  return __ldg(operand.data + sequence * operand.sequence_stride +
-               i * operand.position_stride + head * operand.head_stride);
+// A group of channels, and where its parts are.
+struct ScalarGroup {
+  int channel_begin = 0;
+  int num_channels = 0;
+  int num_blocks = 0;
+  // From position to position: the number of channels as a multiple of
+  // kScalarChannels. Channels that do not exist have factors of zero.
+  int64_t stride = 0;
+  ChannelSplits tile_splits, diagonal_splits;
+
+  float* queries = nullptr;  // [blocks kTile, stride]
+  float* keys = nullptr;     // [blocks kTile, stride]
+  float* through = nullptr;  // [blocks, stride]: decay through a block
+  float* sums = nullptr;     // [blocks, stride]: of K[j] value[j] in a block
+  // Folds of the channels of a split: [splits, tiles, kTile, kTile] and
+  // [splits, blocks, kTile, kDiagonalStride].
+  float* tiles = nullptr;
+  float* diagonals = nullptr;
+
+  __host__ __device__ int num_tiles() const {
+    return num_blocks * (num_blocks - 1) / 2;
+  }
+};
+
+// Whether what a fold adds for a product follows from what it would add for the
+// factors. Squares of factors could be too small, or large, for float32 where
+// that of the product is not.
+template <ChannelFold kFold>
+inline constexpr bool kFoldsFactors =
+    kFold == ChannelFold::kSum || kFold == ChannelFold::kSumAbs ||
+    kFold == ChannelFold::kWeightedSumAbs;
+
+// What stands for a factor of entries in FoldedProduct. Exactly one of an
+// entry's factors has the channel's weight, all others 1.
+template <ChannelFold kFold>
+__device__ float FoldedFactor(float x, float weight = 1) {
+  if (kFold == ChannelFold::kSumAbs) return fabsf(x);
+  if (kFold == ChannelFold::kWeightedSumAbs) return weight * fabsf(x);
+  return x;
 }
 
-// In scalar_fold_diagonal.cu. Sets the op's products, too.
+// sum with the entry query key of one more channel.
+template <ChannelFold kFold>
+__device__ float FoldedProduct(float sum, float query, float key) {
+  if (kFoldsFactors<kFold>) return fmaf(query, key, sum);
+  return Folded<kFold>(sum, query * key, 1.0f);
+}
+
+__device__ inline float4 QuadAt(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
+
+// In scalar_fold_diagonal.cu. Sets the group's factors and the op's products
+// but for what the blocks before give.
 absl::Status FoldScalarDiagonals(const ScalarAttentionFold<float>& op,
                                  const ScalarGroup& group, cudaStream_t stream);
+
+// In scalar_fold_join.cu. Joins the splits with the accumulator and completes
+// the products.
+absl::Status JoinScalarParts(const ScalarAttentionFold<float>& op,
+                             const ScalarGroup& group, cudaStream_t stream);
 
 }  // namespace limpid::kernels::cuda

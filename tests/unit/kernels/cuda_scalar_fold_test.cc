@@ -162,8 +162,10 @@ class CudaScalarFoldTest : public GpuTest {
 
 TEST_F(CudaScalarFoldTest, MatchesTheCpuAtBordersOfBlocks) {
   for (const bool diagonal : {false, true}) {
-    for (const int64_t length : {1, 2, 7, 8, 9, 17, 125, 126, 127, 128, 129,
-                                 131, 132, 256, 257, 300, 1023}) {
+    for (const int64_t length :
+         {1,   2,   5,   6,   7,   8,   9,   15,  16,  17,
+          31,  32,  33,  63,  64,  65,  125, 126, 127, 128,
+          129, 131, 132, 133, 256, 257, 300, 1023}) {
       SCOPED_TRACE(absl::StrCat("L=", length, " diagonal ", diagonal));
       Parts parts;
       parts.diagonal = diagonal;
@@ -175,7 +177,92 @@ TEST_F(CudaScalarFoldTest, MatchesTheCpuAtBordersOfBlocks) {
 TEST_F(CudaScalarFoldTest, EveryFold) {
   for (const ChannelFold fold : kFolds) {
     SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold)));
-    ExpectMatches(ScalarInputs(300, 21, 0.9), Parts(), fold);
+    for (const int64_t length : {1, 65, 300}) {
+      for (const bool diagonal : {false, true}) {
+        SCOPED_TRACE(absl::StrCat("L=", length, " diagonal ", diagonal));
+        Parts parts;
+        parts.diagonal = diagonal;
+        ExpectMatches(ScalarInputs(length, 21, 0.9), parts, fold);
+      }
+    }
+  }
+}
+
+TEST_F(CudaScalarFoldTest, EveryNumberOfTaps) {
+  for (const int64_t width : {1, 2, 3, 4}) {
+    for (const bool diagonal : {false, true}) {
+      SCOPED_TRACE(absl::StrCat(width, " taps, diagonal ", diagonal));
+      Parts parts;
+      parts.diagonal = diagonal;
+      ExpectMatches(ScalarInputs(270, 33, 0.9, width), parts);
+    }
+  }
+}
+
+TEST_F(CudaScalarFoldTest, NumbersOfChannels) {
+  for (const int64_t channels : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 129}) {
+    for (const ChannelFold fold : {ChannelFold::kSumAbs, ChannelFold::kMax}) {
+      SCOPED_TRACE(absl::StrCat("D=", channels));
+      ExpectMatches(ScalarInputs(261, channels, 0.9), Parts(), fold);
+    }
+  }
+}
+
+// More channels in a split than decays between blocks are kept of. The same few
+// channels again and again, lest what is expected takes long.
+TEST_F(CudaScalarFoldTest, ManyChannels) {
+  constexpr int64_t kLength = 2048, kFew = 4, kTimes = 170;
+  const ScalarInputs few(kLength, kFew, 0.99);
+  ScalarInputs many(kLength, kFew * kTimes);
+  const auto repeat = [](const Values<float>& from, int64_t row, int64_t rows,
+                         Values<float>& to) {
+    std::vector<double> numbers;
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t time = 0; time < kTimes; ++time) {
+        numbers.insert(numbers.end(), from.data() + i * row,
+                       from.data() + (i + 1) * row);
+      }
+    }
+    to = Values<float>(numbers);
+  };
+  repeat(few.query, kFew, kLength, many.query);
+  repeat(few.key, kFew, kLength, many.key);
+  repeat(few.decay, kFew, kLength, many.decay);
+  repeat(few.source, kFew, kLength, many.source);
+  repeat(few.row, kFew, kLength, many.row);
+  repeat(few.value, kFew, kLength, many.value);
+  repeat(few.conv_weight, kFew * few.width, 1, many.conv_weight);
+  std::vector<float> matrix, product;
+  Fold(many, Parts(), ChannelFold::kSumAbs, matrix, product);
+  if (HasFatalFailure()) return;
+  ExpectedFolds expected = Expected(few, Parts(), ChannelFold::kSumAbs);
+  for (double& entry : expected.matrix) entry *= kTimes;
+  EXPECT_LE(RelativeError(matrix, expected.matrix), 2e-6);
+  std::vector<double> products;
+  for (int64_t i = 0; i < kLength; ++i) {
+    for (int64_t c = 0; c < many.channels; ++c) {
+      products.push_back(expected.product[i * kFew + c % kFew]);
+    }
+  }
+  EXPECT_LE(RelativeError(product, products), 2e-6);
+}
+
+// Decays that are zero now and then, and numbers whose squares are too small or
+// too large for float32.
+TEST_F(CudaScalarFoldTest, ExtremeNumbers) {
+  ScalarInputs in(300, 21, 0.5);
+  std::vector<double> query, key, decay;
+  for (int64_t at = 0; at < in.length * in.channels; ++at) {
+    query.push_back(in.query.data()[at] * 1e-25);
+    key.push_back(in.key.data()[at] * 1e24);
+    decay.push_back(at % 13 == 0 ? 0.0 : in.decay.data()[at]);
+  }
+  in.query = Values<float>(query);
+  in.key = Values<float>(key);
+  in.decay = Values<float>(decay);
+  for (const ChannelFold fold : kFolds) {
+    SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold)));
+    ExpectMatches(in, Parts(), fold);
   }
 }
 
