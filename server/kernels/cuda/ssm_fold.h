@@ -66,7 +66,7 @@ struct alignas(16) RowFactors {
 struct BlockFactors {
   ColumnFactors columns;
   RowFactors rows;
-  float query_bound[kFoldStates];  // at least |row_scale c|
+  float query_bound;  // at least |row_scale c| of any state
   float sum_delta;
 };
 

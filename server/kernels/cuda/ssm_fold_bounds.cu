@@ -112,13 +112,15 @@ __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
     most.delta += other.delta;
   }
   BlockFactors& out = group.FactorsAt(channel, block);
-  float b_most = 0;
+  float b_most = 0, c_most = 0;
+#pragma unroll
   for (int n = 0; n < kFoldStates; ++n) {
     b_most = fmaxf(b_most, shared.b_most[n]);
-    out.query_bound[n] = most.scale * shared.c_most[n];
+    c_most = fmaxf(c_most, shared.c_most[n]);
     out.columns.rate[n] =
         n < num_states ? __ldg(ssm.a + c * num_states + n) * kLog2E : 0.0f;
   }
+  out.query_bound = most.scale * c_most;
   float taps[kTaps], sum_taps = 0;
   LoadTaps(attention.conv_weight, attention.conv_width, c, taps);
 #pragma unroll

@@ -202,11 +202,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   LoadStates(op.attention.ssm, begin, shared.states);
   // S must fit the largest |Q K| of all channels; decays only make it smaller.
   float bound = 0;
-  for (int at = channel_begin * kFoldStates + tid;
-       at < channel_end * kFoldStates; at += kThreads) {
-    const BlockFactors& factors = group.FactorsAt(at / kFoldStates, block);
-    bound = fmaxf(
-        bound, factors.query_bound[at % kFoldStates] * factors.columns.bound);
+  for (int channel = channel_begin + tid; channel < channel_end;
+       channel += kThreads) {
+    const BlockFactors& factors = group.FactorsAt(channel, block);
+    bound = fmaxf(bound, factors.query_bound * factors.columns.bound);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(kAllLanes, bound, offset));

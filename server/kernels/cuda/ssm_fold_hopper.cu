@@ -188,22 +188,16 @@ struct Turn {
       : slot(index % kStages), parity(index / kStages % 2) {}
 };
 
-// Brings the factors of all channels of a split, one after the other.
-__device__ void Produce(const FoldGroup& group, const TileShare& share,
-                        TileMemory& shared) {
-  for (int channel = share.begin; channel < share.end; ++channel) {
-    const int index = channel - share.begin;
-    const int slot = Turn(index).slot;
-    if (index >= kStages) {
-      Wait(&shared.empty[slot], Turn(index - kStages).parity);
-    }
-    Stage& stage = shared.stages[slot];
-    uint64_t* const full = &shared.full[slot];
-    ExpectBytes(full, sizeof(stage.columns) + sizeof(stage.rows));
-    CopyBulk(stage.columns,
-             group.FactorsAt(channel, share.place.column).columns, full);
-    CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows, full);
-  }
+// Begins to bring the factors of a channel of the split.
+__device__ void Request(const FoldGroup& group, const TileShare& share,
+                        int index, TileMemory& shared) {
+  const int slot = Turn(index).slot, channel = share.begin + index;
+  Stage& stage = shared.stages[slot];
+  uint64_t* const full = &shared.full[slot];
+  ExpectBytes(full, sizeof(stage.columns) + sizeof(stage.rows));
+  CopyBulk(stage.columns, group.FactorsAt(channel, share.place.column).columns,
+           full);
+  CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows, full);
 }
 
 // Makes the queries of all channels of a split, and what the tile gives to the
@@ -341,12 +335,23 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
     InitBarrier(&shared.empty[tid], kConsumers / 32);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  __syncthreads();
+  const int count = share.end - share.begin;
+  if (tid == kFirstProducer) {
+    for (int index = 0; index < min(kStages, count); ++index) {
+      Request(group, share, index, shared);
+    }
+  }
   const float scale =
       ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
   const int warp = WarpIndex();
   if (warp >= kFirstProducer / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    if (tid == kFirstProducer) Produce(group, share, shared);
+    for (int index = kStages; tid == kFirstProducer && index < count; ++index) {
+      const Turn before(index - kStages);
+      Wait(&shared.empty[before.slot], before.parity);
+      Request(group, share, index, shared);
+    }
   } else if (warp >= kConsumers / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 80;");
     Build<kProducts>(op, group, share, scale, shared);

@@ -28,12 +28,14 @@ struct TileShare {
 };
 
 // S of a tile; sets gaps[channel - begin] to the sum of delta between its
-// columns and its rows. Called by all of kThreads threads; `bounds` has a
-// number for each warp.
+// columns and its rows. S fits the largest products without the decays between,
+// which only make them smaller. Called by all of kThreads threads; `bounds` has
+// a number for each warp.
 template <int kThreads>
 __device__ float ScaleOfTile(const FoldGroup& group, const TileShare& share,
                              float* gaps, float* bounds) {
   const int tid = threadIdx.x;
+  float bound = 0;
   for (int channel = share.begin + tid; channel < share.end;
        channel += kThreads) {
     float gap = 0;
@@ -42,19 +44,9 @@ __device__ float ScaleOfTile(const FoldGroup& group, const TileShare& share,
       gap += group.FactorsAt(channel, b).sum_delta;
     }
     gaps[channel - share.begin] = gap;
-  }
-  __syncthreads();
-  float bound = 0;
-#pragma unroll 4
-  for (int at = share.begin * kFoldStates + tid; at < share.end * kFoldStates;
-       at += kThreads) {
-    const int channel = at / kFoldStates, n = at % kFoldStates;
-    const ColumnFactors& columns =
-        group.FactorsAt(channel, share.place.column).columns;
-    bound = fmaxf(bound,
-                  group.FactorsAt(channel, share.place.row).query_bound[n] *
-                      columns.unit *
-                      ExpOfLog2(columns.rate[n] * gaps[channel - share.begin]));
+    bound = fmaxf(
+        bound, group.FactorsAt(channel, share.place.row).query_bound *
+                   group.FactorsAt(channel, share.place.column).columns.unit);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(0xffffffffu, bound, offset));
