@@ -164,6 +164,7 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   SsmAttention<T> attention = op.attention;
   attention.out = op.accumulator;
   LIMPID_RETURN_IF_ERROR(Validate(attention));
+  check.Positive(op.num_sequences, "num_sequences");
   if (op.fold == ChannelFold::kWeightedSumAbs) {
     check.NotNull(op.weight, "weight");
   }

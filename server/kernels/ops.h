@@ -270,18 +270,31 @@ struct FoldChannels {
 // they are multiplied, without their entries ever being in memory:
 //   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
 //   product[i, c] = sum_j alpha_c[i, j] value[j, c].
-// CUDA: float32 and all rows, to about 22 bits of the largest entries around
-// (kernels/cuda/ssm_fold.h). CPU: one thread's share is a range of rows, to
-// whose first one accumulator and product point.
+// CUDA: float32, all rows, and B sequences at once, to about 22 bits of the
+// largest entries around (kernels/cuda/ssm_fold.h). CPU: one sequence; one
+// thread's share is a range of rows, to whose first one accumulator and product
+// point.
 template <typename T>
 struct SsmAttentionFold {
+  // Elements between what sequences have of an operand. Weights are shared.
+  struct SequenceStrides {
+    int64_t delta = 0;
+    int64_t b = 0;
+    int64_t c = 0;
+    int64_t source_scale = 0;
+    int64_t row_scale = 0;
+    int64_t value = 0;
+  };
+
   SsmAttention<T> attention;  // all channels; `out` is not used
+  int64_t num_sequences = 1;  // B; `attention` is that of the first one
+  SequenceStrides sequence_strides;
   ChannelFold fold = ChannelFold::kSum;
-  const T* weight = nullptr;   // [D], kWeightedSumAbs only
-  T* accumulator = nullptr;    // [L, L]
-  const T* value = nullptr;    // [L, D], with product, or neither
+  const T* weight = nullptr;  // [D], kWeightedSumAbs only
+  T* accumulator = nullptr;   // [B, L, L] contiguous
+  const T* value = nullptr;   // [B, L, D], with product, or neither
   int64_t value_stride = 0;
-  T* product = nullptr;        // [L, D] contiguous, set for the channels
+  T* product = nullptr;  // [B, L, D] contiguous, set for the channels
   // CUDA: by what every GPU can do, although this one could do more; for tests.
   bool portable = false;
   // CUDA: FoldScratchBytes(...) on the device, aligned to 16 bytes.

@@ -193,8 +193,8 @@ absl::Status RunGroup(const Op& op, const ScalarGroup& group,
 FoldPlan PlanOf(const Op& op) {
   const StateRecurrence<float>& recurrence = op.recurrence;
   // Products are no parts that are to be joined.
-  return FoldPlan({op.fold, recurrence.num_positions, recurrence.num_heads,
-                   op.accumulator, /*product=*/nullptr},
+  return FoldPlan({op.fold, /*num_sequences=*/1, recurrence.num_positions,
+                   recurrence.num_heads, op.accumulator, /*product=*/nullptr},
                   0, recurrence.num_heads, kScalarBlockBytes);
 }
 

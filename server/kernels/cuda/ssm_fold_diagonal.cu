@@ -270,6 +270,8 @@ __device__ Strip StripOf(int warp, int index) {
 template <ChannelFold kFold, bool kProducts>
 __global__ void __launch_bounds__(kThreads, 2)
     FoldDiagonal(Op op, FoldGroup group) {
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
   constexpr unsigned kAll = 0xffffffffu;
   extern __shared__ __align__(16) unsigned char memory[];
   DiagonalMemory& shared = *reinterpret_cast<DiagonalMemory*>(memory);
@@ -632,7 +634,8 @@ template <ChannelFold kFold, bool kProducts>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   return LaunchWithSharedMemory(
       "SsmAttentionFold", FoldDiagonal<kFold, kProducts>,
-      dim3(group.num_blocks, group.diagonal_splits), kThreads,
+      dim3(group.num_blocks, group.diagonal_splits, group.num_sequences),
+      kThreads,
       sizeof(DiagonalMemory), stream, op, group);
 }
 
