@@ -176,6 +176,23 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
 }
 
 template <typename T>
+absl::Status Validate(const JoinDirections<T>& op) {
+  LIMPID_RETURN_IF_ERROR(Validate(op.ahead));
+  LIMPID_RETURN_IF_ERROR(Validate(op.back));
+  Checker check("JoinDirections");
+  const int64_t sequences = op.ahead.num_sequences;
+  const SelectiveSsm<T>&ahead = op.ahead.attention.ssm,
+        &back = op.back.attention.ssm;
+  check.Same(op.back.num_sequences, sequences, "num_sequences");
+  check.Same(back.num_positions, ahead.num_positions, "num_positions");
+  check.Same(back.num_channels, ahead.num_channels, "num_channels");
+  check.Range(op.row_begin, op.row_end, sequences * ahead.num_positions,
+              "rows");
+  check.NotNull(op.out, "out");
+  return check.ToStatus();
+}
+
+template <typename T>
 absl::Status Validate(const ScalarAttentionFold<T>& op) {
   Checker check("ScalarAttentionFold");
   const StateRecurrence<T>& recurrence = op.recurrence;
@@ -222,6 +239,8 @@ template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
 template absl::Status Validate(const SsmAttentionFold<float>&);
 template absl::Status Validate(const SsmAttentionFold<double>&);
+template absl::Status Validate(const JoinDirections<float>&);
+template absl::Status Validate(const JoinDirections<double>&);
 template absl::Status Validate(const ScalarAttentionFold<float>&);
 
 }  // namespace limpid::kernels

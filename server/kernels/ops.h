@@ -301,8 +301,26 @@ struct SsmAttentionFold {
   void* scratch = nullptr;
 };
 
-// The same on CUDA for recurrences whose heads have one state and one channel each
-// (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads makes them, without skip.
+// The fold of a block of two directions, from that of each by itself. Off the
+// diagonal only one of them has entries; on it they add up:
+//   out[i, j] = ahead.accumulator[i, j],  j < i
+//             = back.accumulator[L-1-i, L-1-j],  j > i
+//             = fold over channels of ahead's alpha_c[i, i] and back's
+//               alpha_c[L-1-i, L-1-i] added up,  j = i.
+template <typename T>
+struct JoinDirections {
+  // As they were run, with the same sizes and the same fold: `back` in the time
+  // of the direction that reads backwards. Values and products are not used.
+  SsmAttentionFold<T> ahead, back;
+  T* out = nullptr;  // [B, L, L] contiguous, set
+  // Rows [begin, end) of those of all sequences, counted as b L + i.
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+};
+
+// SsmAttentionFold on CUDA for one sequence of recurrences whose heads have one
+// state and one channel each (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads
+// makes them, without skip.
 template <typename T>
 struct ScalarAttentionFold {
   StateRecurrence<T> recurrence;
@@ -345,6 +363,8 @@ absl::Status Validate(const FoldChannels<T>& op);
 template <typename T>
 absl::Status Validate(const SsmAttentionFold<T>& op);
 template <typename T>
+absl::Status Validate(const JoinDirections<T>& op);
+template <typename T>
 absl::Status Validate(const ScalarAttentionFold<T>& op);
 
 namespace cpu {
@@ -385,6 +405,8 @@ template <typename T>
 absl::Status Run(const FoldChannels<T>& op);
 template <typename T>
 absl::Status Run(const SsmAttentionFold<T>& op);
+template <typename T>
+absl::Status Run(const JoinDirections<T>& op);
 
 }  // namespace cpu
 
@@ -421,6 +443,8 @@ absl::Status Run(const FoldChannels<T>& op, void* stream);
 bool CanFold(const SsmAttentionFold<float>& op);
 int64_t FoldScratchBytes(const SsmAttentionFold<float>& op);
 absl::Status Run(const SsmAttentionFold<float>& op, void* stream);
+template <typename T>
+absl::Status Run(const JoinDirections<T>& op, void* stream);
 // One state, neither left nor right, at most 4 taps.
 bool CanFold(const ScalarAttentionFold<float>& op);
 int64_t FoldScratchBytes(const ScalarAttentionFold<float>& op);

@@ -15,6 +15,7 @@
 #include "server/kernels/rows.h"
 #include "server/kernels/wkv.h"
 #include "tests/unit/kernels/device_inputs.h"
+#include "tests/unit/kernels/directions_inputs.h"
 #include "tests/unit/kernels/fold_testing.h"
 #include "tests/unit/kernels/kernel_inputs.h"
 #include "tests/unit/kernels/wkv_inputs.h"
@@ -100,6 +101,31 @@ TYPED_TEST(CudaRowsTest, FewRowsAtAllPlaces) {
 TYPED_TEST(CudaRowsTest, EveryFold) {
   for (const ChannelFold fold : kFolds) {
     this->ExpectRows(Inputs<TypeParam>(Sizes{300, 21, 16, 3}), fold, 200, 202);
+  }
+}
+
+TYPED_TEST(CudaRowsTest, JoinDirections) {
+  using T = TypeParam;
+  for (const int64_t length : {1, 9, 130}) {
+    const Directions<T> in(length, 11);
+    const DeviceInputs<T> ahead(in.ahead), back(in.back);
+    const OnDevice<T> of_ahead(ConvertTo<T>(in.Exact(in.of_ahead)));
+    const OnDevice<T> of_back(ConvertTo<T>(in.Exact(in.of_back)));
+    const OnDevice<T> weight(in.weight.data(), 11);
+    for (const ChannelFold fold : kFolds) {
+      SCOPED_TRACE(
+          absl::StrCat("L=", length, ", fold ", static_cast<int>(fold)));
+      const OnDevice<T> out(std::vector<T>(2 * length * length, T{-7}));
+      JoinDirections<T> op = in.Join(ahead.Move(in.ahead.Attention()),
+                                     back.Move(in.back.Attention()), fold);
+      op.ahead.weight = op.back.weight = weight.data();
+      op.ahead.accumulator = of_ahead.data();
+      op.back.accumulator = of_back.data();
+      op.out = out.data();
+      ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
+      this->Synchronize();
+      EXPECT_TRUE(Near(out.Fetch(), in.Expected(fold)));
+    }
   }
 }
 
