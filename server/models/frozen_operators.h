@@ -2,7 +2,9 @@
 //
 // What moves information between positions in a block, frozen at one input of
 // one sequence: per channel c a matrix R_c [L, L], and a skip connection. Each
-// kind applies it without ever making the matrix, and makes entries of it.
+// kind applies it without ever making the matrix, and makes entries of it. That
+// of S6 may have all sequences of a batch: its tensors, and those that it is
+// given to apply and to fold, then have B in front.
 //
 // Used by one thread: entries of heads are remembered between calls.
 #pragma once
@@ -39,15 +41,22 @@ class FrozenOperator {
                         const AttentionFold& fold) const {
     return false;
   }
+  // Fold of a block whose other direction `back` is, with everything in its own
+  // time; see FoldBothDirections.
+  virtual bool FoldWith(const FrozenOperator& back,
+                        const FrozenFactors& factors,
+                        const FrozenFactors& back_factors, bool include_skip,
+                        const AttentionFold& fold) const {
+    return false;
+  }
+  // The operator of one sequence alone; null: there is only one.
+  virtual std::unique_ptr<const FrozenOperator> Sequence(int64_t index) const {
+    return nullptr;
+  }
   // The operator of the first `length` positions alone, as far as those before
   // do not depend on those behind.
   virtual std::unique_ptr<const FrozenOperator> Leading(
       int64_t length) const = 0;
-  // The diagonal of such entries, [L, D]; undefined: not of this operator.
-  virtual at::Tensor Diagonal(const FrozenFactors& factors,
-                              bool include_skip) const {
-    return at::Tensor();
-  }
 };
 
 // The S6 recurrence of Mamba-1.
