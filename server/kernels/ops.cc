@@ -2,6 +2,7 @@
 #include "server/kernels/ops.h"
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "absl/status/status.h"
 #include "server/base/status.h"
@@ -74,7 +75,7 @@ absl::Status Validate(const SsmAttention<T>& op) {
     check.AtLeast(op.source_stride, op.ssm.num_channels, "source_stride");
   }
   if (op.row_scale != nullptr) {
-    check.AtLeast(op.row_stride, op.ssm.num_channels, "row_stride");
+    check.AtLeast(std::abs(op.row_stride), op.ssm.num_channels, "row_stride");
   }
   if (op.conv_weight != nullptr) check.ConvWidth(op.conv_width);
   check.NotNull(op.out, "out");
@@ -170,7 +171,8 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   }
   if (op.product != nullptr) {
     check.NotNull(op.value, "value");
-    check.AtLeast(op.value_stride, attention.ssm.num_channels, "value_stride");
+    check.AtLeast(std::abs(op.value_stride), attention.ssm.num_channels,
+                  "value_stride");
   }
   return check.ToStatus();
 }

@@ -287,6 +287,8 @@ struct SsmAttentionFold {
   };
 
   SsmAttention<T> attention;  // all channels; `out` is not used
+  // Strides of row_scale and value may be negative, for what stands in the
+  // order of a sequence that is read from its end.
   int64_t num_sequences = 1;  // B; `attention` is that of the first one
   SequenceStrides sequence_strides;
   ChannelFold fold = ChannelFold::kSum;

@@ -141,17 +141,16 @@ BlockMap FactoredAttention::MapScaled(const MatrixForm& form,
     if (has_conv && direction.conv_bias.defined()) {
       const at::Tensor bias = direction.conv_bias.expand_as(u);
       if (factors.conv_bias) {
-        const at::Tensor one = direction.recurrence->Apply(
-            Product(ratio, bias).contiguous(), form.include_skip);
-        of_bias = Sum(of_bias, Turned(direction, one));
+        of_bias = direction.recurrence->AddApplied(
+            of_bias, Product(ratio, bias).contiguous(), form.include_skip,
+            direction.reversed);
       } else {
         u = u - bias;
       }
     }
     if (whole) continue;
-    const at::Tensor one =
-        direction.recurrence->Apply(Product(ratio, u), form.include_skip);
-    mapped = Sum(mapped, Turned(direction, one));
+    mapped = direction.recurrence->AddApplied(
+        mapped, Product(ratio, u), form.include_skip, direction.reversed);
   }
 
   const at::Tensor gate = factors.gate ? trace.gate : at::Tensor();
@@ -199,8 +198,8 @@ at::Tensor FactoredAttention::Apply(const MatrixForm& form,
                 .squeeze(0);
     }
     if (factors.activation) one = Product(direction.ratio, one);
-    one = direction.recurrence->Apply(one.contiguous(), form.include_skip);
-    mapped = Sum(mapped, Turned(direction, one));
+    mapped = direction.recurrence->AddApplied(
+        mapped, one.contiguous(), form.include_skip, direction.reversed);
   }
   return Product(RowScale(form.form), mapped);
 }
@@ -220,9 +219,7 @@ FrozenFactors FactoredAttention::Around(const DirectionTrace& direction,
   FrozenFactors around;
   if (factors.activation) around.source_scale = direction.ratio;
   if (factors.conv) around.conv_weight = direction.conv_weight;
-  if (row_scale.defined()) {
-    around.row_scale = Turned(direction, row_scale).contiguous();
-  }
+  if (row_scale.defined()) around.row_scale = row_scale.contiguous();
   return around;
 }
 
@@ -241,7 +238,10 @@ std::optional<FoldedMatrix> FactoredAttention::Fold(
   if (fold.fold == kernels::ChannelFold::kWeightedSumAbs) {
     own.weight = ChannelWeights(trace.projection.weight);
   }
-  own.matrix = at::full(sizes, EmptyFold(fold.fold), trace.x.options());
+  const bool both_ways = trace.directions.size() > 1;
+  own.matrix = both_ways
+                   ? at::empty(sizes, trace.x.options())
+                   : at::full(sizes, EmptyFold(fold.fold), trace.x.options());
   if (measures) {
     own.value = ValueOf(form);
     own.product = at::empty(trace.x.sizes(), trace.x.options());
@@ -249,18 +249,13 @@ std::optional<FoldedMatrix> FactoredAttention::Fold(
   own.cancel = &cancel;
   const at::Tensor row_scale = RowScale(form);
   const FrozenFactors around = Around(ahead, form, row_scale);
-  if (trace.directions.size() == 1) {
-    if (!ahead.recurrence->Fold(around, fold.form.include_skip, own)) {
-      return std::nullopt;
-    }
-  } else {
-    const DirectionTrace& back = trace.directions.back();
-    if (!ahead.recurrence->FoldWith(*back.recurrence, around,
-                                    Around(back, form, row_scale),
-                                    fold.form.include_skip, own)) {
-      return std::nullopt;
-    }
-  }
+  const DirectionTrace& back = trace.directions.back();
+  const bool taken =
+      both_ways ? ahead.recurrence->FoldWith(*back.recurrence, around,
+                                             Around(back, form, row_scale),
+                                             fold.form.include_skip, own)
+                : ahead.recurrence->Fold(around, fold.form.include_skip, own);
+  if (!taken) return std::nullopt;
   FinishFold(fold.finish, num_channels(), own.matrix);
   FoldedMatrix folded{own.matrix, at::Tensor()};
   if (measures) {
@@ -308,7 +303,9 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
   const at::Tensor row_scale = RowScale(form.form);
   std::vector<FrozenFactors> around;
   for (const DirectionTrace& direction : trace.directions) {
-    around.push_back(Around(direction, form.form, row_scale));
+    around.push_back(
+        Around(direction, form.form,
+               row_scale.defined() ? Turned(direction, row_scale) : row_scale));
   }
 
   const int64_t length = num_positions();

@@ -103,8 +103,8 @@ class FactoredAttention final : public BlockAttention {
   const BlockTrace& whole() const;
   // What Map says of a form's value.
   at::Tensor ValueOf(AttentionForm form) const;
-  // What the recurrence of a direction stands between; `row_scale` is that of
-  // the form.
+  // What the recurrence of a direction stands between; `row_scale` is taken as
+  // it is.
   FrozenFactors Around(const DirectionTrace& direction, AttentionForm form,
                        const at::Tensor& row_scale) const;
   // Map with that.

@@ -56,14 +56,38 @@ at::Tensor SequenceOf(const at::Tensor& tensor, int64_t index) {
   return tensor.defined() ? tensor.select(0, index) : tensor;
 }
 
+// All but what is folded. With `turned` the recurrence reads backwards, and row
+// scale and value, which the op may have already, do not.
+template <typename T>
+void SetInputs(const FrozenSsm& ssm, const FrozenFactors& factors,
+               const at::Tensor& value, bool turned,
+               kernels::SsmAttentionFold<T>& op) {
+  op.attention = Attention<T>(ssm, factors);
+  op.attention.channel_end = op.attention.ssm.num_channels;
+  op.attention.row_end = op.attention.ssm.num_positions;
+  op.num_sequences = ssm.delta.dim() == 3 ? ssm.delta.size(0) : 1;
+  op.sequence_strides = {SequenceStride(ssm.delta),
+                         SequenceStride(ssm.b),
+                         SequenceStride(ssm.c),
+                         SequenceStride(factors.source_scale),
+                         SequenceStride(factors.row_scale),
+                         SequenceStride(value)};
+  const auto turn = [&](const T*& data, int64_t& stride) {
+    if (!turned || data == nullptr) return;
+    data += (op.attention.ssm.num_positions - 1) * stride;
+    stride = -stride;
+  };
+  turn(op.attention.row_scale, op.attention.row_stride);
+  turn(op.value, op.value_stride);
+}
+
 // Of one sequence.
 void FoldOnCpu(const FrozenSsm& ssm, const FrozenFactors& factors,
-               const AttentionFold& fold) {
+               const AttentionFold& fold, bool turned) {
   Dispatch(fold.matrix, [&](auto zero) {
     using T = decltype(zero);
     TORCH_CHECK(fold.matrix.is_contiguous());
     kernels::SsmAttentionFold<T> op;
-    op.attention = Attention<T>(ssm, factors);
     op.fold = fold.fold;
     op.weight = Data<T>(fold.weight);
     op.accumulator = fold.matrix.mutable_data_ptr<T>();
@@ -73,6 +97,7 @@ void FoldOnCpu(const FrozenSsm& ssm, const FrozenFactors& factors,
       op.value_stride = RowStride(fold.value);
       op.product = fold.product.mutable_data_ptr<T>();
     }
+    SetInputs(ssm, factors, fold.value, turned, op);
     const int64_t rows = RowsOfShare(op.attention.ssm.num_positions);
     const int64_t shares = (op.attention.ssm.num_positions + rows - 1) / rows;
     at::parallel_for(0, shares, 1, [&](int64_t from, int64_t to) {
@@ -111,20 +136,22 @@ void FoldRowsOnCpu(const kernels::SsmRowsFold<T>& op,
                at::Tensor(), matrix);
 }
 
-// All but what is folded.
-template <typename T>
-void SetSequences(const FrozenSsm& ssm, const FrozenFactors& factors,
-                  const at::Tensor& value, kernels::SsmAttentionFold<T>& op) {
-  op.attention = Attention<T>(ssm, factors);
-  op.attention.channel_end = op.attention.ssm.num_channels;
-  op.attention.row_end = op.attention.ssm.num_positions;
-  op.num_sequences = ssm.delta.dim() == 3 ? ssm.delta.size(0) : 1;
-  op.sequence_strides = {SequenceStride(ssm.delta),
-                         SequenceStride(ssm.b),
-                         SequenceStride(ssm.c),
-                         SequenceStride(factors.source_scale),
-                         SequenceStride(factors.row_scale),
-                         SequenceStride(value)};
+// FoldSsmAttention, of a direction that is `turned` as SetInputs has it.
+bool FoldDirection(const FrozenSsm& ssm, const FrozenFactors& factors,
+                   const AttentionFold& fold, bool turned) {
+  if (!fold.matrix.is_cpu()) {
+    return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
+      SetInputs(ssm, factors, fold.value, turned, op);
+    });
+  }
+  if (fold.matrix.dim() == 2) {
+    FoldOnCpu(ssm, factors, fold, turned);
+    return true;
+  }
+  for (int64_t i = 0; i < fold.matrix.size(0); ++i) {
+    FoldOnCpu(ssm.Sequence(i), factors.Sequence(i), fold.Sequence(i), turned);
+  }
+  return true;
 }
 
 }  // namespace
@@ -148,18 +175,7 @@ AttentionFold AttentionFold::Sequence(int64_t index) const {
 
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold) {
-  if (!fold.matrix.is_cpu()) {
-    return FoldOnGpu<kernels::SsmAttentionFold<float>>(
-        fold, [&](auto& op) { SetSequences(ssm, factors, fold.value, op); });
-  }
-  if (fold.matrix.dim() == 2) {
-    FoldOnCpu(ssm, factors, fold);
-    return true;
-  }
-  for (int64_t i = 0; i < fold.matrix.size(0); ++i) {
-    FoldOnCpu(ssm.Sequence(i), factors.Sequence(i), fold.Sequence(i));
-  }
-  return true;
+  return FoldDirection(ssm, factors, fold, /*turned=*/false);
 }
 
 bool FoldBothDirections(const FrozenSsm& ahead,
@@ -175,19 +191,18 @@ bool FoldBothDirections(const FrozenSsm& ahead,
   of_ahead.matrix = matrices[0];
   of_back.matrix = matrices[1];
   if (fold.product.defined()) {
-    of_back.value = fold.value.flip(-2);
     of_back.product = at::empty_like(fold.product);
   }
-  if (!FoldSsmAttention(ahead, ahead_factors, of_ahead) ||
-      !FoldSsmAttention(back, back_factors, of_back)) {
+  if (!FoldDirection(ahead, ahead_factors, of_ahead, /*turned=*/false) ||
+      !FoldDirection(back, back_factors, of_back, /*turned=*/true)) {
     return false;
   }
   Dispatch(fold.matrix, [&](auto zero) {
     using T = decltype(zero);
     TORCH_CHECK(fold.matrix.is_contiguous());
     kernels::JoinDirections<T> op;
-    SetSequences(ahead, ahead_factors, at::Tensor(), op.ahead);
-    SetSequences(back, back_factors, at::Tensor(), op.back);
+    SetInputs(ahead, ahead_factors, at::Tensor(), /*turned=*/false, op.ahead);
+    SetInputs(back, back_factors, at::Tensor(), /*turned=*/true, op.back);
     op.ahead.fold = op.back.fold = fold.fold;
     op.ahead.weight = op.back.weight = Data<T>(fold.weight);
     op.ahead.accumulator = of_ahead.matrix.mutable_data_ptr<T>();

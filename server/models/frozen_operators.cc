@@ -25,6 +25,23 @@ class S6Operator final : public FrozenOperator {
                          batched(ssm.c), ssm.a, skip)
         .squeeze(0);
   }
+  at::Tensor AddApplied(const at::Tensor& sum, const at::Tensor& u,
+                        bool include_skip, bool reversed) const override {
+    if (u.requires_grad()) {
+      return FrozenOperator::AddApplied(sum, u, include_skip, reversed);
+    }
+    const FrozenSsm ssm = Ssm(include_skip);
+    const auto batched = [&](const at::Tensor& tensor) {
+      return u.dim() == 3 || !tensor.defined() ? tensor : tensor.unsqueeze(0);
+    };
+    AfterScan after;
+    after.reversed = reversed;
+    after.added = batched(sum);
+    return SelectiveScan(batched(u), batched(ssm.delta), batched(ssm.b),
+                         batched(ssm.c), ssm.a, ssm.skip, after,
+                         /*keeps_gate=*/false)
+        .y.view(u.sizes());
+  }
   void Entries(const FrozenFactors& factors, bool include_skip,
                int64_t channel_begin, int64_t row_begin,
                at::Tensor& out) const override {
@@ -175,6 +192,14 @@ class SoftmaxOperator final : public HeadOperator {
 };
 
 }  // namespace
+
+at::Tensor FrozenOperator::AddApplied(const at::Tensor& sum,
+                                      const at::Tensor& u, bool include_skip,
+                                      bool reversed) const {
+  at::Tensor applied = Apply(u, include_skip);
+  if (reversed) applied = applied.flip(-2);
+  return sum.defined() ? sum + applied : applied;
+}
 
 std::unique_ptr<const FrozenOperator> MakeS6Operator(FrozenSsm ssm) {
   return std::make_unique<S6Operator>(std::move(ssm));

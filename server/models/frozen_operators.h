@@ -23,6 +23,11 @@ class FrozenOperator {
   virtual ~FrozenOperator() = default;
   // (R_c + skip_c I) u_c for u [L, D]. Differentiable in u.
   virtual at::Tensor Apply(const at::Tensor& u, bool include_skip) const = 0;
+  // The same, added to `sum`, whose memory it may take; undefined: nothing. Of
+  // an operator that reads backwards, which `reversed` says, u is in its own
+  // time, and what comes out is in the sequence's.
+  virtual at::Tensor AddApplied(const at::Tensor& sum, const at::Tensor& u,
+                                bool include_skip, bool reversed) const;
   // diag(row_scale) (R_c + skip_c I) diag(source_scale) M_c, for the channels
   // from channel_begin on and the rows from row_begin on that `out` [channels,
   // rows, L] has room for.
@@ -41,8 +46,7 @@ class FrozenOperator {
                         const AttentionFold& fold) const {
     return false;
   }
-  // Fold of a block whose other direction `back` is, with everything in its own
-  // time; see FoldBothDirections.
+  // Fold of a block whose other direction `back` is, see FoldBothDirections.
   virtual bool FoldWith(const FrozenOperator& back,
                         const FrozenFactors& factors,
                         const FrozenFactors& back_factors, bool include_skip,

@@ -133,8 +133,9 @@ at::Tensor ChannelWeights(const at::Tensor& projection);
 // and nothing was done.
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold);
-// The same for a block of two directions, of which `back` has everything in its
-// own time and the fold has the sequence's; what fold.matrix holds is lost.
+// The same for a block of two directions. `back` and its factors are in its own
+// time, but for the row scale, which is in the sequence's, as the fold is. What
+// fold.matrix holds is lost.
 bool FoldBothDirections(const FrozenSsm& ahead,
                         const FrozenFactors& ahead_factors,
                         const FrozenSsm& back,

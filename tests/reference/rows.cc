@@ -62,10 +62,13 @@ void Run(const kernels::JoinDirections<double>& op) {
     attention.row_scale += sequence * fold.sequence_strides.row_scale;
     return Entries(attention);
   };
+  std::vector<double> ahead, back;
   for (int64_t row = op.row_begin; row < op.row_end; ++row) {
     const int64_t sequence = row / length, i = row % length;
-    const std::vector<double> ahead = entries_of(op.ahead, sequence);
-    const std::vector<double> back = entries_of(op.back, sequence);
+    if (ahead.empty() || i == 0) {
+      ahead = entries_of(op.ahead, sequence);
+      back = entries_of(op.back, sequence);
+    }
     const int64_t size = length * length;
     for (int64_t j = 0; j < length; ++j) {
       double& out = op.out[row * length + j];
