@@ -100,25 +100,28 @@ absl::Status Attempt::RunTogether() {
   std::erase_if(seats_, [](const Seat& seat) { return seat.ended; });
   const NetworkInput input = Input();
   const at::Tensor embeddings = network_.Embed(input);
-  std::vector<SequenceSpan> spans;
+  SequenceSpans sequences;
+  sequences.alike = true;
   for (const Seat& seat : seats_) {
     const ExplanationPlan& plan = PlanOf(*seat.member);
-    spans.push_back({plan.length(), plan.readouts()});
+    sequences.spans.push_back({plan.length(), plan.readouts()});
+    sequences.alike &= plan.VisitsAs(PlanOf(*seats_.front().member));
   }
   for (size_t i = 0; i < seats_.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     LIMPID_RETURN_IF_ERROR(Step(seats_[i], [&] {
-      seats_[i].runner->Enter(
-          embeddings.narrow(0, index, 1).narrow(1, 0, spans[i].length),
-          input.pixels.defined() ? input.pixels.narrow(0, index, 1)
-                                 : at::Tensor());
+      seats_[i].runner->Enter(embeddings.narrow(0, index, 1)
+                                  .narrow(1, 0, sequences.spans[i].length),
+                              input.pixels.defined()
+                                  ? input.pixels.narrow(0, index, 1)
+                                  : at::Tensor());
       return absl::OkStatus();
     }));
   }
   // Members look at their own tokens; the pass ends when all have left.
   LIMPID_ASSIGN_OR_RETURN(const std::vector<at::Tensor> scores,
                           network_.ForwardSequences(
-                              embeddings, spans,
+                              embeddings, sequences,
                               [&](int64_t layer, int64_t sequence,
                                   const BlockAttention& attention) {
                                 Seat& seat = seats_[sequence];

@@ -264,6 +264,19 @@ RowRange ExplanationPlan::RowsOf(bool returned) const {
   return RowsFor(wanted, positions(), model_->info().causal, length());
 }
 
+bool ExplanationPlan::VisitsAs(const ExplanationPlan& other) const {
+  const auto same_rows = [&](bool returned) {
+    const RowRange own = RowsOf(returned), others = other.RowsOf(returned);
+    return own.begin == others.begin && own.end == others.end;
+  };
+  return entry_ == other.entry_ && form_ == other.form_ &&
+         length_ == other.length_ && layers_ == other.layers_ &&
+         request_.attention.kind == other.request_.attention.kind &&
+         returned_reduction() == other.returned_reduction() &&
+         method_reduction() == other.method_reduction() && same_rows(true) &&
+         same_rows(false);
+}
+
 int64_t ExplanationPlan::LayerBytes() const {
   const ModelInfo& info = model_->info();
   const AttentionRequest& attention = request_.attention;

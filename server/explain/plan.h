@@ -62,6 +62,8 @@ class ExplanationPlan final : public Plan {
   // Rows of a layer that are made, for a returned layer or another one; empty
   // if none.
   RowRange RowsOf(bool returned) const;
+  // Whether both make the same of the attention of every layer.
+  bool VisitsAs(const ExplanationPlan& other) const;
   int64_t method_memory_bytes() const { return method_memory_bytes_; }
 
  private:

@@ -32,6 +32,11 @@ class Checker {
       Fail(absl::StrCat(name, " is ", value, ", at least ", limit));
     }
   }
+  void Same(int64_t value, int64_t other, absl::string_view name) {
+    if (value != other) {
+      Fail(absl::StrCat(name, " are ", value, " and ", other));
+    }
+  }
   // Empty ranges are fine: a thread's share may be nothing.
   void Range(int64_t begin, int64_t end, int64_t limit,
              absl::string_view name) {

@@ -2,6 +2,7 @@
 #include "server/kernels/ops.h"
 
 #include <cstdint>
+#include <cstdlib>
 
 #include "absl/status/status.h"
 #include "server/base/status.h"
@@ -74,7 +75,7 @@ absl::Status Validate(const SsmAttention<T>& op) {
     check.AtLeast(op.source_stride, op.ssm.num_channels, "source_stride");
   }
   if (op.row_scale != nullptr) {
-    check.AtLeast(op.row_stride, op.ssm.num_channels, "row_stride");
+    check.AtLeast(std::abs(op.row_stride), op.ssm.num_channels, "row_stride");
   }
   if (op.conv_weight != nullptr) check.ConvWidth(op.conv_width);
   check.NotNull(op.out, "out");
@@ -164,13 +165,32 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   SsmAttention<T> attention = op.attention;
   attention.out = op.accumulator;
   LIMPID_RETURN_IF_ERROR(Validate(attention));
+  check.Positive(op.num_sequences, "num_sequences");
   if (op.fold == ChannelFold::kWeightedSumAbs) {
     check.NotNull(op.weight, "weight");
   }
   if (op.product != nullptr) {
     check.NotNull(op.value, "value");
-    check.AtLeast(op.value_stride, attention.ssm.num_channels, "value_stride");
+    check.AtLeast(std::abs(op.value_stride), attention.ssm.num_channels,
+                  "value_stride");
   }
+  return check.ToStatus();
+}
+
+template <typename T>
+absl::Status Validate(const JoinDirections<T>& op) {
+  LIMPID_RETURN_IF_ERROR(Validate(op.ahead));
+  LIMPID_RETURN_IF_ERROR(Validate(op.back));
+  Checker check("JoinDirections");
+  const int64_t sequences = op.ahead.num_sequences;
+  const SelectiveSsm<T>&ahead = op.ahead.attention.ssm,
+        &back = op.back.attention.ssm;
+  check.Same(op.back.num_sequences, sequences, "num_sequences");
+  check.Same(back.num_positions, ahead.num_positions, "num_positions");
+  check.Same(back.num_channels, ahead.num_channels, "num_channels");
+  check.Range(op.row_begin, op.row_end, sequences * ahead.num_positions,
+              "rows");
+  check.NotNull(op.out, "out");
   return check.ToStatus();
 }
 
@@ -221,6 +241,8 @@ template absl::Status Validate(const FoldChannels<float>&);
 template absl::Status Validate(const FoldChannels<double>&);
 template absl::Status Validate(const SsmAttentionFold<float>&);
 template absl::Status Validate(const SsmAttentionFold<double>&);
+template absl::Status Validate(const JoinDirections<float>&);
+template absl::Status Validate(const JoinDirections<double>&);
 template absl::Status Validate(const ScalarAttentionFold<float>&);
 
 }  // namespace limpid::kernels

@@ -270,26 +270,59 @@ struct FoldChannels {
 // they are multiplied, without their entries ever being in memory:
 //   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
 //   product[i, c] = sum_j alpha_c[i, j] value[j, c].
-// CUDA: float32 and all rows, to about 22 bits of the largest entries around
-// (kernels/cuda/ssm_fold.h). CPU: one thread's share is a range of rows, to
-// whose first one accumulator and product point.
+// CUDA: float32, all rows, and B sequences at once, to about 22 bits of the
+// largest entries around (kernels/cuda/ssm_fold.h). CPU: one sequence; one
+// thread's share is a range of rows, to whose first one accumulator and product
+// point.
 template <typename T>
 struct SsmAttentionFold {
+  // Elements between what sequences have of an operand. Weights are shared.
+  struct SequenceStrides {
+    int64_t delta = 0;
+    int64_t b = 0;
+    int64_t c = 0;
+    int64_t source_scale = 0;
+    int64_t row_scale = 0;
+    int64_t value = 0;
+  };
+
   SsmAttention<T> attention;  // all channels; `out` is not used
+  // Strides of row_scale and value may be negative, for what stands in the
+  // order of a sequence that is read from its end.
+  int64_t num_sequences = 1;  // B; `attention` is that of the first one
+  SequenceStrides sequence_strides;
   ChannelFold fold = ChannelFold::kSum;
-  const T* weight = nullptr;   // [D], kWeightedSumAbs only
-  T* accumulator = nullptr;    // [L, L]
-  const T* value = nullptr;    // [L, D], with product, or neither
+  const T* weight = nullptr;  // [D], kWeightedSumAbs only
+  T* accumulator = nullptr;   // [B, L, L] contiguous
+  const T* value = nullptr;   // [B, L, D], with product, or neither
   int64_t value_stride = 0;
-  T* product = nullptr;        // [L, D] contiguous, set for the channels
+  T* product = nullptr;  // [B, L, D] contiguous, set for the channels
   // CUDA: by what every GPU can do, although this one could do more; for tests.
   bool portable = false;
   // CUDA: FoldScratchBytes(...) on the device, aligned to 16 bytes.
   void* scratch = nullptr;
 };
 
-// The same on CUDA for recurrences whose heads have one state and one channel each
-// (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads makes them, without skip.
+// The fold of a block of two directions, from that of each by itself. Off the
+// diagonal only one of them has entries; on it they add up:
+//   out[i, j] = ahead.accumulator[i, j],  j < i
+//             = back.accumulator[L-1-i, L-1-j],  j > i
+//             = fold over channels of ahead's alpha_c[i, i] and back's
+//               alpha_c[L-1-i, L-1-i] added up,  j = i.
+template <typename T>
+struct JoinDirections {
+  // As they were run, with the same sizes and the same fold: `back` in the time
+  // of the direction that reads backwards. Values and products are not used.
+  SsmAttentionFold<T> ahead, back;
+  T* out = nullptr;  // [B, L, L] contiguous, set
+  // Rows [begin, end) of those of all sequences, counted as b L + i.
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+};
+
+// SsmAttentionFold on CUDA for one sequence of recurrences whose heads have one
+// state and one channel each (RG-LRU, WKV of RWKV-4): matrices as ExpandHeads
+// makes them, without skip.
 template <typename T>
 struct ScalarAttentionFold {
   StateRecurrence<T> recurrence;
@@ -332,6 +365,8 @@ absl::Status Validate(const FoldChannels<T>& op);
 template <typename T>
 absl::Status Validate(const SsmAttentionFold<T>& op);
 template <typename T>
+absl::Status Validate(const JoinDirections<T>& op);
+template <typename T>
 absl::Status Validate(const ScalarAttentionFold<T>& op);
 
 namespace cpu {
@@ -372,6 +407,8 @@ template <typename T>
 absl::Status Run(const FoldChannels<T>& op);
 template <typename T>
 absl::Status Run(const SsmAttentionFold<T>& op);
+template <typename T>
+absl::Status Run(const JoinDirections<T>& op);
 
 }  // namespace cpu
 
@@ -408,6 +445,8 @@ absl::Status Run(const FoldChannels<T>& op, void* stream);
 bool CanFold(const SsmAttentionFold<float>& op);
 int64_t FoldScratchBytes(const SsmAttentionFold<float>& op);
 absl::Status Run(const SsmAttentionFold<float>& op, void* stream);
+template <typename T>
+absl::Status Run(const JoinDirections<T>& op, void* stream);
 // One state, neither left nor right, at most 4 taps.
 bool CanFold(const ScalarAttentionFold<float>& op);
 int64_t FoldScratchBytes(const ScalarAttentionFold<float>& op);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -66,6 +67,22 @@ struct RowRange {
   int64_t size() const { return end - begin; }
 };
 
+// A matrix [L, L] that the channels of a form are folded into.
+struct MatrixFold {
+  MatrixForm form;
+  kernels::ChannelFold fold = kernels::ChannelFold::kSum;
+  FoldFinish finish = FoldFinish::kNone;
+
+  bool operator==(const MatrixFold&) const = default;
+};
+
+struct FoldedMatrix {
+  at::Tensor matrix;  // [L, L]
+  // The largest of all rows' errors (see RowErrors) of the form's map,
+  // recomputed with these entries: one number.
+  at::Tensor error;
+};
+
 // The implicit attention of one block at one input: every frozen factor from
 // the same forward pass. Lives during LayerVisitor's call only.
 class BlockAttention {
@@ -93,14 +110,17 @@ class BlockAttention {
                              AttentionSink& sink,
                              const CancelToken& cancel) const = 0;
   // Folds the channels of all rows without slabs, where a kernel does that for
-  // this block and form; false: none does, and nothing was done.
-  virtual bool Fold(const MatrixForm& form, const AttentionFold& fold) const {
-    return false;
+  // this block and form; nothing: none does. The error is there if it
+  // `measures`. Cancelled, it may end early with anything.
+  virtual std::optional<FoldedMatrix> Fold(const MatrixFold& fold,
+                                           bool measures,
+                                           const CancelToken& cancel) const {
+    return std::nullopt;
   }
-  // The same for a few rows: fold.matrix is [rows, L]; value and product are
-  // not looked at. Unless it is null, `errors` is set to how far the block's
-  // map, recomputed with these entries, is from its output ([rows], see
-  // RowErrors).
+  // Folds a few rows of the form into fold.matrix [rows, L], which is
+  // continued; value and product are not looked at. False: no kernel does that.
+  // Unless it is null, `errors` is set to how far the block's map, recomputed
+  // with these entries, is from its output ([rows], see RowErrors).
   virtual bool FoldRows(const MatrixForm& form, RowRange rows,
                         const AttentionFold& fold, at::Tensor* errors) const {
     return false;
@@ -124,6 +144,13 @@ struct NetworkInput {
 struct SequenceSpan {
   int64_t length = 0;              // without the padding behind it
   std::vector<int64_t> positions;  // where its scores are read, one or more
+};
+// Those of a batch.
+struct SequenceSpans {
+  std::vector<SequenceSpan> spans;
+  // Whether the visitor folds the same of all of them: what the first one folds
+  // is then folded of all at once, which is lost if nobody asks for it.
+  bool alike = false;
 };
 
 // How gradients flow through a network.
@@ -152,7 +179,8 @@ class Network {
 
   // The fast path. Scores [B, P, V] at `positions` (the same for all sequences;
   // empty: every position): logits, before a soft cap where the network has
-  // one. `visitor` may be empty.
+  // one. `visitor` may be empty; it should fold the same of all sequences, as
+  // those of SequenceSpans that are alike.
   virtual absl::StatusOr<at::Tensor> Forward(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
@@ -161,7 +189,7 @@ class Network {
   // of each. `visitor` sees every sequence as if it were alone, without its
   // padding; of networks that are not causal, none has any.
   virtual absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
-      const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
+      const at::Tensor& embeddings, const SequenceSpans& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
   // Shows the layers last to first, for what is carried from the last one

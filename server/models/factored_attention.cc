@@ -66,7 +66,7 @@ at::Tensor Sum(const at::Tensor& a, const at::Tensor& b) {
 
 // From a direction's own time to the sequence's, and back.
 at::Tensor Turned(const DirectionTrace& direction, const at::Tensor& tensor) {
-  return direction.reversed ? tensor.flip(0) : tensor;
+  return direction.reversed ? tensor.flip(-2) : tensor;
 }
 
 // What the recurrence of a direction maps when nothing is left out.
@@ -94,19 +94,38 @@ void CutTrace(int64_t length, BlockTrace& trace) {
 
 }  // namespace
 
-BlockMap FactoredAttention::Map(const MatrixForm& form) const {
-  const Factors factors = FactorsOf(form.form);
-  const bool centred = factors.norm || !trace_.uncentred.defined();
-  BlockMap map;
-  if (form.form == AttentionForm::kState) {
-    map.value = trace_.uncentred.defined()
-                    ? trace_.uncentred
-                    : Activated(trace_.directions.front(), trace_.x);
-  } else if (!factors.conv && trace_.directions.front().conv.defined()) {
-    map.value = trace_.directions.front().conv;
-  } else {
-    map.value = centred ? trace_.x : trace_.uncentred;
+const BlockTrace& FactoredAttention::trace() const {
+  if (!trace_) trace_ = batch_->Sequence(sequence_);
+  return *trace_;
+}
+
+const BlockTrace& FactoredAttention::whole() const {
+  return trace_ ? *trace_ : batch_->all();
+}
+
+at::Tensor FactoredAttention::ValueOf(AttentionForm form) const {
+  const Factors factors = FactorsOf(form);
+  const BlockTrace& trace = this->trace();
+  const DirectionTrace& front = trace.directions.front();
+  const bool centred = factors.norm || !trace.uncentred.defined();
+  if (form == AttentionForm::kState) {
+    return trace.uncentred.defined() ? trace.uncentred
+                                     : Activated(front, trace.x);
   }
+  if (!factors.conv && front.conv.defined()) return front.conv;
+  return centred ? trace.x : trace.uncentred;
+}
+
+BlockMap FactoredAttention::Map(const MatrixForm& form) const {
+  return MapScaled(form, RowScale(form.form));
+}
+
+BlockMap FactoredAttention::MapScaled(const MatrixForm& form,
+                                      const at::Tensor& row_scale) const {
+  const Factors factors = FactorsOf(form.form);
+  const BlockTrace& trace = this->trace();
+  BlockMap map;
+  map.value = ValueOf(form.form);
 
   // The block itself, whose output is at hand.
   const bool whole = form.include_skip && (form.form == AttentionForm::kFull ||
@@ -114,7 +133,7 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
   // What the recurrences make of the value, and of the biases of their
   // convolutions once the factors are frozen.
   at::Tensor mapped, of_bias;
-  for (const DirectionTrace& direction : trace_.directions) {
+  for (const DirectionTrace& direction : trace.directions) {
     const bool has_conv = factors.conv && direction.conv.defined();
     const at::Tensor ratio =
         factors.activation ? direction.ratio : at::Tensor();
@@ -122,65 +141,65 @@ BlockMap FactoredAttention::Map(const MatrixForm& form) const {
     if (has_conv && direction.conv_bias.defined()) {
       const at::Tensor bias = direction.conv_bias.expand_as(u);
       if (factors.conv_bias) {
-        const at::Tensor one = direction.recurrence->Apply(
-            Product(ratio, bias).contiguous(), form.include_skip);
-        of_bias = Sum(of_bias, Turned(direction, one));
+        of_bias = direction.recurrence->AddApplied(
+            of_bias, Product(ratio, bias).contiguous(), form.include_skip,
+            direction.reversed);
       } else {
         u = u - bias;
       }
     }
     if (whole) continue;
-    const at::Tensor one =
-        direction.recurrence->Apply(Product(ratio, u), form.include_skip);
-    mapped = Sum(mapped, Turned(direction, one));
+    mapped = direction.recurrence->AddApplied(
+        mapped, Product(ratio, u), form.include_skip, direction.reversed);
   }
 
-  const at::Tensor scale = RowScale(form.form);
-  const at::Tensor gate = factors.gate ? trace_.gate : at::Tensor();
+  const at::Tensor gate = factors.gate ? trace.gate : at::Tensor();
   at::Tensor added;
   if (factors.added) {
-    added = trace_.direct;
-    if (factors.norm && trace_.norm_bias.defined()) {
-      added = Sum(trace_.norm_bias.expand_as(trace_.x), added);
+    added = trace.direct;
+    if (factors.norm && trace.norm_bias.defined()) {
+      added = Sum(trace.norm_bias.expand_as(trace.x), added);
     }
-    if (trace_.direct.defined()) map.direct = Product(gate, trace_.direct);
+    if (trace.direct.defined()) map.direct = Product(gate, trace.direct);
   }
   if (added.defined()) added = Product(gate, added);
   const auto finish = [&](const at::Tensor& y) {
-    return Sum(y.defined() ? Product(scale, y) : y, added);
+    return Sum(y.defined() ? Product(row_scale, y) : y, added);
   };
   if (of_bias.defined() || added.defined()) {
     map.bias = finish(of_bias);
   } else {
-    map.bias = at::zeros_like(trace_.output, at::MemoryFormat::Contiguous);
+    map.bias = at::zeros_like(trace.output, at::MemoryFormat::Contiguous);
   }
-  map.output = whole ? trace_.output : finish(mapped);
+  map.output = whole ? trace.output : finish(mapped);
   return map;
 }
 
 at::Tensor FactoredAttention::RowScale(AttentionForm form) const {
+  const BlockTrace& trace = this->trace();
   const Factors factors = FactorsOf(form);
-  const at::Tensor scale = Product(factors.norm ? trace_.norm : at::Tensor(),
-                                   factors.gate ? trace_.gate : at::Tensor());
-  if (!factors.scale || trace_.scale == 1) return scale;
-  return scale.defined() ? scale * trace_.scale
-                         : at::full_like(trace_.x, trace_.scale,
+  const at::Tensor scale = Product(factors.norm ? trace.norm : at::Tensor(),
+                                   factors.gate ? trace.gate : at::Tensor());
+  if (!factors.scale || trace.scale == 1) return scale;
+  return scale.defined() ? scale * trace.scale
+                         : at::full_like(trace.x, trace.scale,
                                          at::MemoryFormat::Contiguous);
 }
 
 at::Tensor FactoredAttention::Apply(const MatrixForm& form,
                                     const at::Tensor& u) const {
+  const BlockTrace& trace = this->trace();
   const Factors factors = FactorsOf(form.form);
   at::Tensor mapped;
-  for (const DirectionTrace& direction : trace_.directions) {
+  for (const DirectionTrace& direction : trace.directions) {
     at::Tensor one = Turned(direction, u);
     if (factors.conv && direction.conv_weight.defined()) {
       one = Convolve(one.unsqueeze(0), direction.conv_weight, at::Tensor())
                 .squeeze(0);
     }
     if (factors.activation) one = Product(direction.ratio, one);
-    one = direction.recurrence->Apply(one.contiguous(), form.include_skip);
-    mapped = Sum(mapped, Turned(direction, one));
+    mapped = direction.recurrence->AddApplied(
+        mapped, one.contiguous(), form.include_skip, direction.reversed);
   }
   return Product(RowScale(form.form), mapped);
 }
@@ -194,114 +213,109 @@ at::Tensor FactoredAttention::ApplyTransposed(const MatrixForm& form,
 }
 
 FrozenFactors FactoredAttention::Around(const DirectionTrace& direction,
-                                        AttentionForm form) const {
+                                        AttentionForm form,
+                                        const at::Tensor& row_scale) const {
   const Factors factors = FactorsOf(form);
-  const at::Tensor row_scale = RowScale(form);
   FrozenFactors around;
   if (factors.activation) around.source_scale = direction.ratio;
   if (factors.conv) around.conv_weight = direction.conv_weight;
-  if (row_scale.defined()) {
-    around.row_scale = Turned(direction, row_scale).contiguous();
-  }
+  if (row_scale.defined()) around.row_scale = row_scale.contiguous();
   return around;
 }
 
-bool FactoredAttention::Fold(const MatrixForm& form,
-                             const AttentionFold& fold) const {
-  if (trace_.directions.size() > 1) return FoldBothWays(form, fold);
-  const DirectionTrace& direction = trace_.directions.front();
-  return direction.recurrence->Fold(Around(direction, form.form),
-                                    form.include_skip, fold);
+std::optional<FoldedMatrix> FactoredAttention::Fold(
+    const MatrixFold& fold, bool measures, const CancelToken& cancel) const {
+  if (batch_ != nullptr) {
+    return batch_->Fold(fold, measures, sequence_, cancel);
+  }
+  const BlockTrace& trace = this->trace();
+  const AttentionForm form = fold.form.form;
+  const DirectionTrace& ahead = trace.directions.front();
+  std::vector<int64_t> sizes = trace.x.sizes().vec();
+  sizes.back() = num_positions();
+  AttentionFold own;
+  own.fold = fold.fold;
+  if (fold.fold == kernels::ChannelFold::kWeightedSumAbs) {
+    own.weight = ChannelWeights(trace.projection.weight);
+  }
+  const bool both_ways = trace.directions.size() > 1;
+  own.matrix = both_ways
+                   ? at::empty(sizes, trace.x.options())
+                   : at::full(sizes, EmptyFold(fold.fold), trace.x.options());
+  if (measures) {
+    own.value = ValueOf(form);
+    own.product = at::empty(trace.x.sizes(), trace.x.options());
+  }
+  own.cancel = &cancel;
+  const at::Tensor row_scale = RowScale(form);
+  const FrozenFactors around = Around(ahead, form, row_scale);
+  const DirectionTrace& back = trace.directions.back();
+  const bool taken =
+      both_ways ? ahead.recurrence->FoldWith(*back.recurrence, around,
+                                             Around(back, form, row_scale),
+                                             fold.form.include_skip, own)
+                : ahead.recurrence->Fold(around, fold.form.include_skip, own);
+  if (!taken) return std::nullopt;
+  FinishFold(fold.finish, num_channels(), own.matrix);
+  FoldedMatrix folded{own.matrix, at::Tensor()};
+  if (measures) {
+    const BlockMap map = MapScaled(fold.form, row_scale);
+    folded.error = RowErrors(own.product, map.bias, map.output).amax(-1);
+  }
+  return folded;
 }
 
 bool FactoredAttention::FoldRows(const MatrixForm& form, RowRange rows,
                                  const AttentionFold& fold,
                                  at::Tensor* errors) const {
+  const BlockTrace& trace = this->trace();
   // Blocks of one recurrence between a convolution and a gate, whose output is
   // at hand.
   if (form.form != AttentionForm::kFull || !form.include_skip ||
-      trace_.directions.size() > 1 || trace_.norm.defined() ||
-      trace_.direct.defined() || trace_.uncentred.defined() ||
-      trace_.scale != 1 || rows.size() > kernels::kMaxFoldedRows) {
+      trace.directions.size() > 1 || trace.norm.defined() ||
+      trace.direct.defined() || trace.uncentred.defined() || trace.scale != 1 ||
+      rows.size() > kernels::kMaxFoldedRows) {
     return false;
   }
-  const DirectionTrace& direction = trace_.directions.front();
+  const DirectionTrace& direction = trace.directions.front();
   AttentionFold own = fold;
   if (errors != nullptr) {
-    own.value = trace_.x;
+    own.value = trace.x;
     own.product =
         at::empty({rows.size(), num_channels()}, fold.matrix.options());
   }
-  if (!direction.recurrence->FoldRows(Around(direction, form.form),
-                                      direction.conv_bias, rows.begin, own)) {
+  if (!direction.recurrence->FoldRows(
+          Around(direction, form.form, RowScale(form.form)),
+          direction.conv_bias, rows.begin, own)) {
     return false;
   }
   if (errors != nullptr) {
     *errors = RowErrors(own.product, at::Tensor(),
-                        trace_.output.narrow(0, rows.begin, rows.size()));
+                        trace.output.narrow(0, rows.begin, rows.size()));
   }
-  return true;
-}
-
-bool FactoredAttention::FoldBothWays(const MatrixForm& form,
-                                     const AttentionFold& fold) const {
-  using kernels::ChannelFold;
-  const double empty = EmptyFold(fold.fold);
-  at::Tensor product, diagonal, matrix;
-  for (const DirectionTrace& direction : trace_.directions) {
-    const FrozenFactors around = Around(direction, form.form);
-    const at::Tensor own_diagonal =
-        direction.recurrence->Diagonal(around, form.include_skip);
-    if (!own_diagonal.defined()) return false;
-    diagonal = Sum(diagonal, Turned(direction, own_diagonal));
-    AttentionFold one = fold;
-    one.matrix = at::full_like(fold.matrix, empty);
-    if (fold.product.defined()) {
-      one.value = Turned(direction, fold.value).contiguous();
-      one.product = at::empty_like(fold.product);
-    }
-    if (!direction.recurrence->Fold(around, form.include_skip, one)) {
-      return false;
-    }
-    if (fold.product.defined()) {
-      product = Sum(product, Turned(direction, one.product));
-    }
-    matrix = Sum(matrix, direction.reversed ? one.matrix.flip({0, 1}).triu(1)
-                                            : one.matrix.tril(-1));
-  }
-  at::Tensor folded = at::full({1, num_positions()}, empty, matrix.options());
-  FoldChannels(fold.fold, diagonal.t().contiguous().unsqueeze(1), fold.weight,
-               folded);
-  matrix = matrix + at::diag(folded[0]);
-  if (fold.fold == ChannelFold::kMax) {
-    fold.matrix.copy_(at::maximum(fold.matrix, matrix));
-  } else if (fold.fold == ChannelFold::kMin) {
-    fold.matrix.copy_(at::minimum(fold.matrix, matrix));
-  } else {
-    fold.matrix.add_(matrix);
-  }
-  if (product.defined()) fold.product.copy_(product);
   return true;
 }
 
 absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
                                       AttentionSink& sink,
                                       const CancelToken& cancel) const {
+  const BlockTrace& trace = this->trace();
+  const at::Tensor row_scale = RowScale(form.form);
   std::vector<FrozenFactors> around;
-  for (const DirectionTrace& direction : trace_.directions) {
-    around.push_back(Around(direction, form.form));
+  for (const DirectionTrace& direction : trace.directions) {
+    around.push_back(
+        Around(direction, form.form,
+               row_scale.defined() ? Turned(direction, row_scale) : row_scale));
   }
 
   const int64_t length = num_positions();
-  const SlabShape shape =
-      ChooseSlab(num_channels(), rows.size(), length, trace_.x.element_size(),
-                 trace_.x.is_cpu());
+  const SlabShape shape = ChooseSlab(num_channels(), rows.size(), length,
+                                     trace.x.element_size(), trace.x.is_cpu());
   const auto make_buffer = [&] {
-    return at::empty({shape.channels * shape.rows * length},
-                     trace_.x.options());
+    return at::empty({shape.channels * shape.rows * length}, trace.x.options());
   };
   at::Tensor buffer = make_buffer();
-  at::Tensor other = trace_.directions.size() > 1 ? make_buffer() : buffer;
+  at::Tensor other = trace.directions.size() > 1 ? make_buffer() : buffer;
   // Rows outside, so that a head's rows are made once for all its channels.
   for (int64_t row = rows.begin; row < rows.end; row += shape.rows) {
     const int64_t count = std::min(shape.rows, rows.end - row);
@@ -313,8 +327,8 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
       AttentionSlab slab;
       slab.channel_begin = channel;
       slab.row_begin = row;
-      for (size_t i = 0; i < trace_.directions.size(); ++i) {
-        const DirectionTrace& direction = trace_.directions[i];
+      for (size_t i = 0; i < trace.directions.size(); ++i) {
+        const DirectionTrace& direction = trace.directions[i];
         at::Tensor entries = (i == 0 ? buffer : other)
                                  .narrow(0, 0, channels * count * length)
                                  .view({channels, count, length});
@@ -330,11 +344,75 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
   return absl::OkStatus();
 }
 
+BlockTrace BlockBatch::Sequence(int64_t index) const {
+  const auto of = [index](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.select(0, index) : tensor;
+  };
+  const BlockTrace& all = this->all();
+  BlockTrace trace;
+  for (const DirectionTrace& direction : all.directions) {
+    DirectionTrace& own = trace.directions.emplace_back();
+    own.recurrence = direction.recurrence->Sequence(index);
+    own.conv_weight = direction.conv_weight;
+    own.conv_bias = direction.conv_bias;
+    own.conv = of(direction.conv);
+    own.ratio = of(direction.ratio);
+    own.reversed = direction.reversed;
+  }
+  trace.x = of(all.x);
+  trace.uncentred = of(all.uncentred);
+  trace.scale = all.scale;
+  trace.norm = of(all.norm);
+  trace.norm_bias = all.norm_bias;
+  trace.direct = of(all.direct);
+  trace.gate = of(all.gate);
+  trace.output = of(all.output);
+  trace.projection = all.projection;
+  trace.stream = of(all.stream);
+  return trace;
+}
+
+std::optional<FoldedMatrix> BlockBatch::Fold(const MatrixFold& fold,
+                                             bool measures, int64_t sequence,
+                                             const CancelToken& cancel) const {
+  const auto part = [&](const FoldedMatrix& folded) {
+    return FoldedMatrix{folded.matrix[sequence],
+                        measures ? folded.error[sequence] : at::Tensor()};
+  };
+  for (const Known& known : known_) {
+    if (known.fold == fold && (known.folded.error.defined() || !measures)) {
+      return part(known.folded);
+    }
+  }
+  const std::optional<FoldedMatrix> folded = all_.Fold(fold, measures, cancel);
+  if (!folded) return std::nullopt;
+  // Of one that was cancelled others get nothing.
+  if (cancel.Check().ok()) known_.push_back({fold, *folded});
+  return part(*folded);
+}
+
 void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace) {
   const int64_t whole = trace.x.size(0);
   const int64_t length = pass.LengthOf(sequence, whole);
   if (length < whole) CutTrace(length, trace);
   pass.Visit(sequence, FactoredAttention(std::move(trace)));
+}
+
+void VisitBlocks(Pass& pass, BlockTrace trace) {
+  const int64_t count = trace.x.size(0), whole = trace.x.size(1);
+  // A GPU takes many small folds at once; a CPU is busy with one.
+  bool together = pass.alike() && count > 1 && trace.x.is_cuda();
+  for (int64_t i = 0; i < count; ++i) {
+    together = together && pass.LengthOf(i, whole) == whole;
+  }
+  const BlockBatch batch(std::move(trace));
+  for (int64_t i = 0; i < count && pass.visits(); ++i) {
+    if (together) {
+      pass.Visit(i, FactoredAttention(batch, i));
+    } else {
+      VisitBlock(pass, i, batch.Sequence(i));
+    }
+  }
 }
 
 }  // namespace limpid

@@ -12,6 +12,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "server/models/architecture.h"
@@ -32,7 +34,8 @@ struct DirectionTrace {
 };
 
 // Everything of one forward pass of one sequence that the block's matrix is
-// made of. [L, D] each, undefined where the block has none.
+// made of. [L, D] each, undefined where the block has none. That of a
+// BlockBatch has all sequences: what has positions then has B in front.
 struct BlockTrace {
   std::vector<DirectionTrace> directions;  // one or two
   // What the whole block maps.
@@ -49,6 +52,8 @@ struct BlockTrace {
   OutputProjection projection;
   at::Tensor stream;  // [L, E]: what the block reads and adds to
 };
+
+class BlockBatch;
 
 // Forms and what they map (h = activation of conv, u = uncentred or h):
 //   full           alpha x + beta = output
@@ -67,38 +72,79 @@ struct BlockTrace {
 class FactoredAttention final : public BlockAttention {
  public:
   explicit FactoredAttention(BlockTrace trace) : trace_(std::move(trace)) {}
+  // One sequence of a batch, which must outlive it.
+  FactoredAttention(const BlockBatch& batch, int64_t sequence)
+      : batch_(&batch), sequence_(sequence) {}
 
-  int64_t num_positions() const override { return trace_.x.size(0); }
-  int64_t num_channels() const override { return trace_.x.size(1); }
+  int64_t num_positions() const override { return whole().x.size(-2); }
+  int64_t num_channels() const override { return whole().x.size(-1); }
   BlockMap Map(const MatrixForm& form) const override;
   const OutputProjection& Projection() const override {
-    return trace_.projection;
+    return whole().projection;
   }
-  const at::Tensor& Stream() const override { return trace_.stream; }
+  const at::Tensor& Stream() const override { return trace().stream; }
   at::Tensor Apply(const MatrixForm& form, const at::Tensor& u) const override;
   at::Tensor ApplyTransposed(const MatrixForm& form,
                              const at::Tensor& u) const override;
   absl::Status Visit(const MatrixForm& form, RowRange rows, AttentionSink& sink,
                      const CancelToken& cancel) const override;
-  bool Fold(const MatrixForm& form, const AttentionFold& fold) const override;
+  std::optional<FoldedMatrix> Fold(const MatrixFold& fold, bool measures,
+                                   const CancelToken& cancel) const override;
   bool FoldRows(const MatrixForm& form, RowRange rows,
                 const AttentionFold& fold, at::Tensor* errors) const override;
 
  private:
-  // What the recurrence of a direction stands between.
-  FrozenFactors Around(const DirectionTrace& direction,
-                       AttentionForm form) const;
-  // Fold of a block of two directions: each for itself, which is right off the
-  // diagonal, where the other has no entries, and the diagonal by itself.
-  bool FoldBothWays(const MatrixForm& form, const AttentionFold& fold) const;
+  friend class BlockBatch;
+
+  // What this sequence has; made of the batch when it is first asked for, since
+  // a fold does without.
+  const BlockTrace& trace() const;
+  // The same, or what it has with all others of the batch.
+  const BlockTrace& whole() const;
+  // What Map says of a form's value.
+  at::Tensor ValueOf(AttentionForm form) const;
+  // What the recurrence of a direction stands between; `row_scale` is taken as
+  // it is.
+  FrozenFactors Around(const DirectionTrace& direction, AttentionForm form,
+                       const at::Tensor& row_scale) const;
+  // Map with that.
+  BlockMap MapScaled(const MatrixForm& form, const at::Tensor& row_scale) const;
   // [L, D]: what the form multiplies rows with; undefined: nothing.
   at::Tensor RowScale(AttentionForm form) const;
 
-  const BlockTrace trace_;
+  const BlockBatch* batch_ = nullptr;
+  int64_t sequence_ = 0;
+  mutable std::optional<BlockTrace> trace_;
+};
+
+// All sequences of a layer's batch, of the same length. What one of them folds
+// is folded of all at once and kept for the others, which are expected to ask
+// for the same. Used by one thread.
+class BlockBatch {
+ public:
+  // `trace` has B in front, and an operator that has all sequences, too.
+  explicit BlockBatch(BlockTrace trace) : all_(std::move(trace)) {}
+
+  const BlockTrace& all() const { return all_.trace(); }
+  BlockTrace Sequence(int64_t index) const;
+  std::optional<FoldedMatrix> Fold(const MatrixFold& fold, bool measures,
+                                   int64_t sequence,
+                                   const CancelToken& cancel) const;
+
+ private:
+  struct Known {
+    MatrixFold fold;
+    FoldedMatrix folded;  // [B, L, L] and [B]
+  };
+
+  const FactoredAttention all_;
+  mutable std::vector<Known> known_;
 };
 
 // Shows the attention of one sequence of the pass's current layer, whose trace
 // is as long as the batch, without the padding behind it.
 void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace);
+// The same for all sequences, of a trace as a BlockBatch takes it.
+void VisitBlocks(Pass& pass, BlockTrace trace);
 
 }  // namespace limpid

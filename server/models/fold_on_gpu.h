@@ -10,8 +10,9 @@
 
 namespace limpid {
 
-// Runs an op of type Op, which set_inputs(op) gives all but the fold; false: it
-// does not take these inputs, or this build or device has no such kernel.
+// Runs an op of type Op, which has what `fold` says when set_inputs(op) gives it
+// the rest; false: it does not take these inputs, or this build or device has no
+// such kernel.
 template <typename Op, typename SetInputs>
 bool FoldOnGpu(const AttentionFold& fold, const SetInputs& set_inputs) {
 #ifdef LIMPID_WITH_CUDA
@@ -19,8 +20,6 @@ bool FoldOnGpu(const AttentionFold& fold, const SetInputs& set_inputs) {
   if (!matrix.is_cuda() || matrix.scalar_type() != at::kFloat) return false;
   TORCH_CHECK(matrix.is_contiguous());
   Op op;
-  set_inputs(op);
-  if (!kernels::cuda::CanFold(op)) return false;
   op.fold = fold.fold;
   op.weight = Data<float>(fold.weight);
   op.accumulator = matrix.mutable_data_ptr<float>();
@@ -30,6 +29,8 @@ bool FoldOnGpu(const AttentionFold& fold, const SetInputs& set_inputs) {
     op.value_stride = RowStride(fold.value);
     op.product = fold.product.mutable_data_ptr<float>();
   }
+  set_inputs(op);
+  if (!kernels::cuda::CanFold(op)) return false;
   const at::Tensor scratch =
       at::empty({kernels::cuda::FoldScratchBytes(op)},
                 matrix.options().dtype(at::kByte));

@@ -52,13 +52,42 @@ void FoldShare(const kernels::SsmAttentionFold<T>& whole, int64_t row_begin,
   }
 }
 
+at::Tensor SequenceOf(const at::Tensor& tensor, int64_t index) {
+  return tensor.defined() ? tensor.select(0, index) : tensor;
+}
+
+// All but what is folded. With `turned` the recurrence reads backwards, and row
+// scale and value, which the op may have already, do not.
+template <typename T>
+void SetInputs(const FrozenSsm& ssm, const FrozenFactors& factors,
+               const at::Tensor& value, bool turned,
+               kernels::SsmAttentionFold<T>& op) {
+  op.attention = Attention<T>(ssm, factors);
+  op.attention.channel_end = op.attention.ssm.num_channels;
+  op.attention.row_end = op.attention.ssm.num_positions;
+  op.num_sequences = ssm.delta.dim() == 3 ? ssm.delta.size(0) : 1;
+  op.sequence_strides = {SequenceStride(ssm.delta),
+                         SequenceStride(ssm.b),
+                         SequenceStride(ssm.c),
+                         SequenceStride(factors.source_scale),
+                         SequenceStride(factors.row_scale),
+                         SequenceStride(value)};
+  const auto turn = [&](const T*& data, int64_t& stride) {
+    if (!turned || data == nullptr) return;
+    data += (op.attention.ssm.num_positions - 1) * stride;
+    stride = -stride;
+  };
+  turn(op.attention.row_scale, op.attention.row_stride);
+  turn(op.value, op.value_stride);
+}
+
+// Of one sequence.
 void FoldOnCpu(const FrozenSsm& ssm, const FrozenFactors& factors,
-               const AttentionFold& fold) {
+               const AttentionFold& fold, bool turned) {
   Dispatch(fold.matrix, [&](auto zero) {
     using T = decltype(zero);
     TORCH_CHECK(fold.matrix.is_contiguous());
     kernels::SsmAttentionFold<T> op;
-    op.attention = Attention<T>(ssm, factors);
     op.fold = fold.fold;
     op.weight = Data<T>(fold.weight);
     op.accumulator = fold.matrix.mutable_data_ptr<T>();
@@ -68,6 +97,7 @@ void FoldOnCpu(const FrozenSsm& ssm, const FrozenFactors& factors,
       op.value_stride = RowStride(fold.value);
       op.product = fold.product.mutable_data_ptr<T>();
     }
+    SetInputs(ssm, factors, fold.value, turned, op);
     const int64_t rows = RowsOfShare(op.attention.ssm.num_positions);
     const int64_t shares = (op.attention.ssm.num_positions + rows - 1) / rows;
     at::parallel_for(0, shares, 1, [&](int64_t from, int64_t to) {
@@ -106,20 +136,87 @@ void FoldRowsOnCpu(const kernels::SsmRowsFold<T>& op,
                at::Tensor(), matrix);
 }
 
+// FoldSsmAttention, of a direction that is `turned` as SetInputs has it.
+bool FoldDirection(const FrozenSsm& ssm, const FrozenFactors& factors,
+                   const AttentionFold& fold, bool turned) {
+  if (!fold.matrix.is_cpu()) {
+    return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
+      SetInputs(ssm, factors, fold.value, turned, op);
+    });
+  }
+  if (fold.matrix.dim() == 2) {
+    FoldOnCpu(ssm, factors, fold, turned);
+    return true;
+  }
+  for (int64_t i = 0; i < fold.matrix.size(0); ++i) {
+    FoldOnCpu(ssm.Sequence(i), factors.Sequence(i), fold.Sequence(i), turned);
+  }
+  return true;
+}
+
 }  // namespace
+
+FrozenSsm FrozenSsm::Sequence(int64_t index) const {
+  return {delta[index], a, b[index], c[index], skip};
+}
+
+FrozenFactors FrozenFactors::Sequence(int64_t index) const {
+  return {SequenceOf(source_scale, index), conv_weight,
+          SequenceOf(row_scale, index)};
+}
+
+AttentionFold AttentionFold::Sequence(int64_t index) const {
+  AttentionFold one = *this;
+  for (at::Tensor* tensor : {&one.matrix, &one.value, &one.product}) {
+    *tensor = SequenceOf(*tensor, index);
+  }
+  return one;
+}
 
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold) {
-  const int64_t channels = ssm.a.size(0), length = ssm.delta.size(0);
-  if (fold.matrix.is_cpu()) {
-    FoldOnCpu(ssm, factors, fold);
-    return true;
+  return FoldDirection(ssm, factors, fold, /*turned=*/false);
+}
+
+bool FoldBothDirections(const FrozenSsm& ahead,
+                        const FrozenFactors& ahead_factors,
+                        const FrozenSsm& back,
+                        const FrozenFactors& back_factors,
+                        const AttentionFold& fold) {
+  std::vector<int64_t> sizes = fold.matrix.sizes().vec();
+  sizes.insert(sizes.begin(), 2);
+  const at::Tensor matrices =
+      at::full(sizes, EmptyFold(fold.fold), fold.matrix.options());
+  AttentionFold of_ahead = fold, of_back = fold;
+  of_ahead.matrix = matrices[0];
+  of_back.matrix = matrices[1];
+  if (fold.product.defined()) {
+    of_back.product = at::empty_like(fold.product);
   }
-  return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
-    op.attention = Attention<float>(ssm, factors);
-    op.attention.channel_end = channels;
-    op.attention.row_end = length;
+  if (!FoldDirection(ahead, ahead_factors, of_ahead, /*turned=*/false) ||
+      !FoldDirection(back, back_factors, of_back, /*turned=*/true)) {
+    return false;
+  }
+  Dispatch(fold.matrix, [&](auto zero) {
+    using T = decltype(zero);
+    TORCH_CHECK(fold.matrix.is_contiguous());
+    kernels::JoinDirections<T> op;
+    SetInputs(ahead, ahead_factors, at::Tensor(), /*turned=*/false, op.ahead);
+    SetInputs(back, back_factors, at::Tensor(), /*turned=*/true, op.back);
+    op.ahead.fold = op.back.fold = fold.fold;
+    op.ahead.weight = op.back.weight = Data<T>(fold.weight);
+    op.ahead.accumulator = of_ahead.matrix.mutable_data_ptr<T>();
+    op.back.accumulator = of_back.matrix.mutable_data_ptr<T>();
+    op.out = fold.matrix.mutable_data_ptr<T>();
+    const int64_t rows = fold.matrix.numel() / fold.matrix.size(-1);
+    RunOp(fold.matrix, op, 0, rows, /*grain=*/16,
+          [](auto& share, int64_t from, int64_t to) {
+            share.row_begin = from;
+            share.row_end = to;
+          });
   });
+  if (fold.product.defined()) fold.product.add_(of_back.product.flip(-2));
+  return true;
 }
 
 bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
@@ -162,18 +259,25 @@ bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
 
 at::Tensor RowErrors(const at::Tensor& product, const at::Tensor& bias,
                      const at::Tensor& output) {
-  at::Tensor error = at::empty({product.size(0)}, product.options());
+  // Rows of all sequences one after the other.
+  const auto rows = [](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.flatten(0, -2) : tensor;
+  };
+  const at::Tensor products = rows(product), biases = rows(bias),
+                   outputs = rows(output);
+  at::Tensor error =
+      at::empty(product.sizes().slice(0, product.dim() - 1), product.options());
   Dispatch(product, [&](auto zero) {
     using T = decltype(zero);
     kernels::RowErrors<T> op;
-    op.num_rows = product.size(0);
-    op.num_channels = product.size(1);
-    op.product = Data<T>(product);
-    op.product_stride = RowStride(product);
-    op.bias = Data<T>(bias);
-    op.bias_stride = RowStride(bias);
-    op.output = Data<T>(output);
-    op.output_stride = RowStride(output);
+    op.num_rows = products.size(0);
+    op.num_channels = products.size(1);
+    op.product = Data<T>(products);
+    op.product_stride = RowStride(products);
+    op.bias = Data<T>(biases);
+    op.bias_stride = RowStride(biases);
+    op.output = Data<T>(outputs);
+    op.output_stride = RowStride(outputs);
     op.error = error.mutable_data_ptr<T>();
     RunOp(product, op, 0, 1, 1, [](auto&, int64_t, int64_t) {});
   });

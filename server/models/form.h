@@ -27,6 +27,8 @@ enum class AttentionForm {
 struct MatrixForm {
   AttentionForm form = AttentionForm::kFull;
   bool include_skip = true;
+
+  bool operator==(const MatrixForm&) const = default;
 };
 
 // Names as the CLI spells them, for example "no-conv".

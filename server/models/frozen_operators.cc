@@ -25,6 +25,23 @@ class S6Operator final : public FrozenOperator {
                          batched(ssm.c), ssm.a, skip)
         .squeeze(0);
   }
+  at::Tensor AddApplied(const at::Tensor& sum, const at::Tensor& u,
+                        bool include_skip, bool reversed) const override {
+    if (u.requires_grad()) {
+      return FrozenOperator::AddApplied(sum, u, include_skip, reversed);
+    }
+    const FrozenSsm ssm = Ssm(include_skip);
+    const auto batched = [&](const at::Tensor& tensor) {
+      return u.dim() == 3 || !tensor.defined() ? tensor : tensor.unsqueeze(0);
+    };
+    AfterScan after;
+    after.reversed = reversed;
+    after.added = batched(sum);
+    return SelectiveScan(batched(u), batched(ssm.delta), batched(ssm.b),
+                         batched(ssm.c), ssm.a, ssm.skip, after,
+                         /*keeps_gate=*/false)
+        .y.view(u.sizes());
+  }
   void Entries(const FrozenFactors& factors, bool include_skip,
                int64_t channel_begin, int64_t row_begin,
                at::Tensor& out) const override {
@@ -38,22 +55,18 @@ class S6Operator final : public FrozenOperator {
                 int64_t row_begin, const AttentionFold& fold) const override {
     return FoldSsmRows(ssm_, factors, conv_bias, row_begin, fold);
   }
-  at::Tensor Diagonal(const FrozenFactors& factors,
-                      bool include_skip) const override {
-    at::Tensor diagonal =
-        ssm_.delta * (ssm_.b * ssm_.c).sum(-1, /*keepdim=*/true);
-    if (include_skip) diagonal = diagonal + ssm_.skip;
-    if (factors.source_scale.defined()) {
-      diagonal = diagonal * factors.source_scale;
-    }
-    if (factors.conv_weight.defined()) {
-      // The tap of the position itself.
-      diagonal = diagonal * factors.conv_weight.select(1, -1);
-    }
-    return factors.row_scale.defined() ? diagonal * factors.row_scale
-                                       : diagonal;
+  bool FoldWith(const FrozenOperator& back, const FrozenFactors& factors,
+                const FrozenFactors& back_factors, bool include_skip,
+                const AttentionFold& fold) const override {
+    const auto* const other = dynamic_cast<const S6Operator*>(&back);
+    return other != nullptr &&
+           FoldBothDirections(Ssm(include_skip), factors,
+                              other->Ssm(include_skip), back_factors, fold);
   }
 
+  std::unique_ptr<const FrozenOperator> Sequence(int64_t index) const override {
+    return std::make_unique<S6Operator>(ssm_.Sequence(index));
+  }
   std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
     FrozenSsm ssm = ssm_;
     for (at::Tensor* tensor : {&ssm.delta, &ssm.b, &ssm.c}) {
@@ -179,6 +192,14 @@ class SoftmaxOperator final : public HeadOperator {
 };
 
 }  // namespace
+
+at::Tensor FrozenOperator::AddApplied(const at::Tensor& sum,
+                                      const at::Tensor& u, bool include_skip,
+                                      bool reversed) const {
+  at::Tensor applied = Apply(u, include_skip);
+  if (reversed) applied = applied.flip(-2);
+  return sum.defined() ? sum + applied : applied;
+}
 
 std::unique_ptr<const FrozenOperator> MakeS6Operator(FrozenSsm ssm) {
   return std::make_unique<S6Operator>(std::move(ssm));

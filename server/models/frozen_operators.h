@@ -2,7 +2,9 @@
 //
 // What moves information between positions in a block, frozen at one input of
 // one sequence: per channel c a matrix R_c [L, L], and a skip connection. Each
-// kind applies it without ever making the matrix, and makes entries of it.
+// kind applies it without ever making the matrix, and makes entries of it. That
+// of S6 may have all sequences of a batch: its tensors, and those that it is
+// given to apply and to fold, then have B in front.
 //
 // Used by one thread: entries of heads are remembered between calls.
 #pragma once
@@ -21,6 +23,11 @@ class FrozenOperator {
   virtual ~FrozenOperator() = default;
   // (R_c + skip_c I) u_c for u [L, D]. Differentiable in u.
   virtual at::Tensor Apply(const at::Tensor& u, bool include_skip) const = 0;
+  // The same, added to `sum`, whose memory it may take; undefined: nothing. Of
+  // an operator that reads backwards, which `reversed` says, u is in its own
+  // time, and what comes out is in the sequence's.
+  virtual at::Tensor AddApplied(const at::Tensor& sum, const at::Tensor& u,
+                                bool include_skip, bool reversed) const;
   // diag(row_scale) (R_c + skip_c I) diag(source_scale) M_c, for the channels
   // from channel_begin on and the rows from row_begin on that `out` [channels,
   // rows, L] has room for.
@@ -39,15 +46,21 @@ class FrozenOperator {
                         const AttentionFold& fold) const {
     return false;
   }
+  // Fold of a block whose other direction `back` is, see FoldBothDirections.
+  virtual bool FoldWith(const FrozenOperator& back,
+                        const FrozenFactors& factors,
+                        const FrozenFactors& back_factors, bool include_skip,
+                        const AttentionFold& fold) const {
+    return false;
+  }
+  // The operator of one sequence alone; null: there is only one.
+  virtual std::unique_ptr<const FrozenOperator> Sequence(int64_t index) const {
+    return nullptr;
+  }
   // The operator of the first `length` positions alone, as far as those before
   // do not depend on those behind.
   virtual std::unique_ptr<const FrozenOperator> Leading(
       int64_t length) const = 0;
-  // The diagonal of such entries, [L, D]; undefined: not of this operator.
-  virtual at::Tensor Diagonal(const FrozenFactors& factors,
-                              bool include_skip) const {
-    return at::Tensor();
-  }
 };
 
 // The S6 recurrence of Mamba-1.

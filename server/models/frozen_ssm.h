@@ -12,7 +12,7 @@ template <typename T>
 kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
   TORCH_CHECK(ssm.a.is_contiguous());
   kernels::SelectiveSsm<T> out;
-  out.num_positions = ssm.delta.size(0);
+  out.num_positions = ssm.delta.size(-2);
   out.num_channels = ssm.a.size(0);
   out.state_size = ssm.a.size(1);
   out.delta = Data<T>(ssm.delta);
@@ -26,7 +26,8 @@ kernels::SelectiveSsm<T> Ssm(const FrozenSsm& ssm) {
   return out;
 }
 
-// An op with all but rows, channels and output.
+// An op with all but rows, channels and output; of the first sequence where
+// there are several.
 template <typename T>
 kernels::SsmAttention<T> Attention(const FrozenSsm& ssm,
                                    const FrozenFactors& factors) {

@@ -33,12 +33,18 @@ const T* Data(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
 }
 
+// Of [L, n], or of [B, L, n].
 inline int64_t RowStride(const at::Tensor& tensor) {
   if (!tensor.defined()) return 0;
-  TORCH_CHECK(tensor.dim() == 2 && (tensor.size(1) <= 1 ||
-                                    tensor.stride(1) == 1),
+  TORCH_CHECK((tensor.dim() == 2 || tensor.dim() == 3) &&
+                  (tensor.size(-1) <= 1 || tensor.stride(-1) == 1),
               "expected [L, n] with contiguous rows");
-  return tensor.stride(0);
+  return tensor.stride(-2);
+}
+
+// Of [B, L, n]; of one sequence alone, 0.
+inline int64_t SequenceStride(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.dim() == 3 ? tensor.stride(0) : 0;
 }
 
 // The factors around a recurrence, in an op that has them.

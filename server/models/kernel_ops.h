@@ -13,13 +13,18 @@
 namespace limpid {
 
 // An S6 recurrence frozen at one input; see kernels::SelectiveSsm. Innermost
-// dimensions are contiguous; positions may be strided.
+// dimensions are contiguous; positions may be strided. As FrozenFactors and
+// AttentionFold it may be that of all sequences of a batch: the tensors that
+// have positions then have B in front.
 struct FrozenSsm {
   at::Tensor delta;  // [L, D]
   at::Tensor a;      // [D, N]
   at::Tensor b;      // [L, N]
   at::Tensor c;      // [L, N]
   at::Tensor skip;   // [D] or undefined
+
+  // That of one sequence.
+  FrozenSsm Sequence(int64_t index) const;
 };
 
 // Factors around the recurrence; undefined: identity.
@@ -27,9 +32,11 @@ struct FrozenFactors {
   at::Tensor source_scale;  // [L, D]
   at::Tensor conv_weight;   // [D, K]
   at::Tensor row_scale;     // [L, D]
+
+  FrozenFactors Sequence(int64_t index) const;
 };
 
-// [L, D] contiguous from u [L, D].
+// As u [L, D], or [B, L, D]; contiguous.
 at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u);
 
 // What a causal convolution gives; [B, L, D] contiguous.
@@ -101,16 +108,39 @@ struct AttentionFold {
   // Looked at between parts on a CPU; if it says so the rest is left out. May
   // be null.
   const CancelToken* cancel = nullptr;
+
+  AttentionFold Sequence(int64_t index) const;
 };
 
 // What a fold gives of no channels.
 double EmptyFold(kernels::ChannelFold fold);
+
+// What is made of a fold of D channels in the end.
+enum class FoldFinish {
+  kNone,
+  kMean,          // x / D
+  kPositiveMean,  // max(x / D, 0)
+  kRootMean,      // sqrt(x / D)
+};
+// In place.
+void FinishFold(FoldFinish finish, int64_t num_channels, at::Tensor& matrix);
+// Weights [D] of kWeightedSumAbs: the norms of the columns of an output
+// projection [E, D], as parts of their sum.
+at::Tensor ChannelWeights(const at::Tensor& projection);
 
 // All rows of the implicit attention by a kernel that makes no slabs, where
 // there is one for this device, element type and sizes; false: there is none,
 // and nothing was done.
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold);
+// The same for a block of two directions. `back` and its factors are in its own
+// time, but for the row scale, which is in the sequence's, as the fold is. What
+// fold.matrix holds is lost.
+bool FoldBothDirections(const FrozenSsm& ahead,
+                        const FrozenFactors& ahead_factors,
+                        const FrozenSsm& back,
+                        const FrozenFactors& back_factors,
+                        const AttentionFold& fold);
 // The same for a recurrence (B = 1) whose heads have one state and one channel.
 bool FoldScalarAttention(const FrozenRecurrence& recurrence,
                          const FrozenFactors& factors,
@@ -122,8 +152,8 @@ bool FoldScalarAttention(const FrozenRecurrence& recurrence,
 bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
                  const at::Tensor& conv_bias, int64_t row_begin,
                  const AttentionFold& fold);
-// [rows] from product, output [rows, D] and bias [rows, D] or undefined, see
-// kernels::RowErrors.
+// [..., rows] from product, output [..., rows, D] and bias like them or
+// undefined, see kernels::RowErrors.
 at::Tensor RowErrors(const at::Tensor& product, const at::Tensor& bias,
                      const at::Tensor& output);
 // Bytes that either holds on a GPU meanwhile, for D channels and L positions.

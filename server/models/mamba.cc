@@ -96,15 +96,15 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
   after.gate_input = both.narrow(-1, inner, inner);
   const S6Run run = RunS6(x, w.s6, config_.s6, after, pass);
   const at::Tensor& output = run.y;
-  for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
+  if (pass.visits()) {
     BlockTrace trace;
-    trace.directions.push_back(run.Trace(w.s6, i));
-    trace.x = x[i];
-    trace.gate = run.gate[i];
-    trace.output = output[i];
+    trace.directions.push_back(run.Trace(w.s6));
+    trace.x = x;
+    trace.gate = run.gate;
+    trace.output = output;
     trace.projection = {w.out_weight, w.out_bias};
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
 }

@@ -26,11 +26,12 @@ struct FactorTape {
 class Pass {
  public:
   // What is given must outlive the pass; `visitor` may be empty, `tape`,
-  // `block_outputs` and `sequences` null: all are as long as the batch.
+  // `block_outputs` and `sequences` null: all are as long as the batch, and
+  // alike.
   Pass(Differentiation differentiation, const LayerVisitor& visitor,
        const CancelToken& cancel, FactorTape* tape = nullptr,
        std::vector<at::Tensor>* block_outputs = nullptr,
-       const std::vector<SequenceSpan>* sequences = nullptr)
+       const SequenceSpans* sequences = nullptr)
       : frozen_(differentiation == Differentiation::kFrozen),
         visitor_(visitor),
         cancel_(cancel),
@@ -66,8 +67,10 @@ class Pass {
   bool visits() const { return visitor_ && status_.ok(); }
   // Positions of a sequence before its padding, in a batch of `length`.
   int64_t LengthOf(int64_t sequence, int64_t length) const {
-    return sequences_ == nullptr ? length : (*sequences_)[sequence].length;
+    return sequences_ == nullptr ? length : sequences_->spans[sequence].length;
   }
+  // Whether the same is asked of all sequences, see SequenceSpans.
+  bool alike() const { return sequences_ == nullptr || sequences_->alike; }
   // Shows the attention of one sequence of the current layer. What the visitor
   // answers ends the run after this layer.
   void Visit(int64_t sequence, const BlockAttention& attention) {
@@ -91,7 +94,7 @@ class Pass {
   const CancelToken& cancel_;
   FactorTape* const tape_;
   std::vector<at::Tensor>* const block_outputs_;
-  const std::vector<SequenceSpan>* const sequences_;
+  const SequenceSpans* const sequences_;
   int64_t layer_ = 0;
   absl::Status status_;
 };

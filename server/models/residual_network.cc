@@ -44,7 +44,7 @@ class ResidualNetwork final : public Network {
     return Run(embeddings, positions, Differentiation::kNone, visitor, cancel);
   }
   absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
-      const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
+      const at::Tensor& embeddings, const SequenceSpans& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const override;
   absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
@@ -130,7 +130,7 @@ class ResidualNetwork final : public Network {
 };
 
 absl::StatusOr<std::vector<at::Tensor>> ResidualNetwork::ForwardSequences(
-    const at::Tensor& embeddings, const std::vector<SequenceSpan>& sequences,
+    const at::Tensor& embeddings, const SequenceSpans& sequences,
     const LayerVisitor& visitor, const CancelToken& cancel) const {
   const c10::InferenceMode guard;
   Pass pass(Differentiation::kNone, visitor, cancel, /*tape=*/nullptr,
@@ -138,11 +138,12 @@ absl::StatusOr<std::vector<at::Tensor>> ResidualNetwork::ForwardSequences(
   LIMPID_ASSIGN_OR_RETURN(const at::Tensor stream, RunLayers(embeddings, pass));
   // Only the rows that are read go through the head, all of them at once.
   std::vector<int64_t> rows, counts;
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    for (const int64_t position : sequences[i].positions) {
-      rows.push_back(static_cast<int64_t>(i) * stream.size(1) + position);
+  for (const SequenceSpan& span : sequences.spans) {
+    const auto index = static_cast<int64_t>(counts.size());
+    for (const int64_t position : span.positions) {
+      rows.push_back(index * stream.size(1) + position);
     }
-    counts.push_back(static_cast<int64_t>(sequences[i].positions.size()));
+    counts.push_back(static_cast<int64_t>(span.positions.size()));
   }
   const at::Tensor read =
       TakePositions(stream.reshape({1, -1, stream.size(2)}), rows);
@@ -205,10 +206,13 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     const int64_t entries = (2 * slab.channels + heads) * slab.rows * length;
     most = std::max(most, entries + layer->Cost(length).map);
   }
-  const int64_t fold_bytes =
-      parts_.options.device.is_cuda()
-          ? FoldScratchBytes(parts_.info.num_channels, length)
-          : 0;
+  int64_t fold_bytes = 0;
+  if (parts_.options.device.is_cuda()) {
+    // A sequence takes no more of a fold of several than of one by itself. A
+    // block of two directions has a matrix for each.
+    fold_bytes = FoldScratchBytes(parts_.info.num_channels, length);
+    if (!parts_.info.causal) fold_bytes += 2 * length * length * ElementBytes();
+  }
   return most * ElementBytes() + fold_bytes;
 }
 

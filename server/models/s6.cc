@@ -38,14 +38,13 @@ void FinishS6(S6Weights& weights) {
   weights.a = -weights.a.exp();
 }
 
-DirectionTrace S6Run::Trace(const S6Weights& weights, int64_t i) const {
+DirectionTrace S6Run::Trace(const S6Weights& weights) const {
   DirectionTrace direction;
-  direction.recurrence =
-      MakeS6Operator({delta[i], weights.a, b[i], c[i], weights.skip});
+  direction.recurrence = MakeS6Operator({delta, weights.a, b, c, weights.skip});
   direction.conv_weight = weights.conv_weight;
   direction.conv_bias = weights.conv_bias;
-  direction.conv = conv[i];
-  direction.ratio = ratio[i];
+  direction.conv = conv;
+  direction.ratio = ratio;
   return direction;
 }
 

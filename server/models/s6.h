@@ -53,8 +53,8 @@ struct S6Run {
   at::Tensor y;     // what follows the recurrence with skip
   at::Tensor gate;  // silu(gate_input)
 
-  // Of sequence i.
-  DirectionTrace Trace(const S6Weights& weights, int64_t i) const;
+  // Of all sequences, as a BlockBatch takes it.
+  DirectionTrace Trace(const S6Weights& weights) const;
 };
 // x is [B, L, D] in the sequence's time, as is what `after` has.
 S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,

@@ -184,6 +184,9 @@ Scanned SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
 }
 
 at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u) {
+  if (u.dim() == 3) {
+    return ScanBatch(u, ssm.delta, ssm.b, ssm.c, ssm.a, ssm.skip, {}, {}).y;
+  }
   const auto one = [](const at::Tensor& tensor) { return tensor.unsqueeze(0); };
   return ScanBatch(one(u), one(ssm.delta), one(ssm.b), one(ssm.c), ssm.a,
                    ssm.skip, {}, {})

@@ -98,6 +98,18 @@ double EmptyFold(kernels::ChannelFold fold) {
   return fold == kernels::ChannelFold::kMin ? kInfinity : 0;
 }
 
+void FinishFold(FoldFinish finish, int64_t num_channels, at::Tensor& matrix) {
+  if (finish == FoldFinish::kNone) return;
+  matrix.div_(num_channels);
+  if (finish == FoldFinish::kPositiveMean) matrix.clamp_min_(0);
+  if (finish == FoldFinish::kRootMean) matrix.sqrt_();
+}
+
+at::Tensor ChannelWeights(const at::Tensor& projection) {
+  const at::Tensor norms = projection.norm(2, {0});
+  return norms / norms.sum();
+}
+
 int64_t FoldScratchBytes(int64_t num_channels, int64_t length) {
 #ifdef LIMPID_WITH_CUDA
   // That of S6, whose factors are the largest.

@@ -171,18 +171,18 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
   after.scale = scale_;
   const S6Run back = RunS6(x, w.backward, sizes_, after, pass);
   const at::Tensor& output = back.y;
-  for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
+  if (pass.visits()) {
     BlockTrace trace;
-    trace.directions.push_back(ahead.Trace(w.forward, i));
-    trace.directions.push_back(back.Trace(w.backward, i));
+    trace.directions.push_back(ahead.Trace(w.forward));
+    trace.directions.push_back(back.Trace(w.backward));
     trace.directions.back().reversed = true;
-    trace.x = x[i];
+    trace.x = x;
     trace.scale = scale_;
-    trace.gate = back.gate[i];
-    trace.output = output[i];
+    trace.gate = back.gate;
+    trace.output = output;
     trace.projection.weight = w.out_weight;
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight));
 }

@@ -29,54 +29,67 @@ kernels::ChannelFold FoldOf(ChannelReduction reduction) {
   }
 }
 
+FoldFinish FinishOf(ChannelReduction reduction) {
+  switch (reduction) {
+    case ChannelReduction::kMax:
+    case ChannelReduction::kMin:
+    case ChannelReduction::kWnorm:
+      return FoldFinish::kNone;
+    case ChannelReduction::kPosMean:
+      return FoldFinish::kPositiveMean;
+    case ChannelReduction::kL2:
+      return FoldFinish::kRootMean;
+    default:
+      return FoldFinish::kMean;
+  }
+}
+
 }  // namespace
 
 ChannelReducer::ChannelReducer(ChannelReduction reduction,
                                const BlockAttention& attention, RowRange rows)
     : reduction_(reduction),
       rows_(rows),
-      num_channels_(attention.num_channels()) {
-  const at::Tensor& projection = attention.Projection().weight;
-  if (reduction == ChannelReduction::kWnorm) {
-    const at::Tensor norms = projection.norm(2, {0});
-    weights_ = norms / norms.sum();
-  }
-  matrix_ = at::full({rows.size(), attention.num_positions()},
-                     EmptyFold(FoldOf(reduction)), projection.options());
-}
+      num_positions_(attention.num_positions()),
+      num_channels_(attention.num_channels()),
+      projection_(attention.Projection().weight) {}
 
 absl::Status ChannelReducer::OnSlab(const AttentionSlab& slab) {
-  at::Tensor part =
-      matrix_.narrow(0, slab.row_begin - rows_.begin, slab.values.size(1));
-  FoldChannels(FoldOf(reduction_), slab.values,
-               weights_.defined()
-                   ? weights_.narrow(0, slab.channel_begin, slab.values.size(0))
-                   : at::Tensor(),
-               part);
+  const AttentionFold target = Target();
+  at::Tensor part = target.matrix.narrow(0, slab.row_begin - rows_.begin,
+                                         slab.values.size(1));
+  FoldChannels(
+      target.fold, slab.values,
+      target.weight.defined()
+          ? target.weight.narrow(0, slab.channel_begin, slab.values.size(0))
+          : at::Tensor(),
+      part);
   return absl::OkStatus();
 }
 
-AttentionFold ChannelReducer::Target() const {
+MatrixFold ChannelReducer::WholeOf(const MatrixForm& form) const {
+  return {form, FoldOf(reduction_), FinishOf(reduction_)};
+}
+
+AttentionFold ChannelReducer::Target() {
   AttentionFold fold;
   fold.fold = FoldOf(reduction_);
+  if (!matrix_.defined()) {
+    matrix_ = at::full({rows_.size(), num_positions_}, EmptyFold(fold.fold),
+                       projection_.options());
+    if (reduction_ == ChannelReduction::kWnorm) {
+      weights_ = ChannelWeights(projection_);
+    }
+  }
   fold.weight = weights_;
   fold.matrix = matrix_;
   return fold;
 }
 
 at::Tensor ChannelReducer::Finish() {
-  switch (reduction_) {
-    case ChannelReduction::kMax:
-    case ChannelReduction::kMin:
-    case ChannelReduction::kWnorm:
-      return matrix_;
-    case ChannelReduction::kPosMean:
-      return matrix_.div_(num_channels_).clamp_min_(0);
-    case ChannelReduction::kL2:
-      return matrix_.div_(num_channels_).sqrt_();
-    default:
-      return matrix_.div_(num_channels_);
-  }
+  if (whole_.defined()) return whole_;
+  FinishFold(FinishOf(reduction_), num_channels_, matrix_);
+  return matrix_;
 }
 
 ChannelCollector::ChannelCollector(const std::vector<int64_t>& channels,
@@ -137,7 +150,7 @@ at::Tensor ReconstructionMeter::Finish() {
     };
     errors_ = RowErrors(product_, visited(map().bias), visited(map().output));
   }
-  return errors_.max();
+  return errors_.dim() == 0 ? errors_ : errors_.max();
 }
 
 absl::Status SinkList::OnSlab(const AttentionSlab& slab) {
@@ -153,20 +166,15 @@ namespace {
 bool FoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
                    const std::vector<ChannelReducer*>& reducers,
                    ReconstructionMeter* meter, const CancelToken& cancel) {
-  at::Tensor product;
-  for (const ChannelReducer* reducer : reducers) {
-    AttentionFold fold = reducer->Target();
-    fold.cancel = &cancel;
-    const bool measures = meter != nullptr && !product.defined();
-    if (measures) {
-      fold.value = meter->map().value;
-      product = at::empty({fold.value.size(0), fold.value.size(1)},
-                          fold.matrix.options());
-      fold.product = product;
-    }
+  bool measures = meter != nullptr;
+  for (ChannelReducer* reducer : reducers) {
+    const std::optional<FoldedMatrix> folded =
+        attention.Fold(reducer->WholeOf(form), measures, cancel);
     // All of them or none: it depends on the block and the form alone.
-    if (!attention.Fold(form, fold)) return false;
-    if (measures) meter->OnProduct(product);
+    if (!folded) return false;
+    reducer->OnWhole(folded->matrix);
+    if (measures) meter->OnErrors(folded->error);
+    measures = false;
   }
   return !reducers.empty();
 }
@@ -177,7 +185,7 @@ bool RowsFoldedByBlock(const BlockAttention& attention, const MatrixForm& form,
                        const std::vector<ChannelReducer*>& reducers,
                        ReconstructionMeter* meter) {
   at::Tensor errors;
-  for (const ChannelReducer* reducer : reducers) {
+  for (ChannelReducer* reducer : reducers) {
     const bool measures = meter != nullptr && !errors.defined();
     if (!attention.FoldRows(form, rows, reducer->Target(),
                             measures ? &errors : nullptr)) {

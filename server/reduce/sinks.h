@@ -32,15 +32,21 @@ class ChannelReducer final : public MatrixReducer {
   absl::Status OnSlab(const AttentionSlab& slab) override;
   at::Tensor Finish() override;
   int64_t rows_at_once() const override { return rows_.size(); }
-  // What a kernel that folds by itself must know; to be called for all rows.
-  AttentionFold Target() const;
+  // What a block must know that folds all rows by itself, and its result in
+  // place of all slabs: [L, L].
+  MatrixFold WholeOf(const MatrixForm& form) const;
+  void OnWhole(const at::Tensor& matrix) { whole_ = matrix; }
+  // What a block must know that folds the rows by itself.
+  AttentionFold Target();
 
  private:
   const ChannelReduction reduction_;
   const RowRange rows_;
-  const int64_t num_channels_;
-  at::Tensor weights_;  // [D], kWnorm only
-  at::Tensor matrix_;   // [rows, L]
+  const int64_t num_positions_, num_channels_;
+  const at::Tensor projection_;  // [E, D]
+  at::Tensor weights_;           // [D], kWnorm only
+  at::Tensor matrix_;            // [rows, L], once there is something to fold
+  at::Tensor whole_;
 };
 
 // Keeps the channels and rows asked for, [channels, rows, L] on the CPU; slabs
@@ -69,8 +75,7 @@ class ReconstructionMeter final : public AttentionSink {
                       RowRange rows)
       : attention_(attention), form_(form), rows_(rows) {}
   absl::Status OnSlab(const AttentionSlab& slab) override;
-  // In place of all slabs: alpha value [rows, D], or errors [rows] as such.
-  void OnProduct(const at::Tensor& product) { product_ = product; }
+  // In place of all slabs: errors [rows], or the largest of them.
   void OnErrors(const at::Tensor& errors) { errors_ = errors; }
   // The map, made when it is first asked for.
   const BlockMap& map();
@@ -84,7 +89,7 @@ class ReconstructionMeter final : public AttentionSink {
   const RowRange rows_;
   std::optional<BlockMap> map_;
   at::Tensor product_;  // [rows, D]
-  at::Tensor errors_;   // [rows]
+  at::Tensor errors_;   // [rows], or their largest
 };
 
 // Passes slabs on to several sinks.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The matrices and rows that blocks fold by themselves are those of their slabs,
-// for every architecture that does so.
+// The matrices and rows that blocks fold by themselves are those of their
+// slabs, for every architecture that does so.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <gtest/gtest.h>
@@ -32,11 +32,13 @@ constexpr ChannelReduction kReductions[] = {
 // Whether the block folds these rows by itself.
 bool Folds(const BlockAttention& attention, RowRange rows,
            ChannelReduction reduction) {
-  AttentionFold probe = ChannelReducer(reduction, attention, rows).Target();
+  ChannelReducer probe(reduction, attention, rows);
   if (rows.size() == attention.num_positions()) {
-    return attention.Fold(MatrixForm(), probe);
+    return attention
+        .Fold(probe.WholeOf(MatrixForm()), /*measures=*/false, CancelToken())
+        .has_value();
   }
-  return attention.FoldRows(MatrixForm(), rows, probe, nullptr);
+  return attention.FoldRows(MatrixForm(), rows, probe.Target(), nullptr);
 }
 
 // How many of all reductions were compared.
@@ -118,17 +120,16 @@ TEST(DeviceFoldsTest, StopWhenCancelled) {
   const auto visitor = [&](int64_t, int64_t, const BlockAttention& attention) {
     const RowRange rows{0, attention.num_positions()};
     ChannelReducer reducer(ChannelReduction::kMeanAbs, attention, rows);
-    AttentionFold fold = reducer.Target();
-    fold.cancel = &cancel;
     cancel.Cancel();
-    EXPECT_TRUE(attention.Fold(MatrixForm(), fold));
-    EXPECT_EQ(fold.matrix.abs().max().item().toDouble(), 0) << "went on";
+    const auto folded = attention.Fold(reducer.WholeOf(MatrixForm()),
+                                       /*measures=*/false, cancel);
+    EXPECT_TRUE(folded.has_value());
+    EXPECT_EQ(folded->matrix.abs().max().item().toDouble(), 0) << "went on";
     return ReduceChannels(attention, MatrixForm(), rows, {&reducer}, nullptr,
                           cancel);
   };
   const NetworkInput input = testing::RandomInput(*network, 1, 40, /*seed=*/6);
-  EXPECT_EQ(network
-                ->Forward(network->Embed(input), {0}, visitor, CancelToken())
+  EXPECT_EQ(network->Forward(network->Embed(input), {0}, visitor, CancelToken())
                 .status()
                 .code(),
             absl::StatusCode::kCancelled);

@@ -50,6 +50,47 @@ void FoldAndMultiply(const Op& op) {
 
 void Run(const kernels::SsmAttentionFold<double>& op) { FoldAndMultiply(op); }
 
+void Run(const kernels::JoinDirections<double>& op) {
+  const int64_t length = op.ahead.attention.ssm.num_positions;
+  const auto entries_of = [](const kernels::SsmAttentionFold<double>& fold,
+                             int64_t sequence) {
+    kernels::SsmAttention<double> attention = fold.attention;
+    attention.ssm.delta += sequence * fold.sequence_strides.delta;
+    attention.ssm.b += sequence * fold.sequence_strides.b;
+    attention.ssm.c += sequence * fold.sequence_strides.c;
+    attention.source_scale += sequence * fold.sequence_strides.source_scale;
+    attention.row_scale += sequence * fold.sequence_strides.row_scale;
+    return Entries(attention);
+  };
+  std::vector<double> ahead, back;
+  for (int64_t row = op.row_begin; row < op.row_end; ++row) {
+    const int64_t sequence = row / length, i = row % length;
+    if (ahead.empty() || i == 0) {
+      ahead = entries_of(op.ahead, sequence);
+      back = entries_of(op.back, sequence);
+    }
+    const int64_t size = length * length;
+    for (int64_t j = 0; j < length; ++j) {
+      double& out = op.out[row * length + j];
+      const int64_t at = i * length + j, turned = size - 1 - at;
+      if (j < i) out = op.ahead.accumulator[sequence * size + at];
+      if (j > i) out = op.back.accumulator[sequence * size + turned];
+      if (j != i) continue;
+      std::vector<double> diagonal;
+      for (int64_t c = 0; c < op.ahead.attention.ssm.num_channels; ++c) {
+        diagonal.push_back(ahead[c * size + at] + back[c * size + turned]);
+      }
+      const double infinity = INFINITY;
+      out = op.ahead.fold == kernels::ChannelFold::kMax   ? -infinity
+            : op.ahead.fold == kernels::ChannelFold::kMin ? infinity
+                                                          : 0;
+      Run(kernels::FoldChannels<double>{
+          op.ahead.fold, static_cast<int64_t>(diagonal.size()), 1,
+          diagonal.data(), op.ahead.weight, &out, 1});
+    }
+  }
+}
+
 void Run(const kernels::SsmRowsFold<double>& op) {
   FoldAndMultiply(op);
   if (op.product == nullptr || op.conv_bias == nullptr) return;

@@ -10,6 +10,7 @@
 namespace limpid::reference {
 
 void Run(const kernels::SsmAttentionFold<double>& op);
+void Run(const kernels::JoinDirections<double>& op);
 void Run(const kernels::SsmRowsFold<double>& op);
 void Run(const kernels::RowErrors<double>& op);
 void Run(const kernels::Wkv<double>& op);

@@ -13,14 +13,27 @@ constexpr int kThreads = 256;
 // Blocks of threads that tiles, and diagonal parts, should be split into: two
 // on each multiprocessor of an H100.
 constexpr int kWantedBlocks = 264;
-// Scratch beyond which channels are taken in groups.
+// Scratch beyond which sequences, and then channels, are taken in groups.
 constexpr int64_t kScratchBudget = int64_t{512} << 20;
 constexpr int64_t kFloat = sizeof(float);
+// Of a grid's third dimension.
+constexpr int64_t kMostSequences = 65535;
+
+__host__ __device__ FoldTarget SequenceOf(FoldTarget target, int64_t sequence) {
+  const int64_t length = target.num_positions;
+  target.accumulator += sequence * length * length;
+  if (target.product != nullptr) {
+    target.product += sequence * length * target.num_channels;
+  }
+  return target;
+}
 
 // One thread per entry of the matrix.
 template <ChannelFold kFold>
 __global__ void __launch_bounds__(kThreads)
     JoinSplits(FoldTarget target, FoldParts parts) {
+  target = SequenceOf(target, blockIdx.z);
+  parts = SequenceOf(parts, blockIdx.z);
   const int64_t length = target.num_positions;
   const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (at >= length * length) return;
@@ -54,6 +67,8 @@ __global__ void __launch_bounds__(kThreads)
 // channels, turned in shared memory.
 __global__ void __launch_bounds__(kThreads)
     SumProducts(FoldTarget target, FoldParts parts) {
+  target = SequenceOf(target, blockIdx.z);
+  parts = SequenceOf(parts, blockIdx.z);
   constexpr int kSide = 32;
   __shared__ float turned[kSide][kSide + 1];
   const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
@@ -104,37 +119,46 @@ FoldPlan::FoldPlan(const FoldTarget& target, int64_t channel_begin,
       begin_(channel_begin),
       end_(channel_end),
       block_bytes_(block_bytes),
-      size_(std::max<int64_t>(channel_end - channel_begin, 1)) {
-  while (size_ > 32 && BytesOf(Sizes(size_)) > kScratchBudget) {
-    size_ = CeilDiv(size_, 2);
+      sequences_(std::min(target.num_sequences, kMostSequences)),
+      channels_(std::max<int64_t>(channel_end - channel_begin, 1)) {
+  // Sequences first: their groups need not be joined.
+  while (sequences_ > 1 && bytes() > kScratchBudget) {
+    sequences_ = CeilDiv(sequences_, 2);
+  }
+  while (channels_ > 32 && bytes() > kScratchBudget) {
+    channels_ = CeilDiv(channels_, 2);
   }
 }
 
-int64_t FoldPlan::bytes() const { return BytesOf(Sizes(size_)); }
+int64_t FoldPlan::bytes() const {
+  return sequences_ * Sizes(channels_).sequence_bytes;
+}
 
 FoldParts FoldPlan::Sizes(int64_t channels) const {
   FoldParts parts;
+  parts.num_sequences = static_cast<int>(sequences_);
   parts.num_channels = static_cast<int>(channels);
   parts.num_blocks = static_cast<int>(CeilDiv(target_.num_positions, kTile));
   const auto splits = [&](int64_t blocks) {
-    return static_cast<int>(
-        std::clamp<int64_t>(kWantedBlocks / std::max<int64_t>(blocks, 1), 1,
-                            CeilDiv(channels, 16)));
+    return static_cast<int>(std::clamp<int64_t>(
+        kWantedBlocks / std::max<int64_t>(sequences_ * blocks, 1), 1,
+        CeilDiv(channels, 16)));
   };
   parts.tile_splits = splits(parts.num_tiles());
   parts.diagonal_splits = splits(parts.num_blocks);
+  const PartBytes bytes =
+      PartsOf(parts, block_bytes_, target_.product != nullptr);
+  parts.sequence_bytes =
+      bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;
   return parts;
 }
 
-int64_t FoldPlan::BytesOf(const FoldParts& parts) const {
-  const PartBytes bytes =
-      PartsOf(parts, block_bytes_, target_.product != nullptr);
-  return bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;
-}
-
-FoldParts FoldPlan::Group(int64_t channel, void* scratch,
+FoldParts FoldPlan::Group(int64_t sequence, int64_t channel, void* scratch,
                           char** factors) const {
-  FoldParts parts = Sizes(std::min(size_, end_ - channel));
+  FoldParts parts = Sizes(std::min(channels_, end_ - channel));
+  parts.sequence_begin = static_cast<int>(sequence);
+  parts.num_sequences =
+      static_cast<int>(std::min(sequences_, target_.num_sequences - sequence));
   parts.channel_begin = static_cast<int>(channel);
   const PartBytes bytes =
       PartsOf(parts, block_bytes_, target_.product != nullptr);
@@ -151,15 +175,16 @@ FoldParts FoldPlan::Group(int64_t channel, void* scratch,
 
 absl::Status FoldPlan::Join(const FoldParts& parts, cudaStream_t stream) const {
   const int64_t length = target_.num_positions;
-  LIMPID_RETURN_IF_ERROR(WithFold(target_.fold, [&]<ChannelFold kFold>() {
-    const int64_t blocks = CeilDiv(length * length, kThreads);
-    JoinSplits<kFold><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        target_, parts);
+  const FoldTarget target = SequenceOf(target_, parts.sequence_begin);
+  LIMPID_RETURN_IF_ERROR(WithFold(target.fold, [&]<ChannelFold kFold>() {
+    const dim3 grid(CeilDiv(length * length, kThreads), 1, parts.num_sequences);
+    JoinSplits<kFold><<<grid, kThreads, 0, stream>>>(target, parts);
     return CheckLaunch("JoinSplits");
   }));
   if (parts.products == nullptr) return absl::OkStatus();
-  const dim3 sum(CeilDiv(length, 32), CeilDiv(parts.num_channels, 32));
-  SumProducts<<<sum, kThreads, 0, stream>>>(target_, parts);
+  const dim3 sum(CeilDiv(length, 32), CeilDiv(parts.num_channels, 32),
+                 parts.num_sequences);
+  SumProducts<<<sum, kThreads, 0, stream>>>(target, parts);
   return CheckLaunch("SumProducts");
 }
 

@@ -27,8 +27,12 @@ inline constexpr int kDiagonal = kTile + kShift;
 // Elements between the rows of a diagonal part.
 inline constexpr int kDiagonalStride = kDiagonal + 1;
 
-// A group of channels, and where its parts are.
+// A group of sequences and channels, and where the parts of its first sequence
+// are.
 struct FoldParts {
+  int sequence_begin = 0;
+  int num_sequences = 1;
+  int64_t sequence_bytes = 0;  // from the parts of a sequence to the next one's
   int channel_begin = 0;
   int num_channels = 0;
   int num_blocks = 0;
@@ -57,6 +61,22 @@ struct FoldParts {
   }
 };
 
+// Moves a pointer to the parts of a sequence, counted from the group's first.
+template <typename T>
+__device__ inline void MoveToSequence(const FoldParts& parts, int sequence,
+                                      T*& pointer) {
+  if (pointer == nullptr) return;
+  pointer = reinterpret_cast<T*>(reinterpret_cast<char*>(pointer) +
+                                 sequence * parts.sequence_bytes);
+}
+
+__device__ inline FoldParts SequenceOf(FoldParts parts, int sequence) {
+  MoveToSequence(parts, sequence, parts.tiles);
+  MoveToSequence(parts, sequence, parts.diagonals);
+  MoveToSequence(parts, sequence, parts.products);
+  return parts;
+}
+
 // Rows and columns of a tile, in blocks.
 struct TilePlace {
   int row, column;
@@ -79,17 +99,18 @@ __device__ inline void LoadTaps(const float* conv_weight, int64_t width,
   }
 }
 
-// What an op folds into: accumulator [L, L] and product [L, D] or null.
+// What an op folds into: accumulator [B, L, L] and product [B, L, D] or null.
 struct FoldTarget {
   ChannelFold fold;
+  int64_t num_sequences;
   int64_t num_positions;
   int64_t num_channels;
   float* accumulator;
   float* product;
 };
 
-// Groups of the channels [begin, end) whose parts, and `block_bytes` for every
-// channel and block, are held at once.
+// Groups of the sequences and of the channels [begin, end) whose parts, and
+// `block_bytes` for every channel and block of a sequence, are held at once.
 class FoldPlan {
  public:
   FoldPlan(const FoldTarget& target, int64_t channel_begin, int64_t channel_end,
@@ -97,29 +118,32 @@ class FoldPlan {
 
   int64_t bytes() const;
   // Calls run(parts, factors): `factors` are block_bytes for every channel and
-  // block. Then joins the parts.
+  // block of the first sequence, parts.sequence_bytes before those of the next
+  // one. Then joins the parts.
   template <typename Run>
   absl::Status ForEachGroup(void* scratch, cudaStream_t stream,
                             const Run& run) const {
-    for (int64_t c = begin_; c < end_; c += size_) {
-      char* factors = nullptr;
-      const FoldParts parts = Group(c, scratch, &factors);
-      LIMPID_RETURN_IF_ERROR(run(parts, factors));
-      LIMPID_RETURN_IF_ERROR(Join(parts, stream));
+    for (int64_t s = 0; s < target_.num_sequences; s += sequences_) {
+      for (int64_t c = begin_; c < end_; c += channels_) {
+        char* factors = nullptr;
+        const FoldParts parts = Group(s, c, scratch, &factors);
+        LIMPID_RETURN_IF_ERROR(run(parts, factors));
+        LIMPID_RETURN_IF_ERROR(Join(parts, stream));
+      }
     }
     return absl::OkStatus();
   }
 
  private:
-  // Without pointers.
+  // Without pointers, of a group that is not the last one.
   FoldParts Sizes(int64_t channels) const;
-  int64_t BytesOf(const FoldParts& parts) const;
-  FoldParts Group(int64_t channel, void* scratch, char** factors) const;
+  FoldParts Group(int64_t sequence, int64_t channel, void* scratch,
+                  char** factors) const;
   absl::Status Join(const FoldParts& parts, cudaStream_t stream) const;
 
   const FoldTarget target_;
   const int64_t begin_, end_, block_bytes_;
-  int64_t size_ = 0;  // channels of a group
+  int64_t sequences_ = 0, channels_ = 0;  // of a group
 };
 
 }  // namespace limpid::kernels::cuda

@@ -18,25 +18,33 @@ constexpr int kChannels = 8;
 // States at the segments' borders, in shared memory: bytes.
 constexpr int kBorderBytes = 32 * 1024;
 
+// As many segments as there is room for, when the device is not full.
 template <int kStates, typename T>
-inline constexpr int kSegments = std::clamp<int>(
+inline constexpr int kMostSegments = std::clamp<int>(
     kBorderBytes / (kChannels * kStates * static_cast<int>(sizeof(T))), 1, 64);
-
+// And when it is, since borders are work of their own; still a warp's worth.
 template <int kStates, typename T>
-inline constexpr int kThreads = kChannels* kSegments<kStates, T>;
+inline constexpr int kFewSegments =
+    kMostSegments<kStates, T> >= 32 ? kMostSegments<kStates, T> / 8
+                                    : kMostSegments<kStates, T>;
+// Blocks with few segments that fill a large device.
+constexpr int64_t kManyBlocks = 768;
+// Threads of a multiprocessor that have registers enough.
+template <bool kWide>
+constexpr int kResidentThreads = kWide ? 1024 : 512;
 
 template <typename T>
 __device__ T Silu(T x) {
   return x / (T{1} + exp(-x));
 }
 
-// With few registers, so that two blocks share a multiprocessor: their threads
-// hide each other's loads, and there are little more blocks than
-// multiprocessors.
-template <int kStates, bool kWide, typename T>
-__global__ void __launch_bounds__(kThreads<kStates, T>, kWide ? 2 : 1)
+// With few registers, so that blocks share a multiprocessor: their threads hide
+// each other's loads, and there can be little more blocks than multiprocessors.
+template <int kStates, int kParts, bool kWide, typename T>
+__global__ void __launch_bounds__(
+    kChannels* kParts,
+    std::max(kResidentThreads<kWide> / (kChannels * kParts), 1))
     Scan(SelectiveScan<T> op, unsigned channel_blocks) {
-  constexpr int kParts = kSegments<kStates, T>;
   __shared__ T borders[kParts][kStates][kChannels];
   __shared__ T sums[kParts][kChannels];  // of delta
   const SelectiveSsm<T>& ssm = op.ssm;
@@ -130,10 +138,15 @@ absl::Status Launch(const SelectiveScan<T>& op, cudaStream_t stream) {
   const int64_t num_blocks = channel_blocks * op.num_sequences;
   if (num_blocks == 0) return absl::OkStatus();
   LIMPID_RETURN_IF_ERROR(CheckGrid("SelectiveScan", num_blocks));
-  Scan<kStates, kWide, T>
-      <<<static_cast<unsigned>(num_blocks), kThreads<kStates, T>, 0, stream>>>(
-          op, static_cast<unsigned>(channel_blocks));
-  return CheckLaunch("SelectiveScan");
+  const auto launch = [&]<int kParts>() {
+    Scan<kStates, kParts, kWide, T>
+        <<<static_cast<unsigned>(num_blocks), kChannels * kParts, 0, stream>>>(
+            op, static_cast<unsigned>(channel_blocks));
+    return CheckLaunch("SelectiveScan");
+  };
+  return num_blocks >= kManyBlocks
+             ? launch.template operator()<kFewSegments<kStates, T>>()
+             : launch.template operator()<kMostSegments<kStates, T>>();
 }
 
 }  // namespace

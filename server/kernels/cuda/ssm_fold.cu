@@ -39,7 +39,7 @@ absl::Status RunGroup(const Op& op, const FoldGroup& group,
 
 FoldPlan PlanOf(const Op& op) {
   const SsmAttention<float>& attention = op.attention;
-  return FoldPlan({op.fold, attention.ssm.num_positions,
+  return FoldPlan({op.fold, op.num_sequences, attention.ssm.num_positions,
                    attention.ssm.num_channels, op.accumulator, op.product},
                   attention.channel_begin, attention.channel_end,
                   sizeof(BlockFactors));
@@ -66,7 +66,8 @@ absl::Status Run(const Op& op, void* stream) {
   return PlanOf(op).ForEachGroup(
       op.scratch, cuda_stream, [&](const FoldParts& parts, char* factors) {
         const FoldGroup group{parts, reinterpret_cast<BlockFactors*>(factors)};
-        return RunGroup(op, group, cuda_stream);
+        return RunGroup(SequenceOf(op, parts.sequence_begin), group,
+                        cuda_stream);
       });
 }
 

@@ -78,6 +78,31 @@ struct FoldGroup : FoldParts {
   }
 };
 
+// The op and the parts of one sequence.
+__host__ __device__ inline SsmAttentionFold<float> SequenceOf(
+    SsmAttentionFold<float> op, int64_t sequence) {
+  SsmAttention<float>& attention = op.attention;
+  const auto& strides = op.sequence_strides;
+  const int64_t length = attention.ssm.num_positions;
+  attention.ssm.delta += sequence * strides.delta;
+  attention.ssm.b += sequence * strides.b;
+  attention.ssm.c += sequence * strides.c;
+  // What is not there has no strides.
+  attention.source_scale += sequence * strides.source_scale;
+  attention.row_scale += sequence * strides.row_scale;
+  op.value += sequence * strides.value;
+  op.accumulator += sequence * length * length;
+  if (op.product != nullptr) {
+    op.product += sequence * length * attention.ssm.num_channels;
+  }
+  return op;
+}
+__device__ inline FoldGroup SequenceOf(FoldGroup group, int sequence) {
+  MoveToSequence(group, sequence, group.factors);
+  return {SequenceOf(static_cast<const FoldParts&>(group), sequence),
+          group.factors};
+}
+
 // Sets all of BlockFactors but the arrays of columns and rows, in
 // ssm_fold_bounds.cu.
 absl::Status BoundFactors(const SsmAttentionFold<float>& op,

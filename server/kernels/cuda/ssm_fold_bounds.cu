@@ -36,6 +36,8 @@ struct BoundMemory {
 };
 
 __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
   __shared__ BoundMemory shared;
   const SsmAttention<float>& attention = op.attention;
   const SelectiveSsm<float>& ssm = attention.ssm;
@@ -141,7 +143,8 @@ __global__ void __launch_bounds__(kThreads) Bound(Op op, FoldGroup group) {
 
 absl::Status BoundFactors(const Op& op, const FoldGroup& group,
                           cudaStream_t stream) {
-  const dim3 grid(CeilDiv(group.num_channels, kChannels), group.num_blocks);
+  const dim3 grid(CeilDiv(group.num_channels, kChannels), group.num_blocks,
+                  group.num_sequences);
   Bound<<<grid, kThreads, 0, stream>>>(op, group);
   return CheckLaunch("SsmAttentionFold");
 }

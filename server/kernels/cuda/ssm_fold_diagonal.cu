@@ -183,6 +183,8 @@ struct SquarePart {
 template <ChannelFold kFold, bool kProducts>
 __global__ void __launch_bounds__(kThreads, 1)
     FoldDiagonal(Op op, FoldGroup group) {
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
   extern __shared__ __align__(16) unsigned char memory[];
   DiagonalMemory& shared = *reinterpret_cast<DiagonalMemory*>(memory);
   const int tid = threadIdx.x;
@@ -302,8 +304,8 @@ template <ChannelFold kFold, bool kProducts>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   return LaunchWithSharedMemory(
       "SsmAttentionFold", FoldDiagonal<kFold, kProducts>,
-      dim3(group.num_blocks, group.diagonal_splits), kThreads,
-      sizeof(DiagonalMemory), stream, op, group);
+      dim3(group.num_blocks, group.diagonal_splits, group.num_sequences),
+      kThreads, sizeof(DiagonalMemory), stream, op, group);
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ __device__ void CopyAsync(T& to, const T& from) {
 
 template <ChannelFold kFold, bool kProducts>
 __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
   extern __shared__ __align__(128) unsigned char memory[];
   TileMemory& shared = *reinterpret_cast<TileMemory*>(memory);
   const int tid = threadIdx.x;
@@ -147,7 +149,8 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   const int bytes =
       static_cast<int>(sizeof(TileMemory) + channels * sizeof(float));
   return LaunchWithSharedMemory("SsmAttentionFold", Fold<kFold, kProducts>,
-                                dim3(group.num_tiles(), group.tile_splits),
+                                dim3(group.num_tiles(), group.tile_splits,
+                                     group.num_sequences),
                                 kThreads, bytes, stream, op, group);
 }
 

@@ -3,6 +3,7 @@
 // Scans and convolutions of batches, Wkv and folds of a few rows on a GPU
 // against the CPU in double precision. Needs a GPU; skipped without.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <random>
@@ -15,6 +16,7 @@
 #include "server/kernels/rows.h"
 #include "server/kernels/wkv.h"
 #include "tests/unit/kernels/device_inputs.h"
+#include "tests/unit/kernels/directions_inputs.h"
 #include "tests/unit/kernels/fold_testing.h"
 #include "tests/unit/kernels/kernel_inputs.h"
 #include "tests/unit/kernels/wkv_inputs.h"
@@ -103,6 +105,31 @@ TYPED_TEST(CudaRowsTest, EveryFold) {
   }
 }
 
+TYPED_TEST(CudaRowsTest, JoinDirections) {
+  using T = TypeParam;
+  for (const int64_t length : {1, 9, 70}) {
+    const Directions<T> in(length, 11);
+    const DeviceInputs<T> ahead(in.ahead), back(in.back);
+    const OnDevice<T> of_ahead(ConvertTo<T>(in.Exact(in.of_ahead)));
+    const OnDevice<T> of_back(ConvertTo<T>(in.Exact(in.of_back)));
+    const OnDevice<T> weight(in.weight.data(), 11);
+    for (const ChannelFold fold : kFolds) {
+      SCOPED_TRACE(
+          absl::StrCat("L=", length, ", fold ", static_cast<int>(fold)));
+      const OnDevice<T> out(std::vector<T>(2 * length * length, T{-7}));
+      JoinDirections<T> op = in.Join(ahead.Move(in.ahead.Attention()),
+                                     back.Move(in.back.Attention()), fold);
+      op.ahead.weight = op.back.weight = weight.data();
+      op.ahead.accumulator = of_ahead.data();
+      op.back.accumulator = of_back.data();
+      op.out = out.data();
+      ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
+      this->Synchronize();
+      EXPECT_TRUE(Near(out.Fetch(), in.Expected(fold)));
+    }
+  }
+}
+
 TYPED_TEST(CudaRowsTest, RowErrors) {
   using T = TypeParam;
   constexpr int64_t kRows = 5, kChannels = 700;
@@ -146,13 +173,19 @@ TYPED_TEST(CudaRowsTest, RowErrors) {
 
 TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
   using T = TypeParam;
-  constexpr int64_t kSequences = 3;
-  for (const auto& [length, states] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 16}, {63, 16}, {65, 5}, {300, 16}, {40, 64}}) {
+  // Many sequences fill the device with fewer segments of each.
+  for (const auto& [sequences, length, states] :
+       std::vector<std::array<int64_t, 3>>{{3, 1, 16},
+                                           {3, 63, 16},
+                                           {3, 65, 5},
+                                           {3, 300, 16},
+                                           {3, 40, 64},
+                                           {300, 19, 16},
+                                           {300, 5, 64}}) {
     for (const bool reversed : {false, true}) {
-      const Inputs<T> in(Sizes{kSequences * length, 21, states});
+      const Inputs<T> in(Sizes{sequences * length, 21, states});
       SCOPED_TRACE(in.sizes.ToString());
-      const int64_t size = kSequences * length * 21;
+      const int64_t size = sequences * length * 21;
       std::mt19937_64 g(3);
       const auto added = Values<T>::Random(size, -1, 1, g);
       std::vector<double> y(added.exact(), added.exact() + size), gate(size);
@@ -160,7 +193,7 @@ TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
       exact.num_positions = length;
       ASSERT_TRUE(cpu::Run(SelectiveScan<double>{
                                exact, 0, 21, in.u.exact(), in.stride, y.data(),
-                               21, kSequences, reversed, y.data(),
+                               21, sequences, reversed, y.data(),
                                in.row.exact(), in.stride, gate.data(), 0.5})
                       .ok());
       const DeviceInputs<T> device(in);
@@ -170,7 +203,7 @@ TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
       ssm.num_positions = length;
       ASSERT_TRUE(
           cuda::Run(SelectiveScan<T>{ssm, 0, 21, device.u.data(), in.stride,
-                                     device_y.data(), 21, kSequences, reversed,
+                                     device_y.data(), 21, sequences, reversed,
                                      device_y.data(), device.row.data(),
                                      in.stride, device_gate.data(), T{0.5}},
                     this->stream_)

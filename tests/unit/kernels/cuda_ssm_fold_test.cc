@@ -95,6 +95,93 @@ class CudaSsmFoldTest : public GpuTest {
   bool portable_ = false;
 };
 
+// Sequences one after the other, with a few positions of nobody's in between.
+class CudaSsmFoldBatchTest : public CudaSsmFoldTest {
+ protected:
+  static constexpr int64_t kGap = 3;
+
+  template <typename T>
+  static SsmAttention<T> Leading(SsmAttention<T> attention, int64_t length) {
+    attention.ssm.num_positions = length;
+    attention.row_end = length;
+    return attention;
+  }
+  template <typename T>
+  static SsmAttention<T> Sequence(const Inputs<float>& in,
+                                  SsmAttention<T> attention, int64_t index) {
+    const int64_t begin = index * (attention.ssm.num_positions + kGap);
+    attention.ssm.delta += begin * in.stride;
+    attention.ssm.b += begin * in.state_stride;
+    attention.ssm.c += begin * in.state_stride;
+    attention.source_scale += begin * in.stride;
+    attention.row_scale += begin * in.stride;
+    return attention;
+  }
+
+  struct Folded {
+    std::vector<float> matrix, product;
+  };
+  // Folds sequences [begin, begin + count) in one call.
+  Folded Fold(const Inputs<float>& in, const DeviceInputs<float>& device,
+              int64_t length, int64_t begin, int64_t count,
+              ChannelFold fold) const {
+    const int64_t channels = in.sizes.channels;
+    const int64_t step = (length + kGap) * in.stride;
+    const int64_t state_step = (length + kGap) * in.state_stride;
+    const OnDevice<float> accumulator(std::vector<float>(
+        count * length * length, static_cast<float>(StartOf(fold))));
+    const OnDevice<float> products(
+        std::vector<float>(count * length * channels, -7));
+    SsmAttentionFold<float> op;
+    op.attention =
+        Sequence(in, device.Move(Leading(in.Attention(), length)), begin);
+    op.num_sequences = count;
+    op.sequence_strides = {step, state_step, state_step, step, step, step};
+    op.fold = fold;
+    op.accumulator = accumulator.data();
+    op.value = device.u.data() + begin * step;
+    op.value_stride = in.stride;
+    op.product = products.data();
+    op.portable = portable_;
+    EXPECT_TRUE(cuda::CanFold(op));
+    const OnDevice<unsigned char> scratch(
+        std::vector<unsigned char>(cuda::FoldScratchBytes(op), 255));
+    op.scratch = scratch.data();
+    const absl::Status status = cuda::Run(op, stream_);
+    EXPECT_TRUE(status.ok()) << status;
+    return {accumulator.Fetch(), products.Fetch()};
+  }
+
+  static Inputs<float> InputsOf(int64_t sequences, int64_t length,
+                                int64_t channels) {
+    return Inputs<float>({sequences * (length + kGap), channels, 16, 4});
+  }
+
+  // All at once against each by itself.
+  void ExpectAsAlone(const Inputs<float>& in, int64_t sequences, int64_t length,
+                     ChannelFold fold) const {
+    const DeviceInputs<float> device(in);
+    const Folded all = Fold(in, device, length, 0, sequences, fold);
+    const Folded again = Fold(in, device, length, 0, sequences, fold);
+    EXPECT_EQ(all.matrix, again.matrix) << "not deterministic";
+    EXPECT_EQ(all.product, again.product) << "not deterministic";
+    for (int64_t s = 0; s < sequences; ++s) {
+      const Folded alone = Fold(in, device, length, s, 1, fold);
+      EXPECT_LE(
+          RelativeError(Part(all.matrix, s, sequences), ToDouble(alone.matrix)),
+          1e-6);
+      EXPECT_LE(RelativeError(Part(all.product, s, sequences),
+                              ToDouble(alone.product)),
+                1e-6);
+    }
+  }
+  static std::vector<float> Part(const std::vector<float>& all, int64_t index,
+                                 int64_t count) {
+    const auto size = static_cast<int64_t>(all.size()) / count;
+    return {all.begin() + index * size, all.begin() + (index + 1) * size};
+  }
+};
+
 TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfBlocks) {
   for (const int64_t length : {1, 2, 15, 16, 17, 31, 125, 126, 127, 128, 129,
                                131, 132, 256, 257, 300, 1023, 1024}) {
@@ -181,6 +268,44 @@ TEST_F(CudaSsmFoldTest, LaunchesOfSeveralThreadsDoNotDisturbEachOther) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(CudaSsmFoldBatchTest, SequencesMatchTheCpu) {
+  constexpr int64_t kSequences = 3;
+  for (const bool portable : {false, true}) {
+    portable_ = portable;
+    for (const int64_t length : {1, 125, 197, 300}) {
+      SCOPED_TRACE(absl::StrCat("L=", length, ", portable ", portable));
+      const Inputs<float> in = InputsOf(kSequences, length, 37);
+      const DeviceInputs<float> device(in);
+      const ChannelFold fold = ChannelFold::kSumAbs;
+      const Folded all = Fold(in, device, length, 0, kSequences, fold);
+      for (int64_t s = 0; s < kSequences; ++s) {
+        const ExpectedFolds expected =
+            Expected(Sequence(in, Leading(in.ExactAttention(), length), s),
+                     fold, in.skip.exact(),
+                     in.u.exact() + s * (length + kGap) * in.stride, in.stride);
+        EXPECT_LE(
+            RelativeError(Part(all.matrix, s, kSequences), expected.matrix),
+            2e-6);
+        EXPECT_LE(
+            RelativeError(Part(all.product, s, kSequences), expected.product),
+            2e-6);
+      }
+    }
+  }
+}
+
+TEST_F(CudaSsmFoldBatchTest, SequencesAreWhatTheyAreAlone) {
+  for (const ChannelFold fold : {ChannelFold::kSum, ChannelFold::kMax}) {
+    ExpectAsAlone(InputsOf(5, 260, 100), 5, 260, fold);
+  }
+}
+
+// The scratch of all would be too large.
+TEST_F(CudaSsmFoldBatchTest, GroupsOfSequencesAndOfChannels) {
+  ExpectAsAlone(InputsOf(3, 1100, 1536), 3, 1100, ChannelFold::kSumAbs);
+  ExpectAsAlone(InputsOf(2, 2000, 2500), 2, 2000, ChannelFold::kSumAbs);
 }
 
 TEST_F(CudaSsmFoldTest, RefusesWhatItDoesNotTake) {

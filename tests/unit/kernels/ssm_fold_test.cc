@@ -12,6 +12,7 @@
 #include "server/kernels/ops.h"
 #include "server/kernels/rows.h"
 #include "tests/reference/rows.h"
+#include "tests/unit/kernels/directions_inputs.h"
 #include "tests/unit/kernels/fold_testing.h"
 #include "tests/unit/kernels/kernel_inputs.h"
 
@@ -194,6 +195,36 @@ TYPED_TEST(SsmFoldTest, ErrorsOfWhatIsNotFiniteAreNaN) {
     EXPECT_EQ(Errors<T>(good, {1, bad, 3, 5})[1], 0);
   }
   EXPECT_TRUE(std::isnan(Errors<T>({kNaN, 2, 0, 3, 5, 0}, {1, 2, 3, 5})[0]));
+}
+
+TYPED_TEST(SsmFoldTest, JoinsDirections) {
+  using T = TypeParam;
+  for (const int64_t length : {1, 2, 9}) {
+    const Directions<T> in(length, 7);
+    for (const ChannelFold fold : kFolds) {
+      SCOPED_TRACE(
+          absl::StrCat("L=", length, ", fold ", static_cast<int>(fold)));
+      std::vector<T> ahead = ConvertTo<T>(in.Exact(in.of_ahead));
+      std::vector<T> back = ConvertTo<T>(in.Exact(in.of_back));
+      std::vector<T> out(ahead.size(), T{-7});
+      JoinDirections<T> op =
+          in.Join(in.ahead.Attention(), in.back.Attention(), fold);
+      op.ahead.weight = op.back.weight = in.weight.data();
+      op.ahead.accumulator = ahead.data();
+      op.back.accumulator = back.data();
+      op.out = out.data();
+      // In two shares.
+      JoinDirections<T> share = op;
+      share.row_end = op.row_end / 2;
+      ASSERT_TRUE(cpu::Run(share).ok());
+      share.row_begin = share.row_end;
+      share.row_end = op.row_end;
+      ASSERT_TRUE(cpu::Run(share).ok());
+      EXPECT_TRUE(Near(out, in.Expected(fold)));
+      op.back.num_sequences = 1;
+      EXPECT_FALSE(cpu::Run(op).ok());
+    }
+  }
 }
 
 }  // namespace
