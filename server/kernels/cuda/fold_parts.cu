@@ -11,8 +11,10 @@ namespace {
 
 constexpr int kThreads = 256;
 // Blocks of threads that tiles, and diagonal parts, should be split into: two
-// on each multiprocessor of an H100.
-constexpr int kWantedBlocks = 264;
+// after the other on each multiprocessor of an H100, and one, which has more to
+// set up.
+constexpr int kWantedTiles = 264;
+constexpr int kWantedDiagonals = 132;
 // Scratch beyond which sequences, and then channels, are taken in groups.
 constexpr int64_t kScratchBudget = int64_t{512} << 20;
 constexpr int64_t kFloat = sizeof(float);
@@ -20,11 +22,7 @@ constexpr int64_t kFloat = sizeof(float);
 constexpr int64_t kMostSequences = 65535;
 
 __host__ __device__ FoldTarget SequenceOf(FoldTarget target, int64_t sequence) {
-  const int64_t length = target.num_positions;
-  target.accumulator += sequence * length * length;
-  if (target.product != nullptr) {
-    target.product += sequence * length * target.num_channels;
-  }
+  target.accumulator += sequence * target.num_positions * target.num_positions;
   return target;
 }
 
@@ -63,40 +61,6 @@ __global__ void __launch_bounds__(kThreads)
   target.accumulator[at] = sum;
 }
 
-// product[i, c] = sum over the blocks of columns. Blocks of 32 rows by 32
-// channels, turned in shared memory.
-__global__ void __launch_bounds__(kThreads)
-    SumProducts(FoldTarget target, FoldParts parts) {
-  target = SequenceOf(target, blockIdx.z);
-  parts = SequenceOf(parts, blockIdx.z);
-  constexpr int kSide = 32;
-  __shared__ float turned[kSide][kSide + 1];
-  const int x = threadIdx.x % kSide, y = threadIdx.x / kSide;
-  const int64_t first_row = int64_t{blockIdx.x} * kSide;
-  const int first_channel = blockIdx.y * kSide;
-  const int row = static_cast<int>(first_row / kTile);
-  for (int k = y; k < kSide; k += kThreads / kSide) {
-    const int channel = first_channel + k;
-    float sum = 0;
-    if (channel < parts.num_channels) {
-      for (int column = 0; column <= row; ++column) {
-        sum += parts.products[parts.ProductsAt(channel, column, row) +
-                              first_row % kTile + x];
-      }
-    }
-    turned[k][x] = sum;
-  }
-  __syncthreads();
-  for (int k = y; k < kSide; k += kThreads / kSide) {
-    const int64_t i = first_row + k;
-    const int channel = first_channel + x;
-    if (i < target.num_positions && channel < parts.num_channels) {
-      target.product[i * target.num_channels + parts.channel_begin + channel] =
-          turned[x][k];
-    }
-  }
-}
-
 struct PartBytes {
   int64_t factors, tiles, diagonals, products;
 };
@@ -108,7 +72,7 @@ PartBytes PartsOf(const FoldParts& parts, int64_t block_bytes, bool products) {
   return {aligned(channels * blocks * block_bytes),
           parts.tile_splits * parts.num_tiles() * kTile * kTile * kFloat,
           parts.diagonal_splits * blocks * kTile * kDiagonalStride * kFloat,
-          products ? channels * blocks * blocks * kTile * kFloat : 0};
+          products ? channels * blocks * kTile * kFloat : 0};
 }
 
 }  // namespace
@@ -139,15 +103,14 @@ FoldParts FoldPlan::Sizes(int64_t channels) const {
   parts.num_sequences = static_cast<int>(sequences_);
   parts.num_channels = static_cast<int>(channels);
   parts.num_blocks = static_cast<int>(CeilDiv(target_.num_positions, kTile));
-  const auto splits = [&](int64_t blocks) {
-    return static_cast<int>(std::clamp<int64_t>(
-        kWantedBlocks / std::max<int64_t>(sequences_ * blocks, 1), 1,
-        CeilDiv(channels, 16)));
+  const auto splits = [&](int64_t blocks, int64_t wanted) {
+    return static_cast<int>(
+        std::clamp<int64_t>(wanted / std::max<int64_t>(sequences_ * blocks, 1),
+                            1, CeilDiv(channels, 16)));
   };
-  parts.tile_splits = splits(parts.num_tiles());
-  parts.diagonal_splits = splits(parts.num_blocks);
-  const PartBytes bytes =
-      PartsOf(parts, block_bytes_, target_.product != nullptr);
+  parts.tile_splits = splits(parts.num_tiles(), kWantedTiles);
+  parts.diagonal_splits = splits(parts.num_blocks, kWantedDiagonals);
+  const PartBytes bytes = PartsOf(parts, block_bytes_, target_.has_products);
   parts.sequence_bytes =
       bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;
   return parts;
@@ -160,13 +123,12 @@ FoldParts FoldPlan::Group(int64_t sequence, int64_t channel, void* scratch,
   parts.num_sequences =
       static_cast<int>(std::min(sequences_, target_.num_sequences - sequence));
   parts.channel_begin = static_cast<int>(channel);
-  const PartBytes bytes =
-      PartsOf(parts, block_bytes_, target_.product != nullptr);
+  const PartBytes bytes = PartsOf(parts, block_bytes_, target_.has_products);
   *factors = static_cast<char*>(scratch);
   char* const tiles = *factors + bytes.factors;
   parts.tiles = reinterpret_cast<float*>(tiles);
   parts.diagonals = reinterpret_cast<float*>(tiles + bytes.tiles);
-  if (target_.product != nullptr) {
+  if (target_.has_products) {
     parts.products =
         reinterpret_cast<float*>(tiles + bytes.tiles + bytes.diagonals);
   }
@@ -176,16 +138,11 @@ FoldParts FoldPlan::Group(int64_t sequence, int64_t channel, void* scratch,
 absl::Status FoldPlan::Join(const FoldParts& parts, cudaStream_t stream) const {
   const int64_t length = target_.num_positions;
   const FoldTarget target = SequenceOf(target_, parts.sequence_begin);
-  LIMPID_RETURN_IF_ERROR(WithFold(target.fold, [&]<ChannelFold kFold>() {
+  return WithFold(target.fold, [&]<ChannelFold kFold>() {
     const dim3 grid(CeilDiv(length * length, kThreads), 1, parts.num_sequences);
     JoinSplits<kFold><<<grid, kThreads, 0, stream>>>(target, parts);
     return CheckLaunch("JoinSplits");
-  }));
-  if (parts.products == nullptr) return absl::OkStatus();
-  const dim3 sum(CeilDiv(length, 32), CeilDiv(parts.num_channels, 32),
-                 parts.num_sequences);
-  SumProducts<<<sum, kThreads, 0, stream>>>(target, parts);
-  return CheckLaunch("SumProducts");
+  });
 }
 
 }  // namespace limpid::kernels::cuda

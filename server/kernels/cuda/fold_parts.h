@@ -43,18 +43,16 @@ struct FoldParts {
   // [diagonal_splits, blocks, kTile, kDiagonalStride].
   float* tiles = nullptr;
   float* diagonals = nullptr;
-  // What the columns of a block give to the products: [channels, blocks of
-  // columns, blocks of rows, kTile]; null: not wanted.
+  // What diagonal parts give to the products: [channels, blocks, kTile]; null:
+  // not wanted.
   float* products = nullptr;
 
   // Off the diagonal: tile row (row - 1) / 2 + column.
   __host__ __device__ int num_tiles() const {
     return num_blocks * (num_blocks - 1) / 2;
   }
-  __host__ __device__ int64_t ProductsAt(int channel, int column,
-                                         int row) const {
-    return ((int64_t{channel} * num_blocks + column) * num_blocks + row) *
-           kTile;
+  __device__ float* ProductsOf(int channel, int block) const {
+    return products + (int64_t{channel} * num_blocks + block) * kTile;
   }
   __device__ int SplitBegin(int split, int splits) const {
     return static_cast<int>(int64_t{num_channels} * split / splits);
@@ -99,14 +97,13 @@ __device__ inline void LoadTaps(const float* conv_weight, int64_t width,
   }
 }
 
-// What an op folds into: accumulator [B, L, L] and product [B, L, D] or null.
+// What an op folds into: accumulator [B, L, L].
 struct FoldTarget {
   ChannelFold fold;
   int64_t num_sequences;
   int64_t num_positions;
-  int64_t num_channels;
   float* accumulator;
-  float* product;
+  bool has_products;
 };
 
 // Groups of the sequences and of the channels [begin, end) whose parts, and

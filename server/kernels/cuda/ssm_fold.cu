@@ -34,13 +34,16 @@ absl::Status RunGroup(const Op& op, const FoldGroup& group,
                       cudaStream_t stream) {
   LIMPID_RETURN_IF_ERROR(BoundFactors(op, group, stream));
   LIMPID_RETURN_IF_ERROR(FoldDiagonals(op, group, stream));
+  if (group.products != nullptr) {
+    LIMPID_RETURN_IF_ERROR(FoldProducts(op, group, stream));
+  }
   return RunTiles(op, group, stream);
 }
 
 FoldPlan PlanOf(const Op& op) {
   const SsmAttention<float>& attention = op.attention;
   return FoldPlan({op.fold, op.num_sequences, attention.ssm.num_positions,
-                   attention.ssm.num_channels, op.accumulator, op.product},
+                   op.accumulator, op.product != nullptr},
                   attention.channel_begin, attention.channel_end,
                   sizeof(BlockFactors));
 }

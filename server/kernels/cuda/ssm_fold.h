@@ -22,7 +22,8 @@
 // share, S: sums over channels then need no scale of their own.
 //
 // In products of entries off the diagonal with values the sums over j of K[j,
-// n] value[j] are the same for all rows, so that they cost nothing per entry.
+// n] value[j] are the same for all rows, so that they cost nothing per entry
+// (ssm_fold_products.cu).
 //
 // Keys are made once per block. Queries are not: they are c, which all channels
 // share, times few numbers per row, so that every tile makes its own in
@@ -107,13 +108,16 @@ __device__ inline FoldGroup SequenceOf(FoldGroup group, int sequence) {
 // ssm_fold_bounds.cu.
 absl::Status BoundFactors(const SsmAttentionFold<float>& op,
                           const FoldGroup& group, cudaStream_t stream);
-// Whether the current device has the shared memory for FoldDiagonals: A100, H100
-// and newer ones of their kind.
+// Whether the current device has the shared memory for FoldDiagonals: A100,
+// H100 and newer ones of their kind.
 bool DiagonalsFit();
 // Folds the parts at the diagonal, and sets the arrays: in
 // ssm_fold_diagonal.cu.
 absl::Status FoldDiagonals(const SsmAttentionFold<float>& op,
                            const FoldGroup& group, cudaStream_t stream);
+// Sets the op's products, from what FoldDiagonals has set.
+absl::Status FoldProducts(const SsmAttentionFold<float>& op,
+                          const FoldGroup& group, cudaStream_t stream);
 // The tiles off the diagonal, by what the tensor cores of every GPU since A100
 // do, in ssm_fold_tiles.cu, or by what only those of H100 and its kin do.
 absl::Status FoldTiles(const SsmAttentionFold<float>& op,

@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       kFold == ChannelFold::kSumSquares ? unscale * unscale : unscale;
 
   const auto product_at = [&](int channel) {
-    return group.products + group.ProductsAt(channel, block, block);
+    return kProducts ? group.ProductsOf(channel, block) : nullptr;
   };
   if (warp < kSpanWarps) {
     const int slot = warp / 2, first = warp % 2 * kSpan;

@@ -35,8 +35,6 @@ struct Stage {
   RowFactors rows;
   // Of 8 rows, as the keys of 8 columns.
   uint4 queries[kParts][4][8];
-  // What all columns give to the products of a row.
-  float products[kTile];
 };
 
 struct TileMemory {
@@ -180,18 +178,20 @@ __device__ void AwaitEntries(Entries& entries) {
   }
 }
 
-// Where a channel of the split is in the ring of stages, and how often the ring
-// has come round.
+// Where a channel of the split is in the ring of stages, and whether the ring
+// has come round an odd number of times.
 struct Turn {
-  int slot, parity;
-  __device__ explicit Turn(int index)
-      : slot(index % kStages), parity(index / kStages % 2) {}
+  int slot, parity = 0;
+  __device__ explicit Turn(int slot) : slot(slot) {}
+  __device__ void Next(int step) {
+    slot += step;
+    if (slot >= kStages) slot -= kStages, parity ^= 1;
+  }
 };
 
 // Begins to bring the factors of a channel of the split.
 __device__ void Request(const FoldGroup& group, const TileShare& share,
-                        int index, TileMemory& shared) {
-  const int slot = Turn(index).slot, channel = share.begin + index;
+                        int channel, int slot, TileMemory& shared) {
   Stage& stage = shared.stages[slot];
   uint64_t* const full = &shared.full[slot];
   ExpectBytes(full, sizeof(stage.columns) + sizeof(stage.rows));
@@ -200,12 +200,9 @@ __device__ void Request(const FoldGroup& group, const TileShare& share,
   CopyBulk(stage.rows, group.FactorsAt(channel, share.place.row).rows, full);
 }
 
-// Makes the queries of all channels of a split, and what the tile gives to the
-// products.
-template <bool kProducts>
-__device__ __forceinline__ void Build(const Op& op, const FoldGroup& group,
-                                      const TileShare& share, float scale,
-                                      TileMemory& shared) {
+// Makes the queries of every second channel of a split.
+__device__ __forceinline__ void Build(const Op& op, const TileShare& share,
+                                      float scale, TileMemory& shared) {
   const SelectiveSsm<float>& ssm = op.attention.ssm;
   const int count = share.end - share.begin;
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -226,8 +223,8 @@ __device__ __forceinline__ void Build(const Op& op, const FoldGroup& group,
                     : 0.0f;
     }
   }
+  Turn turn(first_index);
   for (int index = first_index; index < count; index += kBuilderGroups) {
-    const Turn turn(index);
     Stage& stage = shared.stages[turn.slot];
     Wait(&shared.full[turn.slot], turn.parity);
     const ColumnFactors& columns = stage.columns;
@@ -235,11 +232,6 @@ __device__ __forceinline__ void Build(const Op& op, const FoldGroup& group,
     const float rate[4] = {four.x, four.y, four.z, four.w};
     const float gap = shared.gaps[index];
     const float in_units = scale * columns.unit;
-    const float4 upper = columns.value_keys[0][t];
-    const float4 lower = columns.value_keys[1][t];
-    const float value_keys[4] = {upper.x + lower.x, upper.y + lower.y,
-                                 upper.z + lower.z, upper.w + lower.w};
-    float given[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       const RowFactor factor = stage.rows.rows[(first_part + k) * 8 + g];
@@ -250,66 +242,49 @@ __device__ __forceinline__ void Build(const Op& op, const FoldGroup& group,
       for (int n = 0; n < 4; ++n) {
         query[n] = c[k][n] * whole * ExpOfLog2(rate[n] * sum);
       }
-      uint4(&out)[4][8] = stage.queries[first_part + k];
-      StoreHalves(query, t, g, out);
-      if (kProducts) {
-        given[k] = query[0] * value_keys[0];
-#pragma unroll
-        for (int n = 1; n < 4; ++n) {
-          given[k] = fmaf(query[n], value_keys[n], given[k]);
-        }
-      }
-    }
-    if constexpr (kProducts) {
-      stage.products[(first_part + t) * 8 + g] = SumOfQuad(given, t);
+      StoreHalves(query, t, g, stage.queries[first_part + k]);
     }
     // For wgmma, which reads past what this thread sees.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
     if (lane == 0) Arrive(&shared.built[turn.slot]);
+    turn.Next(kBuilderGroups);
   }
 }
 
 // Makes and adds up the entries of all channels of a split.
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 __device__ __forceinline__ void Consume(const FoldGroup& group,
                                         const TileShare& share, int tile,
                                         int split, float scale,
                                         TileMemory& shared) {
   const int count = share.end - share.begin;
   const int lane = threadIdx.x % 32, warp = WarpIndex();
-  const float unscale = 1 / scale;
-  // The first group hands on the products.
-  const bool has_product = threadIdx.x < kTile;
-  float* product =
-      group.products +
-      group.ProductsAt(share.begin, share.place.column, share.place.row) +
-      threadIdx.x;
-  const int64_t next_product = group.ProductsAt(1, 0, 0);
   float sums[kParts][4];
 #pragma unroll
   for (int x = 0; x < kParts; ++x) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) sums[x][e] = EmptyFold<kFold>();
   }
+  // In units of descriptors.
+  constexpr uint32_t kStageUnits = sizeof(Stage) / 16;
+  const uint32_t queries =
+      SharedAddress(shared.stages[0].queries[warp / 4 * kParts / 2]) / 16;
+  const uint32_t keys = SharedAddress(shared.stages[0].columns.keys) / 16;
   Entries entries;
+  Turn turn(0);
   for (int index = 0; index < count; ++index) {
-    const Turn turn(index);
-    const Stage& stage = shared.stages[turn.slot];
-    Wait(&shared.full[turn.slot], turn.parity);
+    // Who made the queries has seen the keys come.
     Wait(&shared.built[turn.slot], turn.parity);
-    BeginEntries(entries,
-                 SharedAddress(stage.queries[warp / 4 * kParts / 2]) / 16,
-                 SharedAddress(stage.columns.keys) / 16);
-    if (kProducts && has_product) {
-      *product = stage.products[threadIdx.x] * unscale;
-      product += next_product;
-    }
-    const float weight =
-        kFold == ChannelFold::kWeightedSumAbs ? stage.columns.weight : 1.0f;
+    BeginEntries(entries, queries + turn.slot * kStageUnits,
+                 keys + turn.slot * kStageUnits);
+    const float weight = kFold == ChannelFold::kWeightedSumAbs
+                             ? shared.stages[turn.slot].columns.weight
+                             : 1.0f;
     AwaitEntries(entries);
     __syncwarp();
     if (lane == 0) Arrive(&shared.empty[turn.slot]);
+    turn.Next(1);
 #pragma unroll
     for (int x = 0; x < kParts; ++x) {
 #pragma unroll
@@ -319,10 +294,10 @@ __device__ __forceinline__ void Consume(const FoldGroup& group,
     }
   }
   StoreSums<kFold>(group, tile, split, warp * 16 + lane / 4, 2 * (lane % 4),
-                   sums, unscale);
+                   sums, 1 / scale);
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
   op = SequenceOf(op, blockIdx.z);
   group = SequenceOf(group, blockIdx.z);
@@ -338,52 +313,50 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   __syncthreads();
-  const int count = share.end - share.begin;
-  if (tid == kFirstProducer) {
-    for (int index = 0; index < min(kStages, count); ++index) {
-      Request(group, share, index, shared);
-    }
+  const bool requests = tid == kFirstProducer;
+  const int first_end = min(share.begin + kStages, share.end);
+  for (int c = share.begin; requests && c < first_end; ++c) {
+    Request(group, share, c, c - share.begin, shared);
   }
   const float scale =
       ScaleOfTile<kThreads>(group, share, shared.gaps, shared.bounds);
   const int warp = WarpIndex();
   if (warp >= kFirstProducer / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    for (int index = kStages; tid == kFirstProducer && index < count; ++index) {
-      const Turn before(index - kStages);
-      Wait(&shared.empty[before.slot], before.parity);
-      Request(group, share, index, shared);
+    Turn turn(0);
+    for (int c = first_end; requests && c < share.end; ++c) {
+      Wait(&shared.empty[turn.slot], turn.parity);
+      Request(group, share, c, turn.slot, shared);
+      turn.Next(1);
     }
   } else if (warp >= kConsumers / 32) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 80;");
-    Build<kProducts>(op, group, share, scale, shared);
+    Build(op, share, scale, shared);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 144;");
-    Consume<kFold, kProducts>(group, share, tile, split, scale, shared);
+    Consume<kFold>(group, share, tile, split, scale, shared);
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   const int channels =
       static_cast<int>(CeilDiv(group.num_channels, group.tile_splits));
   const int bytes =
       static_cast<int>(sizeof(TileMemory) + channels * sizeof(float));
-  return LaunchWithSharedMemory("SsmAttentionFold", Fold<kFold, kProducts>,
-                                dim3(group.num_tiles(), group.tile_splits,
-                                     group.num_sequences),
-                                kThreads, bytes, stream, op, group);
+  return LaunchWithSharedMemory(
+      "SsmAttentionFold", Fold<kFold>,
+      dim3(group.num_tiles(), group.tile_splits, group.num_sequences), kThreads,
+      bytes, stream, op, group);
 }
 
 }  // namespace
 
 absl::Status FoldTilesOnHopper(const Op& op, const FoldGroup& group,
                                cudaStream_t stream) {
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
-                             [&]<ChannelFold kFold, bool kProducts>() {
-                               return Launch<kFold, kProducts>(op, group,
-                                                               stream);
-                             });
+  return WithFold(op.fold, [&]<ChannelFold kFold>() {
+    return Launch<kFold>(op, group, stream);
+  });
 }
 
 }  // namespace limpid::kernels::cuda

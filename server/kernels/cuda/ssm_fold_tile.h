@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the kernels for tiles of SsmAttentionFold share: the scale of a tile,
-// the queries of a warp's rows in registers, and the products of its rows.
+// and the queries of a warp's rows in registers.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -95,28 +95,6 @@ struct QueryStates {
       }
     }
     return out;
-  }
-};
-
-// What all columns of a tile give to rows g and g + 8, in lane t = 0 of each:
-// sum over states of a query and the sum of keys times values.
-struct RowProducts {
-  float of[2];
-
-  __device__ RowProducts(const Queries& queries, const ColumnFactors& columns,
-                         int t) {
-    const float4 first = columns.value_keys[0][t];
-    const float4 second = columns.value_keys[1][t];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const float(&query)[4] = queries.of[h];
-      float sum = query[0] * (first.x + second.x);
-      sum = fmaf(query[1], first.y + second.y, sum);
-      sum = fmaf(query[2], first.z + second.z, sum);
-      sum = fmaf(query[3], first.w + second.w, sum);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      of[h] = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
-    }
   }
 };
 

@@ -43,7 +43,7 @@ __device__ void CopyAsync(T& to, const T& from) {
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
   op = SequenceOf(op, blockIdx.z);
   group = SequenceOf(group, blockIdx.z);
@@ -93,20 +93,10 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
     LeftHalves left[2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      const Queries queries =
-          states[m].Of(stage.rows, stage.columns.rate, shared.gaps[index],
-                       scale * stage.columns.unit, row + 16 * m, t);
-      left[m] = queries.Halves();
-      // Both warps of these rows have it.
-      if (!kProducts || warp_column > 0) continue;
-      const RowProducts products(queries, stage.columns, t);
-      if (t > 0) continue;
-      float* const out =
-          group.products +
-          group.ProductsAt(channel, share.place.column, share.place.row) + row +
-          16 * m;
-#pragma unroll
-      for (int h = 0; h < 2; ++h) out[8 * h] = products.of[h] * unscale;
+      left[m] = states[m]
+                    .Of(stage.rows, stage.columns.rate, shared.gaps[index],
+                        scale * stage.columns.unit, row + 16 * m, t)
+                    .Halves();
     }
 #pragma unroll
     for (int x = 0; x < 8; ++x) {
@@ -142,27 +132,25 @@ __global__ void __launch_bounds__(kThreads, 2) Fold(Op op, FoldGroup group) {
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   const int channels =
       static_cast<int>(CeilDiv(group.num_channels, group.tile_splits));
   const int bytes =
       static_cast<int>(sizeof(TileMemory) + channels * sizeof(float));
-  return LaunchWithSharedMemory("SsmAttentionFold", Fold<kFold, kProducts>,
-                                dim3(group.num_tiles(), group.tile_splits,
-                                     group.num_sequences),
-                                kThreads, bytes, stream, op, group);
+  return LaunchWithSharedMemory(
+      "SsmAttentionFold", Fold<kFold>,
+      dim3(group.num_tiles(), group.tile_splits, group.num_sequences), kThreads,
+      bytes, stream, op, group);
 }
 
 }  // namespace
 
 absl::Status FoldTiles(const Op& op, const FoldGroup& group,
                        cudaStream_t stream) {
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
-                             [&]<ChannelFold kFold, bool kProducts>() {
-                               return Launch<kFold, kProducts>(op, group,
-                                                               stream);
-                             });
+  return WithFold(op.fold, [&]<ChannelFold kFold>() {
+    return Launch<kFold>(op, group, stream);
+  });
 }
 
 }  // namespace limpid::kernels::cuda

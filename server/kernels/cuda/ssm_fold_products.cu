@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What SsmAttentionFold gives to the products: that of the diagonal part, and
+// of the blocks before, which carry a state:
+//   carried_{J+1}[n] = exp(a_n sum of delta in block J) carried_J[n]
+//                      + sum in J of K[j, n] value[j],
+//   of the blocks before I = sum_n Q[i, n] carried_I[n].
+#include <cstdint>
+
+#include "server/kernels/cuda/launch.h"
+#include "server/kernels/cuda/mma.h"
+#include "server/kernels/cuda/ssm_fold.h"
+#include "server/kernels/ops.h"
+
+namespace limpid::kernels::cuda {
+namespace {
+
+using Op = SsmAttentionFold<float>;
+
+// A thread has a row of the block; all of them take the same channels one after
+// the other.
+constexpr int kThreads = kTile;
+constexpr int kChannels = 32;
+constexpr int kQuads = kFoldStates / 4;
+
+struct ProductMemory {
+  float4 carried[kChannels][kQuads];
+  float4 rate[kChannels][kQuads];
+  // One number more, so that rows are in different banks.
+  float products[kTile][kChannels + 1];
+};
+
+__global__ void __launch_bounds__(kThreads)
+    CarryProducts(Op op, FoldGroup group) {
+  __shared__ ProductMemory shared;
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
+  const SelectiveSsm<float>& ssm = op.attention.ssm;
+  const int tid = threadIdx.x;
+  const int first = blockIdx.x * kChannels;
+  const int count = min(kChannels, group.num_channels - first);
+  const int block = blockIdx.y;
+  for (int at = tid; at < kChannels * kQuads; at += kThreads) {
+    const int k = at / kQuads, quad = at % kQuads;
+    if (k >= count) continue;
+    float4 carried = {};
+    float4 rate = {};
+    for (int b = 0; b <= block; ++b) {
+      const BlockFactors& factors = group.FactorsAt(first + k, b);
+      const ColumnFactors& columns = factors.columns;
+      rate = reinterpret_cast<const float4*>(columns.rate)[quad];
+      if (b == block) break;
+      const float sum = factors.sum_delta, unit = columns.unit;
+      const float4 upper = columns.value_keys[0][quad];
+      const float4 lower = columns.value_keys[1][quad];
+      carried.x =
+          fmaf(carried.x, ExpOfLog2(rate.x * sum), (upper.x + lower.x) * unit);
+      carried.y =
+          fmaf(carried.y, ExpOfLog2(rate.y * sum), (upper.y + lower.y) * unit);
+      carried.z =
+          fmaf(carried.z, ExpOfLog2(rate.z * sum), (upper.z + lower.z) * unit);
+      carried.w =
+          fmaf(carried.w, ExpOfLog2(rate.w * sum), (upper.w + lower.w) * unit);
+    }
+    shared.carried[k][quad] = carried;
+    shared.rate[k][quad] = rate;
+  }
+  const int64_t begin = int64_t{block} * kTile;
+  const int64_t row = begin + tid;
+  float c[kFoldStates];
+#pragma unroll
+  for (int n = 0; n < kFoldStates; ++n) {
+    c[n] = row < ssm.num_positions && n < ssm.state_size
+               ? ssm.c[row * ssm.c_stride + n]
+               : 0.0f;
+  }
+  __syncthreads();
+#pragma unroll 4
+  for (int k = 0; k < count; ++k) {
+    const int channel = first + k;
+    const RowFactor factor = group.FactorsAt(channel, block).rows.rows[tid];
+    float sum = 0;
+#pragma unroll
+    for (int quad = 0; quad < kQuads; ++quad) {
+      const float4 rate = shared.rate[k][quad];
+      const float4 carried = shared.carried[k][quad];
+      const float* const own = c + 4 * quad;
+      sum = fmaf(own[0] * carried.x, ExpOfLog2(rate.x * factor.sum), sum);
+      sum = fmaf(own[1] * carried.y, ExpOfLog2(rate.y * factor.sum), sum);
+      sum = fmaf(own[2] * carried.z, ExpOfLog2(rate.z * factor.sum), sum);
+      sum = fmaf(own[3] * carried.w, ExpOfLog2(rate.w * factor.sum), sum);
+    }
+    shared.products[tid][k] =
+        fmaf(sum, factor.scale, group.ProductsOf(channel, block)[tid]);
+  }
+  __syncthreads();
+  const int rows =
+      static_cast<int>(min(int64_t{kTile}, ssm.num_positions - begin));
+  for (int at = tid; at < rows * kChannels; at += kThreads) {
+    const int r = at / kChannels, k = at % kChannels;
+    if (k >= count) continue;
+    op.product[(begin + r) * ssm.num_channels + group.channel_begin + first +
+               k] = shared.products[r][k];
+  }
+}
+
+}  // namespace
+
+absl::Status FoldProducts(const Op& op, const FoldGroup& group,
+                          cudaStream_t stream) {
+  const dim3 grid(CeilDiv(group.num_channels, kChannels), group.num_blocks,
+                  group.num_sequences);
+  CarryProducts<<<grid, kThreads, 0, stream>>>(op, group);
+  return CheckLaunch("SsmAttentionFold");
+}
+
+}  // namespace limpid::kernels::cuda
