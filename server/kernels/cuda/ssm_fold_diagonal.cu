@@ -635,8 +635,7 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   return LaunchWithSharedMemory(
       "SsmAttentionFold", FoldDiagonal<kFold, kProducts>,
       dim3(group.num_blocks, group.diagonal_splits, group.num_sequences),
-      kThreads,
-      sizeof(DiagonalMemory), stream, op, group);
+      kThreads, sizeof(DiagonalMemory), stream, op, group);
 }
 
 }  // namespace

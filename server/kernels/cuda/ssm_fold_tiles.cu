@@ -193,10 +193,10 @@ absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
       static_cast<int>(CeilDiv(group.num_channels, group.tile_splits));
   const int bytes =
       static_cast<int>(sizeof(TileMemory) + channels * sizeof(float));
-  return LaunchWithSharedMemory("SsmAttentionFold", Fold<kFold, kProducts>,
-                                dim3(group.num_tiles(), group.tile_splits,
-                                     group.num_sequences),
-                                kThreads, bytes, stream, op, group);
+  return LaunchWithSharedMemory(
+      "SsmAttentionFold", Fold<kFold, kProducts>,
+      dim3(group.num_tiles(), group.tile_splits, group.num_sequences), kThreads,
+      bytes, stream, op, group);
 }
 
 }  // namespace
