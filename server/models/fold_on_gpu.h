@@ -10,9 +10,9 @@
 
 namespace limpid {
 
-// Runs an op of type Op, which has what `fold` says when set_inputs(op) gives it
-// the rest; false: it does not take these inputs, or this build or device has no
-// such kernel.
+// Runs an op of type Op, which has what `fold` says when set_inputs(op) gives
+// it the rest; false: it does not take these inputs, or this build or device
+// has no such kernel.
 template <typename Op, typename SetInputs>
 bool FoldOnGpu(const AttentionFold& fold, const SetInputs& set_inputs) {
 #ifdef LIMPID_WITH_CUDA

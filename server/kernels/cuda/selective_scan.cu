@@ -22,16 +22,12 @@ constexpr int kBorderBytes = 32 * 1024;
 template <int kStates, typename T>
 inline constexpr int kMostSegments = std::clamp<int>(
     kBorderBytes / (kChannels * kStates * static_cast<int>(sizeof(T))), 1, 64);
-// And when it is, since borders are work of their own; still a warp's worth.
-template <int kStates, typename T>
-inline constexpr int kFewSegments =
-    kMostSegments<kStates, T> >= 32 ? kMostSegments<kStates, T> / 8
-                                    : kMostSegments<kStates, T>;
+// And when it is, since borders are work of their own. Only for wide rows:
+// other threads need too many registers for as many small blocks.
+template <int kStates, bool kWide, typename T>
+inline constexpr int kFewSegments = kMostSegments<kStates, T> / (kWide ? 8 : 1);
 // Blocks with few segments that fill a large device.
 constexpr int64_t kManyBlocks = 768;
-// Threads of a multiprocessor that have registers enough.
-template <bool kWide>
-constexpr int kResidentThreads = kWide ? 1024 : 512;
 
 template <typename T>
 __device__ T Silu(T x) {
@@ -41,9 +37,8 @@ __device__ T Silu(T x) {
 // With few registers, so that blocks share a multiprocessor: their threads hide
 // each other's loads, and there can be little more blocks than multiprocessors.
 template <int kStates, int kParts, bool kWide, typename T>
-__global__ void __launch_bounds__(
-    kChannels* kParts,
-    std::max(kResidentThreads<kWide> / (kChannels * kParts), 1))
+__global__ void __launch_bounds__(kChannels* kParts,
+                                  kWide ? 1024 / (kChannels * kParts) : 1)
     Scan(SelectiveScan<T> op, unsigned channel_blocks) {
   __shared__ T borders[kParts][kStates][kChannels];
   __shared__ T sums[kParts][kChannels];  // of delta
@@ -145,7 +140,7 @@ absl::Status Launch(const SelectiveScan<T>& op, cudaStream_t stream) {
     return CheckLaunch("SelectiveScan");
   };
   return num_blocks >= kManyBlocks
-             ? launch.template operator()<kFewSegments<kStates, T>>()
+             ? launch.template operator()<kFewSegments<kStates, kWide, T>>()
              : launch.template operator()<kMostSegments<kStates, T>>();
 }
 

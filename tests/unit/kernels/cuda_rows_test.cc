@@ -3,7 +3,6 @@
 // Scans and convolutions of batches, Wkv and folds of a few rows on a GPU
 // against the CPU in double precision. Needs a GPU; skipped without.
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <limits>
 #include <random>
@@ -173,19 +172,13 @@ TYPED_TEST(CudaRowsTest, RowErrors) {
 
 TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
   using T = TypeParam;
-  // Many sequences fill the device with fewer segments of each.
-  for (const auto& [sequences, length, states] :
-       std::vector<std::array<int64_t, 3>>{{3, 1, 16},
-                                           {3, 63, 16},
-                                           {3, 65, 5},
-                                           {3, 300, 16},
-                                           {3, 40, 64},
-                                           {300, 19, 16},
-                                           {300, 5, 64}}) {
+  constexpr int64_t kSequences = 3;
+  for (const auto& [length, states] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 16}, {63, 16}, {65, 5}, {300, 16}, {40, 64}}) {
     for (const bool reversed : {false, true}) {
-      const Inputs<T> in(Sizes{sequences * length, 21, states});
+      const Inputs<T> in(Sizes{kSequences * length, 21, states});
       SCOPED_TRACE(in.sizes.ToString());
-      const int64_t size = sequences * length * 21;
+      const int64_t size = kSequences * length * 21;
       std::mt19937_64 g(3);
       const auto added = Values<T>::Random(size, -1, 1, g);
       std::vector<double> y(added.exact(), added.exact() + size), gate(size);
@@ -193,7 +186,7 @@ TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
       exact.num_positions = length;
       ASSERT_TRUE(cpu::Run(SelectiveScan<double>{
                                exact, 0, 21, in.u.exact(), in.stride, y.data(),
-                               21, sequences, reversed, y.data(),
+                               21, kSequences, reversed, y.data(),
                                in.row.exact(), in.stride, gate.data(), 0.5})
                       .ok());
       const DeviceInputs<T> device(in);
@@ -203,7 +196,7 @@ TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
       ssm.num_positions = length;
       ASSERT_TRUE(
           cuda::Run(SelectiveScan<T>{ssm, 0, 21, device.u.data(), in.stride,
-                                     device_y.data(), 21, sequences, reversed,
+                                     device_y.data(), 21, kSequences, reversed,
                                      device_y.data(), device.row.data(),
                                      in.stride, device_gate.data(), T{0.5}},
                     this->stream_)
@@ -218,27 +211,32 @@ TYPED_TEST(CudaRowsTest, ScansOfBatchesAndWhatFollows) {
 // B and C in rows that can be loaded four numbers at a time, as in networks.
 TYPED_TEST(CudaRowsTest, ScansOfAlignedRows) {
   using T = TypeParam;
-  for (const int64_t length : {1, 64, 1000}) {
-    Inputs<T> in(Sizes{length, 19, 16});
+  // Many sequences fill the device with fewer segments of each.
+  for (const auto& [sequences, length] :
+       std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {1, 64}, {1, 1000}, {300, 5}, {300, 19}}) {
+    const int64_t rows = sequences * length;
+    Inputs<T> in(Sizes{rows, 19, 16});
+    SCOPED_TRACE(in.sizes.ToString());
     std::mt19937_64 g(9);
     in.state_stride = 20;
-    in.b = Values<T>::Random(length * 20, -1, 1, g);
-    in.c = Values<T>::Random(length * 20, -1, 1, g);
-    std::vector<double> y(length * 19);
-    ASSERT_TRUE(
-        cpu::Run(SelectiveScan<double>{in.ExactSsm(), 0, 19, in.u.exact(),
-                                       in.stride, y.data(), 19})
-            .ok());
+    in.b = Values<T>::Random(rows * 20, -1, 1, g);
+    in.c = Values<T>::Random(rows * 20, -1, 1, g);
+    std::vector<double> y(rows * 19);
+    SelectiveScan<double> exact{in.ExactSsm(), 0,        19, in.u.exact(),
+                                in.stride,     y.data(), 19, sequences};
+    exact.ssm.num_positions = length;
+    ASSERT_TRUE(cpu::Run(exact).ok());
     const DeviceInputs<T> device(in);
-    const OnDevice<T> actual(std::vector<T>(length * 19, T{-7}));
-    ASSERT_TRUE(cuda::Run(SelectiveScan<T>{device.Move(in.Ssm()), 0, 19,
-                                           device.u.data(), in.stride,
-                                           actual.data(), 19},
-                          this->stream_)
-                    .ok());
+    const OnDevice<T> actual(std::vector<T>(rows * 19, T{-7}));
+    SelectiveScan<T> op{
+        device.Move(in.Ssm()), 0,  19,       device.u.data(), in.stride,
+        actual.data(),         19, sequences};
+    op.ssm.num_positions = length;
+    ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
     this->Synchronize();
     EXPECT_TRUE(Near(actual.Fetch(), y));
-    this->ExpectRows(in, ChannelFold::kSumAbs, length - 1, length);
+    this->ExpectRows(in, ChannelFold::kSumAbs, rows - 1, rows);
   }
 }
 
