@@ -31,9 +31,8 @@ bool FoldOnGpu(const AttentionFold& fold, const SetInputs& set_inputs) {
   }
   set_inputs(op);
   if (!kernels::cuda::CanFold(op)) return false;
-  const at::Tensor scratch =
-      at::empty({kernels::cuda::FoldScratchBytes(op)},
-                matrix.options().dtype(at::kByte));
+  const at::Tensor scratch = at::empty({kernels::cuda::FoldScratchBytes(op)},
+                                       matrix.options().dtype(at::kByte));
   op.scratch = scratch.mutable_data_ptr();
   RunOnGpu(matrix, op);
   return true;

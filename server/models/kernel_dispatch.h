@@ -112,5 +112,4 @@ void Dispatch(const at::Tensor& tensor, const Work& work) {
 // Channels that one thread takes at least: a vector's worth times a few.
 inline constexpr int64_t kChannelGrain = 32;
 
-
 }  // namespace limpid

@@ -332,8 +332,9 @@ class RegistrySchedule final : private RegistryObserver {
       const bool alive = memory_.num_alive[name] > 0;
       // The one that is served, and those that it replaced.
       EXPECT_LE(memory_.num_alive[name], 1 + NumLeases(name));
-      if (NumLeases(name) > 0) EXPECT_TRUE(alive) << "freed while in use";
-      if (state == ModelState::kReady) EXPECT_TRUE(alive);
+      if (NumLeases(name) > 0 || state == ModelState::kReady) {
+        EXPECT_TRUE(alive) << name << " was freed while in use";
+      }
       if (state == ModelState::kUnloading) EXPECT_GT(NumLeases(name), 0);
       if (state == ModelState::kUnloaded || state == ModelState::kFailed) {
         EXPECT_FALSE(alive) << name << " is held for nobody";
