@@ -172,9 +172,9 @@ std::vector<Case> Cases() {
                                   rows == Rows::kAll && length == 1024));
     }
   }
-  for (const int64_t length : {256, 1024}) {
+  for (const int64_t length : {64, 256, 1024}) {
     cases.push_back(NetworkCase("mamba-130m-layer", kMambaLayer, Rows::kAll,
-                                length, length == 256));
+                                length, length <= 256));
   }
   for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
     cases.push_back(NetworkCase("rwkv-4-169m", kRwkv169m, rows, 1024, false,
