@@ -64,7 +64,7 @@ def test_load_below_and_above_the_capacity(start, full):
     server = start(models=("sentiment-mamba",),
                    config={"limits": {"max_client_queue_size": 32}})
     seconds, control = (600, 30) if full else (15, 5)
-    shape = ("--lengths", 512, "--clients", 8)
+    shape = ("--lengths", 2048, "--clients", 8)
 
     def capacity():
         status, result = bench(server, *shape, "--duration", f"{control}s")
