@@ -30,6 +30,12 @@ target_include_directories(limpid_torch SYSTEM INTERFACE
   "${LIMPID_TORCH_ROOT}/include"
   "${LIMPID_TORCH_ROOT}/include/torch/csrc/api/include")
 target_link_libraries(limpid_torch INTERFACE limpid_torch_cpu limpid_torch_c10)
+# at::parallel_for is a template of ATen's headers that is serial without this.
+# Its threads are those of the library that LibTorch brings.
+_limpid_torch_library(limpid_torch_gomp libgomp.so.1)
+target_compile_options(limpid_torch INTERFACE
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fopenmp>)
+target_link_libraries(limpid_torch INTERFACE limpid_torch_gomp)
 if(LIMPID_WITH_CUDA)
   _limpid_torch_library(limpid_torch_c10_cuda libc10_cuda.so)
   # Nothing refers to a symbol of libtorch_cuda, but loading it is what
