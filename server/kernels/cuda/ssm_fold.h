@@ -26,8 +26,8 @@
 // (ssm_fold_products.cu).
 //
 // Keys are made once per block. Queries are not: they are c, which all channels
-// share, times few numbers per row, so that every tile makes its own in
-// registers instead of reading 64 bytes per row and channel.
+// share, times few numbers per row, so that every tile makes its own instead of
+// reading 64 bytes per row and channel.
 #pragma once
 
 #include <cstdint>
