@@ -269,7 +269,8 @@ struct FoldChannels {
 // What SsmAttention's matrices of all rows give when they are folded and when
 // they are multiplied, without their entries ever being in memory:
 //   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
-//   product[i, c] = sum_j alpha_c[i, j] value[j, c].
+//   product[i, c] = sum_j alpha_c[i, j] value[j, c]
+//                   + what the convolution's bias gives (CUDA only).
 // CUDA: float32, all rows, and B sequences at once, to about 22 bits of the
 // largest entries around (kernels/cuda/ssm_fold.h). CPU: one sequence; one
 // thread's share is a range of rows, to whose first one accumulator and product
@@ -296,6 +297,7 @@ struct SsmAttentionFold {
   T* accumulator = nullptr;   // [B, L, L] contiguous
   const T* value = nullptr;   // [B, L, D], with product, or neither
   int64_t value_stride = 0;
+  const T* conv_bias = nullptr;  // [D], CUDA only
   T* product = nullptr;  // [B, L, D] contiguous, set for the channels
   // CUDA: by what every GPU can do, although this one could do more; for tests.
   bool portable = false;

@@ -117,11 +117,16 @@ at::Tensor FactoredAttention::ValueOf(AttentionForm form) const {
 }
 
 BlockMap FactoredAttention::Map(const MatrixForm& form) const {
-  return MapScaled(form, RowScale(form.form));
+  BlockMap map = MapScaled(form, RowScale(form.form), /*with_conv_bias=*/true);
+  if (!map.bias.defined()) {
+    map.bias = at::zeros_like(map.output, at::MemoryFormat::Contiguous);
+  }
+  return map;
 }
 
 BlockMap FactoredAttention::MapScaled(const MatrixForm& form,
-                                      const at::Tensor& row_scale) const {
+                                      const at::Tensor& row_scale,
+                                      bool with_conv_bias) const {
   const Factors factors = FactorsOf(form.form);
   const BlockTrace& trace = this->trace();
   BlockMap map;
@@ -140,11 +145,11 @@ BlockMap FactoredAttention::MapScaled(const MatrixForm& form,
     at::Tensor u = has_conv ? direction.conv : Turned(direction, map.value);
     if (has_conv && direction.conv_bias.defined()) {
       const at::Tensor bias = direction.conv_bias.expand_as(u);
-      if (factors.conv_bias) {
+      if (factors.conv_bias && with_conv_bias) {
         of_bias = direction.recurrence->AddApplied(
             of_bias, Product(ratio, bias).contiguous(), form.include_skip,
             direction.reversed);
-      } else {
+      } else if (!factors.conv_bias) {
         u = u - bias;
       }
     }
@@ -166,11 +171,7 @@ BlockMap FactoredAttention::MapScaled(const MatrixForm& form,
   const auto finish = [&](const at::Tensor& y) {
     return Sum(y.defined() ? Product(row_scale, y) : y, added);
   };
-  if (of_bias.defined() || added.defined()) {
-    map.bias = finish(of_bias);
-  } else {
-    map.bias = at::zeros_like(trace.output, at::MemoryFormat::Contiguous);
-  }
+  map.bias = finish(of_bias);
   map.output = whole ? trace.output : finish(mapped);
   return map;
 }
@@ -218,7 +219,10 @@ FrozenFactors FactoredAttention::Around(const DirectionTrace& direction,
   const Factors factors = FactorsOf(form);
   FrozenFactors around;
   if (factors.activation) around.source_scale = direction.ratio;
-  if (factors.conv) around.conv_weight = direction.conv_weight;
+  if (factors.conv) {
+    around.conv_weight = direction.conv_weight;
+    if (factors.conv_bias) around.conv_bias = direction.conv_bias;
+  }
   if (row_scale.defined()) around.row_scale = row_scale.contiguous();
   return around;
 }
@@ -259,7 +263,8 @@ std::optional<FoldedMatrix> FactoredAttention::Fold(
   FinishFold(fold.finish, num_channels(), own.matrix);
   FoldedMatrix folded{own.matrix, at::Tensor()};
   if (measures) {
-    const BlockMap map = MapScaled(fold.form, row_scale);
+    const BlockMap map =
+        MapScaled(fold.form, row_scale, !ahead.recurrence->folds_conv_bias());
     folded.error = RowErrors(own.product, map.bias, map.output).amax(-1);
   }
   return folded;
@@ -285,8 +290,7 @@ bool FactoredAttention::FoldRows(const MatrixForm& form, RowRange rows,
         at::empty({rows.size(), num_channels()}, fold.matrix.options());
   }
   if (!direction.recurrence->FoldRows(
-          Around(direction, form.form, RowScale(form.form)),
-          direction.conv_bias, rows.begin, own)) {
+          Around(direction, form.form, RowScale(form.form)), rows.begin, own)) {
     return false;
   }
   if (errors != nullptr) {

@@ -107,8 +107,10 @@ class FactoredAttention final : public BlockAttention {
   // it is.
   FrozenFactors Around(const DirectionTrace& direction, AttentionForm form,
                        const at::Tensor& row_scale) const;
-  // Map with that.
-  BlockMap MapScaled(const MatrixForm& form, const at::Tensor& row_scale) const;
+  // Map with that, whose bias is undefined where there is none, and if asked
+  // has nothing of the convolution's.
+  BlockMap MapScaled(const MatrixForm& form, const at::Tensor& row_scale,
+                     bool with_conv_bias) const;
   // [L, D]: what the form multiplies rows with; undefined: nothing.
   at::Tensor RowScale(AttentionForm form) const;
 

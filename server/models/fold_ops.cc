@@ -142,6 +142,7 @@ bool FoldDirection(const FrozenSsm& ssm, const FrozenFactors& factors,
   if (!fold.matrix.is_cpu()) {
     return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
       SetInputs(ssm, factors, fold.value, turned, op);
+      op.conv_bias = Data<float>(factors.conv_bias);
     });
   }
   if (fold.matrix.dim() == 2) {
@@ -162,7 +163,7 @@ FrozenSsm FrozenSsm::Sequence(int64_t index) const {
 
 FrozenFactors FrozenFactors::Sequence(int64_t index) const {
   return {SequenceOf(source_scale, index), conv_weight,
-          SequenceOf(row_scale, index)};
+          SequenceOf(row_scale, index), conv_bias};
 }
 
 AttentionFold AttentionFold::Sequence(int64_t index) const {
@@ -220,8 +221,7 @@ bool FoldBothDirections(const FrozenSsm& ahead,
 }
 
 bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
-                 const at::Tensor& conv_bias, int64_t row_begin,
-                 const AttentionFold& fold) {
+                 int64_t row_begin, const AttentionFold& fold) {
   bool taken = true;
   Dispatch(fold.matrix, [&](auto zero) {
     using T = decltype(zero);
@@ -231,7 +231,7 @@ bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
     op.attention.channel_end = op.attention.ssm.num_channels;
     op.attention.row_begin = row_begin;
     op.attention.row_end = row_begin + fold.matrix.size(0);
-    op.conv_bias = Data<T>(conv_bias);
+    op.conv_bias = Data<T>(factors.conv_bias);
     op.fold = fold.fold;
     op.weight = Data<T>(fold.weight);
     op.accumulator = fold.matrix.mutable_data_ptr<T>();

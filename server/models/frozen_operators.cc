@@ -51,9 +51,10 @@ class S6Operator final : public FrozenOperator {
             const AttentionFold& fold) const override {
     return FoldSsmAttention(Ssm(include_skip), factors, fold);
   }
-  bool FoldRows(const FrozenFactors& factors, const at::Tensor& conv_bias,
-                int64_t row_begin, const AttentionFold& fold) const override {
-    return FoldSsmRows(ssm_, factors, conv_bias, row_begin, fold);
+  bool folds_conv_bias() const override { return ssm_.delta.is_cuda(); }
+  bool FoldRows(const FrozenFactors& factors, int64_t row_begin,
+                const AttentionFold& fold) const override {
+    return FoldSsmRows(ssm_, factors, row_begin, fold);
   }
   bool FoldWith(const FrozenOperator& back, const FrozenFactors& factors,
                 const FrozenFactors& back_factors, bool include_skip,

@@ -40,9 +40,11 @@ class FrozenOperator {
                     const AttentionFold& fold) const {
     return false;
   }
+  // Whether products of Fold and FoldWith have what the convolution's bias
+  // gives.
+  virtual bool folds_conv_bias() const { return false; }
   // A few rows of them as FoldSsmRows does it, or false.
-  virtual bool FoldRows(const FrozenFactors& factors,
-                        const at::Tensor& conv_bias, int64_t row_begin,
+  virtual bool FoldRows(const FrozenFactors& factors, int64_t row_begin,
                         const AttentionFold& fold) const {
     return false;
   }

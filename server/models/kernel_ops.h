@@ -32,6 +32,8 @@ struct FrozenFactors {
   at::Tensor source_scale;  // [L, D]
   at::Tensor conv_weight;   // [D, K]
   at::Tensor row_scale;     // [L, D]
+  // [D] or undefined: of no matrix, but of what products may get as well.
+  at::Tensor conv_bias;
 
   FrozenFactors Sequence(int64_t index) const;
 };
@@ -130,7 +132,8 @@ at::Tensor ChannelWeights(const at::Tensor& projection);
 
 // All rows of the implicit attention by a kernel that makes no slabs, where
 // there is one for this device, element type and sizes; false: there is none,
-// and nothing was done.
+// and nothing was done. On a GPU products get what the convolution's bias gives
+// as well.
 bool FoldSsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
                       const AttentionFold& fold);
 // The same for a block of two directions. `back` and its factors are in its own
@@ -147,11 +150,10 @@ bool FoldScalarAttention(const FrozenRecurrence& recurrence,
                          const AttentionFold& fold);
 // A few rows (kernels::kMaxFoldedRows) of the implicit attention, from
 // row_begin on as many as fold.matrix [rows, L] has; fold.product [rows, D]
-// gets what the convolution's bias `conv_bias` [D], or undefined, gives as
-// well, see kernels::SsmRowsFold. False: no kernel takes these sizes.
+// gets what the convolution's bias gives as well, see kernels::SsmRowsFold.
+// False: no kernel takes these sizes.
 bool FoldSsmRows(const FrozenSsm& ssm, const FrozenFactors& factors,
-                 const at::Tensor& conv_bias, int64_t row_begin,
-                 const AttentionFold& fold);
+                 int64_t row_begin, const AttentionFold& fold);
 // [..., rows] from product, output [..., rows, D] and bias like them or
 // undefined, see kernels::RowErrors.
 at::Tensor RowErrors(const at::Tensor& product, const at::Tensor& bias,

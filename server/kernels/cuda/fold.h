@@ -47,13 +47,6 @@ __device__ T Joined(T sum, T other) {
   return sum + other;
 }
 
-// The number of a thread's warp in its block, known to the compiler to be the
-// same for all of its lanes: behind a branch on threadIdx.x it would guard
-// every exchange between lanes against those that took another way.
-__device__ inline int WarpIndex() {
-  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
-}
-
 // Calls launch.template operator()<kFold>().
 template <typename Launch>
 absl::Status WithFold(ChannelFold fold, const Launch& launch) {

@@ -10,11 +10,9 @@ namespace limpid::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-// Blocks of threads that tiles, and diagonal parts, should be split into: two
-// after the other on each multiprocessor of an H100, and one, which has more to
-// set up.
-constexpr int kWantedTiles = 264;
-constexpr int kWantedDiagonals = 132;
+// Blocks of threads that parts should be split into: one on each multiprocessor
+// of an H100, since each has much to set up.
+constexpr int kWanted = 132;
 // Scratch beyond which sequences, and then channels, are taken in groups.
 constexpr int64_t kScratchBudget = int64_t{512} << 20;
 constexpr int64_t kFloat = sizeof(float);
@@ -108,8 +106,12 @@ FoldParts FoldPlan::Sizes(int64_t channels) const {
         std::clamp<int64_t>(wanted / std::max<int64_t>(sequences_ * blocks, 1),
                             1, CeilDiv(channels, 16)));
   };
-  parts.tile_splits = splits(parts.num_tiles(), kWantedTiles);
-  parts.diagonal_splits = splits(parts.num_blocks, kWantedDiagonals);
+  parts.tile_splits = splits(parts.num_tiles(), kWanted);
+  // Two one after the other, if one would leave multiprocessors idle.
+  if (sequences_ * parts.num_tiles() * parts.tile_splits < kWanted * 15 / 16) {
+    parts.tile_splits = splits(parts.num_tiles(), 2 * kWanted);
+  }
+  parts.diagonal_splits = splits(parts.num_blocks, kWanted);
   const PartBytes bytes = PartsOf(parts, block_bytes_, target_.has_products);
   parts.sequence_bytes =
       bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;

@@ -3,12 +3,13 @@
 // The recurrence in segments of positions that run side by side: each first
 // from a state of zero, then, once the states at the segments' borders are
 // known, from there. One thread has a channel and a segment, its state in
-// registers; neighbours are channels.
+// registers; neighbours are channels. For sizes that no other kernel takes.
 #include <algorithm>
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
 #include "server/kernels/cuda/row_of_states.h"
+#include "server/kernels/cuda/selective_scan.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -18,28 +19,20 @@ constexpr int kChannels = 8;
 // States at the segments' borders, in shared memory: bytes.
 constexpr int kBorderBytes = 32 * 1024;
 
-// As many segments as there is room for, when the device is not full.
+// As many as there is room for.
 template <int kStates, typename T>
-inline constexpr int kMostSegments = std::clamp<int>(
+inline constexpr int kSegments = std::clamp<int>(
     kBorderBytes / (kChannels * kStates * static_cast<int>(sizeof(T))), 1, 64);
-// And when it is, since borders are work of their own. Only for wide rows:
-// other threads need too many registers for as many small blocks.
-template <int kStates, bool kWide, typename T>
-inline constexpr int kFewSegments = kMostSegments<kStates, T> / (kWide ? 8 : 1);
-// Blocks with few segments that fill a large device.
-constexpr int64_t kManyBlocks = 768;
 
 template <typename T>
 __device__ T Silu(T x) {
   return x / (T{1} + exp(-x));
 }
 
-// With few registers, so that blocks share a multiprocessor: their threads hide
-// each other's loads, and there can be little more blocks than multiprocessors.
-template <int kStates, int kParts, bool kWide, typename T>
-__global__ void __launch_bounds__(kChannels* kParts,
-                                  kWide ? 1024 / (kChannels * kParts) : 1)
+template <int kStates, typename T>
+__global__ void __launch_bounds__(kChannels* kSegments<kStates, T>)
     Scan(SelectiveScan<T> op, unsigned channel_blocks) {
+  constexpr int kParts = kSegments<kStates, T>;
   __shared__ T borders[kParts][kStates][kChannels];
   __shared__ T sums[kParts][kChannels];  // of delta
   const SelectiveSsm<T>& ssm = op.ssm;
@@ -73,7 +66,7 @@ __global__ void __launch_bounds__(kChannels* kParts,
     T sum = 0;
     for (int64_t i = begin; i < end; ++i) {
       const T delta = delta_at(i), input = delta * u_at(i);
-      const RowOfStates<kStates, kWide, T> b(ssm.b + i * ssm.b_stride,
+      const RowOfStates<kStates, false, T> b(ssm.b + i * ssm.b_stride,
                                              num_states);
 #pragma unroll kUnroll < kStates>
       for (int n = 0; n < kStates; ++n) {
@@ -104,9 +97,9 @@ __global__ void __launch_bounds__(kChannels* kParts,
   if (channel >= op.channel_end) return;
   for (int64_t i = begin; i < end; ++i) {
     const T delta = delta_at(i), u = u_at(i), input = delta * u;
-    const RowOfStates<kStates, kWide, T> b(ssm.b + i * ssm.b_stride,
+    const RowOfStates<kStates, false, T> b(ssm.b + i * ssm.b_stride,
                                            num_states);
-    const RowOfStates<kStates, kWide, T> c_row(ssm.c + i * ssm.c_stride,
+    const RowOfStates<kStates, false, T> c_row(ssm.c + i * ssm.c_stride,
                                                num_states);
     T y = skip * u;
 #pragma unroll kUnroll < kStates>
@@ -126,22 +119,17 @@ __global__ void __launch_bounds__(kChannels* kParts,
   }
 }
 
-template <int kStates, bool kWide, typename T>
+template <int kStates, typename T>
 absl::Status Launch(const SelectiveScan<T>& op, cudaStream_t stream) {
   const int64_t channel_blocks =
       CeilDiv(op.channel_end - op.channel_begin, kChannels);
   const int64_t num_blocks = channel_blocks * op.num_sequences;
   if (num_blocks == 0) return absl::OkStatus();
   LIMPID_RETURN_IF_ERROR(CheckGrid("SelectiveScan", num_blocks));
-  const auto launch = [&]<int kParts>() {
-    Scan<kStates, kParts, kWide, T>
-        <<<static_cast<unsigned>(num_blocks), kChannels * kParts, 0, stream>>>(
-            op, static_cast<unsigned>(channel_blocks));
-    return CheckLaunch("SelectiveScan");
-  };
-  return num_blocks >= kManyBlocks
-             ? launch.template operator()<kFewSegments<kStates, kWide, T>>()
-             : launch.template operator()<kMostSegments<kStates, T>>();
+  Scan<kStates, T>
+      <<<static_cast<unsigned>(num_blocks), kChannels * kSegments<kStates, T>,
+         0, stream>>>(op, static_cast<unsigned>(channel_blocks));
+  return CheckLaunch("SelectiveScan");
 }
 
 }  // namespace
@@ -150,8 +138,11 @@ template <typename T>
 absl::Status Run(const SelectiveScan<T>& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  return WithRows(op.ssm, [&]<int kStates, bool kWide>() {
-    return Launch<kStates, kWide, T>(op, cuda_stream);
+  if constexpr (sizeof(T) == 4) {
+    if (CanScanQuads(op)) return ScanInQuads(op, cuda_stream);
+  }
+  return WithStateSize(op.ssm.state_size, [&]<int kStates>() {
+    return Launch<kStates, T>(op, cuda_stream);
   });
 }
 

@@ -23,7 +23,8 @@
 //
 // In products of entries off the diagonal with values the sums over j of K[j,
 // n] value[j] are the same for all rows, so that they cost nothing per entry
-// (ssm_fold_products.cu).
+// (ssm_fold_products.cu). What the convolution's bias gives comes with them: it
+// is the recurrence's answer to a constant, whose state is one more sum over j.
 //
 // Keys are made once per block. Queries are not: they are c, which all channels
 // share, times few numbers per row, so that every tile makes its own instead of
@@ -45,14 +46,15 @@ struct alignas(16) ColumnFactors {
   // the others, and the same for low halves: lane t of a fragment has states 4t
   // to 4t + 3. Matrices of 8 rows of 16 bytes, as ldmatrix and wgmma take them.
   uint4 keys[kTile / 8][4][8];
-  // Of either half of the columns: sum of K[j] value[j]; states 4t to 4t + 3.
+  // Of either half of the columns: sum of K[j] value[j], and of the bias's
+  // keys; states 4t to 4t + 3.
   float4 value_keys[2][kFoldStates / 4];
   float rate[kFoldStates];  // a log2(e)
   float taps[kTaps];
   float unit;  // of the keys
   float skip;
   float weight;
-  float bound;  // at least |K| of any state
+  float conv_bias;
 };
 
 // And of the rows.
@@ -67,6 +69,7 @@ struct alignas(16) RowFactors {
 struct BlockFactors {
   ColumnFactors columns;
   RowFactors rows;
+  float key_bound;    // at least |K| of any state
   float query_bound;  // at least |row_scale c| of any state
   float sum_delta;
 };

@@ -27,6 +27,7 @@
 #include "server/kernels/cuda/ssm_fold.h"
 #include "server/kernels/cuda/ssm_fold_fragments.h"
 #include "server/kernels/cuda/ssm_fold_span.h"
+#include "server/kernels/cuda/warp.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -151,6 +152,12 @@ struct SquarePart {
     }
     const LeftHalves left = queries.Halves();
     float given[2] = {};
+    if constexpr (kProducts) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        given[h] = Dot(queries.of[h], square.of_bias[t]);
+      }
+    }
 #pragma unroll
     for (int x = 0; x < kEights; ++x) {
       float entries[4];
@@ -190,9 +197,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int tid = threadIdx.x;
   const int lane = tid % 32, warp = WarpIndex();
   const int block = blockIdx.x, split = blockIdx.y;
-  const int64_t length = op.attention.ssm.num_positions;
   const int64_t begin = int64_t{block} * kTile;
-  const bool has_lower = begin + kSpan < length;
+  const int rows = static_cast<int>(
+      min(int64_t{kTile}, op.attention.ssm.num_positions - begin));
   const int channel_begin = group.SplitBegin(split, group.diagonal_splits);
   const int channel_end = group.SplitBegin(split + 1, group.diagonal_splits);
   const int rounds = (channel_end - channel_begin + kSlots - 1) / kSlots;
@@ -207,7 +214,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int channel = channel_begin + tid; channel < channel_end;
        channel += kThreads) {
     const BlockFactors& factors = group.FactorsAt(channel, block);
-    bound = fmaxf(bound, factors.query_bound * factors.columns.bound);
+    bound = fmaxf(bound, factors.query_bound * factors.key_bound);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
     bound = fmaxf(bound, __shfl_xor_sync(kAllLanes, bound, offset));
@@ -233,11 +240,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int round = 0; round <= rounds; ++round) {
       __syncthreads();
       const int channel = channel_begin + round * kSlots + slot;
-      if (channel >= channel_end || (first > 0 && !has_lower)) continue;
+      if (channel >= channel_end || first >= rows) continue;
       SpanWork<kFold, kProducts> work(
           shared.states, shared.inputs[round % kInputRounds][slot], first,
           scale, shared.work.spans[warp], sums);
-      work.Run(group.FactorsAt(channel, block),
+      work.Run(block + 1 < group.num_blocks, group.FactorsAt(channel, block),
                shared.work.squares[round % 2][slot], product_at(channel));
     }
     // Slots one after the other.
@@ -266,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         LoadInputs<kProducts>(op, group, block, next, channel_end - next,
                               shared.inputs[(round + 1) % kInputRounds]);
       }
-      if (round == 0 || !has_lower) continue;
+      if (round == 0 || kSpan + 16 * own >= rows) continue;
       const int before = round - 1;
       for (int slot = 0; slot < kSlots; ++slot) {
         const int channel = channel_begin + before * kSlots + slot;
@@ -292,7 +299,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   float* const out =
       group.diagonals +
       (int64_t{split} * group.num_blocks + block) * kTile * kDiagonalStride;
-  const int rows = static_cast<int>(min(int64_t{kTile}, length - begin));
   for (int row = warp; row < rows; row += kThreads / 32) {
     for (int column = lane; column <= row + kShift; column += 32) {
       out[row * kDiagonalStride + column] = shared.part[row][column];

@@ -45,16 +45,6 @@ __device__ inline void StoreHalves(const float (&states)[4], int t, int at,
   }
 }
 
-// Sums over the four lanes of a quad of four numbers: lane t gets number t.
-__device__ inline float SumOfQuad(const float (&x)[4], int t) {
-  const bool upper = (t & 2) != 0, odd = (t & 1) != 0;
-  float first = upper ? x[2] : x[0], second = upper ? x[3] : x[1];
-  first += __shfl_xor_sync(0xffffffffu, upper ? x[0] : x[2], 2);
-  second += __shfl_xor_sync(0xffffffffu, upper ? x[1] : x[3], 2);
-  return (odd ? second : first) +
-         __shfl_xor_sync(0xffffffffu, odd ? first : second, 1);
-}
-
 // Keys of 8 columns in shared memory, see ColumnFactors, as a warp multiplies
 // with them: column g, high halves and then low ones.
 __device__ inline uint4 LoadKeys(const uint4 (&keys)[4][8], int lane) {

@@ -14,6 +14,7 @@
 #include "server/kernels/cuda/mma.h"
 #include "server/kernels/cuda/ssm_fold.h"
 #include "server/kernels/cuda/ssm_fold_tile.h"
+#include "server/kernels/cuda/warp.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
@@ -232,11 +233,16 @@ __device__ __forceinline__ void Build(const Op& op, const TileShare& share,
     const float rate[4] = {four.x, four.y, four.z, four.w};
     const float gap = shared.gaps[index];
     const float in_units = scale * columns.unit;
+    // Loads first: none is moved over a store, and each would wait.
+    RowFactor factors[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      const RowFactor factor = stage.rows.rows[(first_part + k) * 8 + g];
-      const float sum = factor.sum + gap;
-      const float whole = factor.scale * in_units;
+      factors[k] = stage.rows.rows[(first_part + k) * 8 + g];
+    }
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      const float sum = factors[k].sum + gap;
+      const float whole = factors[k].scale * in_units;
       float query[4];
 #pragma unroll
       for (int n = 0; n < 4; ++n) {

@@ -20,36 +20,48 @@ using Op = SsmAttentionFold<float>;
 // A thread has a row of the block; all of them take the same channels one after
 // the other.
 constexpr int kThreads = kTile;
-constexpr int kChannels = 32;
+constexpr int kChannels = 16;
 constexpr int kQuads = kFoldStates / 4;
 
 struct ProductMemory {
   float4 carried[kChannels][kQuads];
   float4 rate[kChannels][kQuads];
   // One number more, so that rows are in different banks.
+  float c[kTile][kFoldStates + 1];
   float products[kTile][kChannels + 1];
 };
 
-__global__ void __launch_bounds__(kThreads)
+// As many blocks as there usually are should be on their way at once.
+__global__ void __launch_bounds__(kThreads, 6)
     CarryProducts(Op op, FoldGroup group) {
   __shared__ ProductMemory shared;
   op = SequenceOf(op, blockIdx.z);
   group = SequenceOf(group, blockIdx.z);
   const SelectiveSsm<float>& ssm = op.attention.ssm;
-  const int tid = threadIdx.x;
+  const int row = threadIdx.x;
   const int first = blockIdx.x * kChannels;
   const int count = min(kChannels, group.num_channels - first);
   const int block = blockIdx.y;
-  for (int at = tid; at < kChannels * kQuads; at += kThreads) {
+  // All on their way before anything waits.
+  RowFactor factors[kChannels];
+  float of_block[kChannels];
+#pragma unroll
+  for (int k = 0; k < kChannels; ++k) {
+    const int channel = first + min(k, count - 1);
+    factors[k] = group.FactorsAt(channel, block).rows.rows[row];
+    of_block[k] = group.ProductsOf(channel, block)[row];
+  }
+  // Channels past the last one repeat it and write nothing.
+  for (int at = row; at < kChannels * kQuads; at += kThreads) {
     const int k = at / kQuads, quad = at % kQuads;
-    if (k >= count) continue;
+    const int channel = first + min(k, count - 1);
     float4 carried = {};
-    float4 rate = {};
-    for (int b = 0; b <= block; ++b) {
-      const BlockFactors& factors = group.FactorsAt(first + k, b);
+    const float4 rate = reinterpret_cast<const float4*>(
+        group.FactorsAt(channel, block).columns.rate)[quad];
+#pragma unroll 4
+    for (int b = 0; b < block; ++b) {
+      const BlockFactors& factors = group.FactorsAt(channel, b);
       const ColumnFactors& columns = factors.columns;
-      rate = reinterpret_cast<const float4*>(columns.rate)[quad];
-      if (b == block) break;
       const float sum = factors.sum_delta, unit = columns.unit;
       const float4 upper = columns.value_keys[0][quad];
       const float4 lower = columns.value_keys[1][quad];
@@ -66,37 +78,39 @@ __global__ void __launch_bounds__(kThreads)
     shared.rate[k][quad] = rate;
   }
   const int64_t begin = int64_t{block} * kTile;
-  const int64_t row = begin + tid;
-  float c[kFoldStates];
 #pragma unroll
-  for (int n = 0; n < kFoldStates; ++n) {
-    c[n] = row < ssm.num_positions && n < ssm.state_size
-               ? ssm.c[row * ssm.c_stride + n]
-               : 0.0f;
+  for (int k = 0; k < kFoldStates; ++k) {
+    const int at = k * kThreads + row, r = at / kFoldStates;
+    const int n = at % kFoldStates;
+    const int64_t position = begin + r;
+    shared.c[r][n] = position < ssm.num_positions && n < ssm.state_size
+                         ? ssm.c[position * ssm.c_stride + n]
+                         : 0.0f;
   }
   __syncthreads();
-#pragma unroll 4
-  for (int k = 0; k < count; ++k) {
-    const int channel = first + k;
-    const RowFactor factor = group.FactorsAt(channel, block).rows.rows[tid];
+  float c[kFoldStates];
+#pragma unroll
+  for (int n = 0; n < kFoldStates; ++n) c[n] = shared.c[row][n];
+#pragma unroll
+  for (int k = 0; k < kChannels; ++k) {
     float sum = 0;
 #pragma unroll
     for (int quad = 0; quad < kQuads; ++quad) {
       const float4 rate = shared.rate[k][quad];
       const float4 carried = shared.carried[k][quad];
-      const float* const own = c + 4 * quad;
-      sum = fmaf(own[0] * carried.x, ExpOfLog2(rate.x * factor.sum), sum);
-      sum = fmaf(own[1] * carried.y, ExpOfLog2(rate.y * factor.sum), sum);
-      sum = fmaf(own[2] * carried.z, ExpOfLog2(rate.z * factor.sum), sum);
-      sum = fmaf(own[3] * carried.w, ExpOfLog2(rate.w * factor.sum), sum);
+      const float* const of_row = c + 4 * quad;
+      const float delta = factors[k].sum;
+      sum = fmaf(of_row[0] * carried.x, ExpOfLog2(rate.x * delta), sum);
+      sum = fmaf(of_row[1] * carried.y, ExpOfLog2(rate.y * delta), sum);
+      sum = fmaf(of_row[2] * carried.z, ExpOfLog2(rate.z * delta), sum);
+      sum = fmaf(of_row[3] * carried.w, ExpOfLog2(rate.w * delta), sum);
     }
-    shared.products[tid][k] =
-        fmaf(sum, factor.scale, group.ProductsOf(channel, block)[tid]);
+    shared.products[row][k] = fmaf(sum, factors[k].scale, of_block[k]);
   }
   __syncthreads();
   const int rows =
       static_cast<int>(min(int64_t{kTile}, ssm.num_positions - begin));
-  for (int at = tid; at < rows * kChannels; at += kThreads) {
+  for (int at = row; at < rows * kChannels; at += kThreads) {
     const int r = at / kChannels, k = at % kChannels;
     if (k >= count) continue;
     op.product[(begin + r) * ssm.num_channels + group.channel_begin + first +

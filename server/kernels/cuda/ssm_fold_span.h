@@ -18,11 +18,11 @@
 #include "server/kernels/cuda/mma.h"
 #include "server/kernels/cuda/ssm_fold.h"
 #include "server/kernels/cuda/ssm_fold_fragments.h"
+#include "server/kernels/cuda/warp.h"
 #include "server/kernels/ops.h"
 
 namespace limpid::kernels::cuda {
 
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 inline constexpr int kSpan = 64;
 inline constexpr int kEight = 8;
 inline constexpr int kEights = kSpan / kEight;
@@ -46,7 +46,7 @@ struct alignas(16) ChannelInputs {
   // As in ColumnFactors.
   float rate[kFoldStates];
   float taps[kTaps];
-  float unit, skip, weight, bound;
+  float unit, skip, weight, conv_bias;
 
   __device__ Position At(int eight, int k) const {
     const float4 all = positions[Padded(eight, k)];
@@ -83,8 +83,12 @@ struct alignas(16) SpanMemory {
     EightHalves halves[kEights];
   };
   float4 through[kEights][4];  // decays through an eight
-  // Sums of delta up to a row: from its eight's begin, and from the span's.
-  float2 sums[kSpan];
+  // What the convolution's bias has put into the states at an eight's end, of
+  // its rows alone.
+  float4 of_bias[kEights][4];
+  // Sums of delta: from an eight's begin up to a row, and up to that begin.
+  float sums[kSpan];
+  float before[kEights];
   float products[kSpan];  // that triangles give to a row
 };
 
@@ -92,6 +96,7 @@ struct alignas(16) SpanMemory {
 // one, and the lower one's rows.
 struct alignas(16) SquareInputs {
   EightHalves keys[kEights];  // at the upper span's end
+  float4 of_bias[4];          // the bias's states there
   float sums[kSpan];          // of delta from there up to the row
   float products[kSpan];      // of the lower span's rows so far
 };
@@ -101,6 +106,13 @@ __device__ inline void Scale(float (&x)[4], const float4& by) {
 }
 __device__ inline float4 Times(const float4& a, const float4& b) {
   return {a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w};
+}
+
+__device__ inline float Dot(const float (&a)[4], const float (&b)[4]) {
+  return fmaf(a[3], b[3], fmaf(a[2], b[2], fmaf(a[1], b[1], a[0] * b[0])));
+}
+__device__ inline float Dot(const float (&a)[4], const float4& b) {
+  return fmaf(a[3], b.w, fmaf(a[2], b.z, fmaf(a[1], b.y, a[0] * b.x)));
 }
 
 // Entries of an eight in the order in which they are made: row by row, columns
@@ -180,10 +192,10 @@ class SpanWork {
         memory_(memory),
         sums_(sums) {}
 
-  // Everything; sets the columns and rows of `factors`. `square` is that of the
-  // channel. Products of the upper span's rows go to `products`, those of the
-  // lower one's to the square.
-  __device__ __forceinline__ void Run(BlockFactors& factors,
+  // Everything; sets the rows of `factors`, and the columns if there are blocks
+  // behind. `square` is that of the channel. Products of the upper span's rows
+  // go to `products`, those of the lower one's to the square.
+  __device__ __forceinline__ void Run(bool has_columns, BlockFactors& factors,
                                       SquareInputs& square, float* products) {
     const bool is_lower = first_ > 0;
     // The warp's lanes are done with the channel before.
@@ -191,7 +203,8 @@ class SpanWork {
     WalkDown();
     // Sums of delta of the eights before, of those behind, and of the other
     // span.
-    float through = row_sums_[kEight - 1], before = through, behind = through;
+    const float through = sum_;
+    float before = through, behind = through;
 #pragma unroll
     for (int offset = 4; offset < 32; offset *= 2) {
       const float left = __shfl_up_sync(kAllLanes, before, offset);
@@ -221,8 +234,43 @@ class SpanWork {
       });
       behind += sum_of_other;
     }
-    // And what the keys give with values.
+    if (has_columns) MakeColumns(behind, is_lower, factors.columns);
+    if (t == 0) memory_.before[m] = before;
+    memory_.through[m][t] = {
+        ExpOfLog2(rate_[0] * through), ExpOfLog2(rate_[1] * through),
+        ExpOfLog2(rate_[2] * through), ExpOfLog2(rate_[3] * through)};
+    __syncwarp();
+#pragma unroll
+    for (int row = lane_; row < kSpan; row += 32) {
+      const float sum = memory_.before[row / kEight] + memory_.sums[row];
+      factors.rows.rows[first_ + row] = {(is_lower ? sum_of_other : 0.0f) + sum,
+                                         in_.RowScale(first_eight_, row)};
+      if (is_lower) square.sums[row] = sum;
+    }
+#pragma unroll
+    for (int j = 0; j < kEight; ++j) {
+      memory_.keys[m][j][t] = {keys_[j][0], keys_[j][1], keys_[j][2],
+                               keys_[j][3]};
+    }
+    __syncwarp();
+    Multiply(square, is_lower ? square.products : products);
+  }
+
+ private:
+  // Columns for the tiles, and what they give with values, after `behind` of
+  // delta.
+  __device__ __forceinline__ void MakeColumns(float behind, bool is_lower,
+                                              ColumnFactors& columns) {
+    const int m = lane_ / 4, t = lane_ % 4;
     float value_keys[4] = {};
+    if constexpr (kProducts) {
+      // Beside the bias's.
+      const float4 own = memory_.of_bias[m][t];
+      value_keys[0] = own.x * ExpOfLog2(rate_[0] * behind);
+      value_keys[1] = own.y * ExpOfLog2(rate_[1] * behind);
+      value_keys[2] = own.z * ExpOfLog2(rate_[2] * behind);
+      value_keys[3] = own.w * ExpOfLog2(rate_[3] * behind);
+    }
     ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
       StoreHalves(key, t, j, memory_.halves[m].keys);
       if constexpr (kProducts) {
@@ -233,31 +281,25 @@ class SpanWork {
         }
       }
     });
+    __syncwarp();
 #pragma unroll
-    for (int i = 0; i < kEight; ++i) {
-      if (i % 4 == t) {
-        memory_.sums[kEight * m + i] = {row_sums_[i], before + row_sums_[i]};
+    for (int m = 0; m < kEights; ++m) {
+      columns.keys[first_eight_ + m][lane_ / 8][lane_ % 8] =
+          memory_.halves[m].keys[lane_ / 8][lane_ % 8];
+    }
+    if constexpr (kProducts) {
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+#pragma unroll
+        for (int offset = 4; offset < 32; offset *= 2) {
+          value_keys[n] += __shfl_xor_sync(kAllLanes, value_keys[n], offset);
+        }
+      }
+      if (lane_ < 4) {
+        columns.value_keys[is_lower][lane_] = {value_keys[0], value_keys[1],
+                                               value_keys[2], value_keys[3]};
       }
     }
-    memory_.through[m][t] = {
-        ExpOfLog2(rate_[0] * through), ExpOfLog2(rate_[1] * through),
-        ExpOfLog2(rate_[2] * through), ExpOfLog2(rate_[3] * through)};
-    __syncwarp();
-    HandOn(is_lower, is_lower ? sum_of_other : 0.0f, value_keys, factors,
-           square);
-    __syncwarp();
-#pragma unroll
-    for (int j = 0; j < kEight; ++j) {
-      memory_.keys[m][j][t] = {keys_[j][0], keys_[j][1], keys_[j][2],
-                               keys_[j][3]};
-    }
-    __syncwarp();
-    Multiply(is_lower ? square.products : products);
-  }
-
- private:
-  __device__ float Dot(const float (&a)[4], const float (&b)[4]) const {
-    return fmaf(a[3], b[3], fmaf(a[2], b[2], fmaf(a[1], b[1], a[0] * b[0])));
   }
 
   // Entries of the triangles and of the columns behind them; leaves the keys at
@@ -278,7 +320,8 @@ class SpanWork {
     float one[4] = {}, two[4] = {}, three[4] = {};
     float values[kEight + kShift];
     float pending[4];
-    float row_products[kEight];
+    float row_products[4];
+    float of_bias[4] = {};
     int num_made = 0;
     const auto add = [&](float entry, float value, float& product) {
       if (kProducts) product = fmaf(entry, value, product);
@@ -324,13 +367,20 @@ class SpanWork {
         for (int n = 0; n < 4; ++n) keys_[j][n] *= decay[n];
       }
       sum += position.delta;
-      row_sums_[i] = sum;
+      if (i % 4 == t) memory_.sums[kEight * m + i] = sum;
       const float4 c = states_.c[Padded(first_eight_ + m, i)][t];
       const float whole = position.row_scale * in_.unit;
       const float query[4] = {c.x * whole, c.y * whole, c.z * whole,
                               c.w * whole};
       const float past = position.row_scale * position.source * skip;
       float product = 0;
+      if constexpr (kProducts) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          of_bias[n] = fmaf(of_bias[n], decay[n], key[n]);
+        }
+        product = (Dot(query, of_bias) + past) * in_.conv_bias;
+      }
 #pragma unroll
       for (int j = 0; j < i; ++j) {
         add(Dot(query, keys_[j]), values[j], product);
@@ -339,15 +389,16 @@ class SpanWork {
       add(fmaf(taps[2], past, Dot(query, three)), values[i + 1], product);
       add(fmaf(taps[1], past, Dot(query, two)), values[i + 2], product);
       add(fmaf(taps[0], past, Dot(query, one)), values[i + 3], product);
-      row_products[i] = product;
-    }
-    if constexpr (kProducts) {
-#pragma unroll
-      for (int i = 0; i < kEight; i += 4) {
-        const float four[4] = {row_products[i], row_products[i + 1],
-                               row_products[i + 2], row_products[i + 3]};
-        memory_.products[kEight * m + i + t] = SumOfQuad(four, t);
+      row_products[i % 4] = product;
+      if (kProducts && i % 4 == 3) {
+        memory_.products[kEight * m + i - 3 + t] = SumOfQuad(row_products, t);
       }
+    }
+    sum_ = sum;
+    if constexpr (kProducts) {
+      const float bias = in_.conv_bias;
+      memory_.of_bias[m][t] = {of_bias[0] * bias, of_bias[1] * bias,
+                               of_bias[2] * bias, of_bias[3] * bias};
     }
   }
 
@@ -368,41 +419,9 @@ class SpanWork {
     }
   }
 
-  // Columns and rows for the tiles, rows for the square.
-  __device__ __forceinline__ void HandOn(bool is_lower, float sum_before,
-                                         float (&value_keys)[4],
-                                         BlockFactors& factors,
-                                         SquareInputs& square) {
-    ColumnFactors& columns = factors.columns;
-#pragma unroll
-    for (int m = 0; m < kEights; ++m) {
-      columns.keys[first_eight_ + m][lane_ / 8][lane_ % 8] =
-          memory_.halves[m].keys[lane_ / 8][lane_ % 8];
-    }
-    if (kProducts) {
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-#pragma unroll
-        for (int offset = 4; offset < 32; offset *= 2) {
-          value_keys[n] += __shfl_xor_sync(kAllLanes, value_keys[n], offset);
-        }
-      }
-      if (lane_ < 4) {
-        columns.value_keys[is_lower][lane_] = {value_keys[0], value_keys[1],
-                                               value_keys[2], value_keys[3]};
-      }
-    }
-#pragma unroll
-    for (int row = lane_; row < kSpan; row += 32) {
-      const float sum = memory_.sums[row].y;
-      factors.rows.rows[first_ + row] = {sum_before + sum,
-                                         in_.RowScale(first_eight_, row)};
-      if (is_lower) square.sums[row] = sum;
-    }
-  }
-
   // Squares of 16, 32 and 64 rows, and products of all rows.
-  __device__ __forceinline__ void Multiply(float* to_products) {
+  __device__ __forceinline__ void Multiply(SquareInputs& square,
+                                           float* to_products) {
     const int g = lane_ / 4, t = lane_ % 4;
     const float whole = in_.unit * scale_;
     // Of two rows 8 apart in each 16, from their eights' begin.
@@ -412,7 +431,7 @@ class SpanWork {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int eight = 2 * m + h;
-        const float sum = memory_.sums[kEight * eight + g].x;
+        const float sum = memory_.sums[kEight * eight + g];
         const float scale = in_.RowScale(first_eight_ + eight, g) * whole;
         const float4 c = states_.c[Padded(first_eight_ + eight, g)][t];
         const float states[4] = {c.x, c.y, c.z, c.w};
@@ -423,6 +442,20 @@ class SpanWork {
       }
     }
     float products[2][4] = {};
+    if constexpr (kProducts) {
+      // The bias's states at an eight's begin, of the rows before.
+      float4 state = {0, 0, 0, 0};
+#pragma unroll
+      for (int eight = 0; eight < kEights; ++eight) {
+        products[eight % 2][eight / 2] =
+            Dot(queries[eight / 2].of[eight % 2], state);
+        const float4 own = memory_.of_bias[eight][t];
+        const float4 decay = memory_.through[eight][t];
+        state = {fmaf(state.x, decay.x, own.x), fmaf(state.y, decay.y, own.y),
+                 fmaf(state.z, decay.z, own.z), fmaf(state.w, decay.w, own.w)};
+      }
+      if (first_ == 0 && g == 0) square.of_bias[t] = state;
+    }
     const auto value_of = [&](int eight) -> float2 {
       if (!kProducts) return {0, 0};
       return {in_.Value(first_eight_ + eight, 2 * t),
@@ -518,7 +551,7 @@ class SpanWork {
   SpanSums& sums_;
   float rate_[4];  // of the lane's states
   float keys_[kEight][4];
-  float row_sums_[kEight];
+  float sum_;  // of delta, of the lane's eight
 };
 
 }  // namespace limpid::kernels::cuda

@@ -18,10 +18,10 @@
 namespace limpid::kernels {
 namespace {
 
-// `attention` in double precision.
+// `attention` in double precision. `conv_bias` may be null.
 ExpectedFolds Expected(SsmAttention<double> attention, ChannelFold fold,
                        const double* weight, const double* value,
-                       int64_t value_stride) {
+                       int64_t value_stride, const double* conv_bias) {
   const int64_t length = attention.ssm.num_positions;
   const int64_t channels = attention.ssm.num_channels;
   ExpectedFolds out(fold, length, channels);
@@ -32,6 +32,16 @@ ExpectedFolds Expected(SsmAttention<double> attention, ChannelFold fold,
     attention.channel_end = c + 1;
     EXPECT_TRUE(cpu::Run(attention).ok());
     out.Add(c, entries, weight, value, value_stride);
+    if (conv_bias == nullptr) continue;
+    // What the convolution adds enters the recurrence at every position.
+    SsmAttention<double> plain = attention;
+    plain.conv_weight = nullptr;
+    EXPECT_TRUE(cpu::Run(plain).ok());
+    for (int64_t i = 0; i < length; ++i) {
+      for (int64_t j = 0; j <= i; ++j) {
+        out.product[i * channels + c] += entries[i * length + j] * conv_bias[c];
+      }
+    }
   }
   return out;
 }
@@ -56,6 +66,7 @@ class CudaSsmFoldTest : public GpuTest {
     op.accumulator = accumulator.data();
     op.value = device.u.data();
     op.value_stride = in.stride;
+    op.conv_bias = has_bias_ ? device.conv_bias.data() : nullptr;
     op.product = products.data();
     op.portable = portable_;
     ASSERT_TRUE(cuda::CanFold(op));
@@ -83,7 +94,8 @@ class CudaSsmFoldTest : public GpuTest {
     Fold(in, attention, fold, weight, matrix, product);
     if (HasFatalFailure()) return;
     const ExpectedFolds expected =
-        Expected(exact, fold, weight.exact(), in.u.exact(), in.stride);
+        Expected(exact, fold, weight.exact(), in.u.exact(), in.stride,
+                 has_bias_ ? in.conv_bias.exact() : nullptr);
     EXPECT_LE(RelativeError(matrix, expected.matrix), tolerance);
     EXPECT_LE(RelativeError(product, expected.product), tolerance);
     EXPECT_TRUE(Near(matrix, expected.matrix, 2 * tolerance));
@@ -93,6 +105,7 @@ class CudaSsmFoldTest : public GpuTest {
   }
 
   bool portable_ = false;
+  bool has_bias_ = true;
 };
 
 // Sequences one after the other, with a few positions of nobody's in between.
@@ -141,6 +154,7 @@ class CudaSsmFoldBatchTest : public CudaSsmFoldTest {
     op.accumulator = accumulator.data();
     op.value = device.u.data() + begin * step;
     op.value_stride = in.stride;
+    op.conv_bias = device.conv_bias.data();
     op.product = products.data();
     op.portable = portable_;
     EXPECT_TRUE(cuda::CanFold(op));
@@ -238,6 +252,8 @@ TEST_F(CudaSsmFoldTest, FactorsThatAreNotThere) {
     ExpectMatches(in, without(in.Attention(), factor),
                   without(in.ExactAttention(), factor), ChannelFold::kSumAbs);
   }
+  has_bias_ = false;
+  ExpectMatches(in, in.Attention(), in.ExactAttention(), ChannelFold::kSumAbs);
 }
 
 TEST_F(CudaSsmFoldTest, DecaysFromNoneToAll) {
@@ -281,10 +297,10 @@ TEST_F(CudaSsmFoldBatchTest, SequencesMatchTheCpu) {
       const ChannelFold fold = ChannelFold::kSumAbs;
       const Folded all = Fold(in, device, length, 0, kSequences, fold);
       for (int64_t s = 0; s < kSequences; ++s) {
-        const ExpectedFolds expected =
-            Expected(Sequence(in, Leading(in.ExactAttention(), length), s),
-                     fold, in.skip.exact(),
-                     in.u.exact() + s * (length + kGap) * in.stride, in.stride);
+        const ExpectedFolds expected = Expected(
+            Sequence(in, Leading(in.ExactAttention(), length), s), fold,
+            in.skip.exact(), in.u.exact() + s * (length + kGap) * in.stride,
+            in.stride, in.conv_bias.exact());
         EXPECT_LE(
             RelativeError(Part(all.matrix, s, kSequences), expected.matrix),
             2e-6);
