@@ -24,7 +24,7 @@ constexpr int kQuad = 4;
 constexpr int kChannels = 32 / kQuad;  // of a warp, and of a block of threads
 // Warps that a device should have: as many as hide each other's loads on 132
 // multiprocessors, and no more, since segments are work of their own.
-constexpr int64_t kWantedWarps = 132 * 8;
+constexpr int64_t kWantedWarps = 132 * 24;
 
 __device__ float4 LoadFour(const float* from) {
   return __ldg(reinterpret_cast<const float4*>(from));
@@ -243,9 +243,8 @@ absl::Status ScanInQuads(const Op& op, cudaStream_t stream) {
   };
   const int64_t parts = kWantedWarps / num_blocks;
   if (parts < 2) return launch.template operator()<1>();
-  if (parts < 4) return launch.template operator()<4>();
-  if (parts < 16) return launch.template operator()<16>();
-  return launch.template operator()<32>();
+  if (parts < 8) return launch.template operator()<4>();
+  return launch.template operator()<16>();
 }
 
 }  // namespace limpid::kernels::cuda
