@@ -3,8 +3,9 @@
 # wheel's CMake package demands a CUDA toolkit even for its CPU libraries and
 # brings a protobuf target that is not the system's.
 #
-#   limpid::torch   headers and libraries; link it PRIVATE, and never to a
-#                   target that also sees gRPC or Protobuf headers
+#   limpid::torch    headers and libraries; link it PRIVATE, and never to a
+#                    target that also sees gRPC or Protobuf headers
+#   limpid::cublas   the cuBLAS that LibTorch loads (CUDA builds only)
 file(GLOB _torch_roots
      "${LIMPID_PYTHON_ENV}/lib/python3*/site-packages/torch")
 list(LENGTH _torch_roots _count)
@@ -43,6 +44,13 @@ if(LIMPID_WITH_CUDA)
   target_link_libraries(limpid_torch INTERFACE
     limpid_torch_c10_cuda CUDA::cudart
     "-Wl,--push-state,--no-as-needed,${LIMPID_TORCH_ROOT}/lib/libtorch_cuda.so,--pop-state")
+  add_library(limpid_cublas SHARED IMPORTED GLOBAL)
+  add_library(limpid::cublas ALIAS limpid_cublas)
+  set_target_properties(limpid_cublas PROPERTIES
+    IMPORTED_LOCATION
+      "${LIMPID_SITE_PACKAGES}/nvidia/cu13/lib/libcublas.so.13")
+  target_include_directories(limpid_cublas SYSTEM INTERFACE
+    "${LIMPID_SITE_PACKAGES}/nvidia/cu13/include")
 endif()
 # libtorch finds its own dependencies by its RPATH; the linker needs telling.
 file(GLOB _wheel_libs "${LIMPID_SITE_PACKAGES}/nvidia/*/lib")
