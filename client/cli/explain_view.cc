@@ -252,6 +252,13 @@ void PrintHeaderPart(Terminal& terminal, const v1::ExplanationHeader& header) {
                               "), ", header.num_tokens(), " tokens")));
   PrintFact(terminal, "method", Safe(header.method()));
   PrintFact(terminal, "position", header.position());
+  const v1::Arithmetic& arithmetic = header.arithmetic();
+  if (arithmetic.precision() > v1::PRECISION_FLOAT32) {
+    PrintFact(terminal, "precision",
+              Safe(absl::StrFormat("%s operands, logits off by %.2g",
+                                   arithmetic.operands(),
+                                   arithmetic.logits_error())));
+  }
 }
 
 void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {
