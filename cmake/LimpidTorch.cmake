@@ -44,13 +44,15 @@ if(LIMPID_WITH_CUDA)
   target_link_libraries(limpid_torch INTERFACE
     limpid_torch_c10_cuda CUDA::cudart
     "-Wl,--push-state,--no-as-needed,${LIMPID_TORCH_ROOT}/lib/libtorch_cuda.so,--pop-state")
-  add_library(limpid_cublas SHARED IMPORTED GLOBAL)
+  # By flags that CMake does not look into: it would put the toolkit's folder,
+  # which may hold another cuBLAS, before this one.
+  set(_cu13 "${LIMPID_SITE_PACKAGES}/nvidia/cu13")
+  add_library(limpid_cublas INTERFACE)
   add_library(limpid::cublas ALIAS limpid_cublas)
-  set_target_properties(limpid_cublas PROPERTIES
-    IMPORTED_LOCATION
-      "${LIMPID_SITE_PACKAGES}/nvidia/cu13/lib/libcublas.so.13")
-  target_include_directories(limpid_cublas SYSTEM INTERFACE
-    "${LIMPID_SITE_PACKAGES}/nvidia/cu13/include")
+  target_include_directories(limpid_cublas SYSTEM INTERFACE "${_cu13}/include")
+  target_link_options(limpid_cublas INTERFACE "-Wl,-rpath,${_cu13}/lib")
+  target_link_libraries(limpid_cublas INTERFACE
+    "-Wl,${_cu13}/lib/libcublas.so.13")
 endif()
 # libtorch finds its own dependencies by its RPATH; the linker needs telling.
 file(GLOB _wheel_libs "${LIMPID_SITE_PACKAGES}/nvidia/*/lib")
