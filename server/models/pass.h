@@ -22,8 +22,6 @@ struct Arithmetic {
   // Float32 operands count as TF32 on GPUs: what has 11 bits or fewer already
   // is multiplied exactly.
   bool tf32 = false;
-
-  bool operator==(const Arithmetic&) const = default;
 };
 
 // The factors of one run in the order in which they were asked for, so that

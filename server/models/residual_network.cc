@@ -253,8 +253,9 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     // A sequence takes no more of a fold of several than of one by itself. A
     // block of two directions has a matrix for each.
     fold_bytes = FoldScratchBytes(parts_->info.num_channels, length);
-    if (!parts_->info.causal)
+    if (!parts_->info.causal) {
       fold_bytes += 2 * length * length * ElementBytes();
+    }
   }
   return most * ElementBytes() + fold_bytes;
 }
