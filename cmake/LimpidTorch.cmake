@@ -3,8 +3,9 @@
 # wheel's CMake package demands a CUDA toolkit even for its CPU libraries and
 # brings a protobuf target that is not the system's.
 #
-#   limpid::torch   headers and libraries; link it PRIVATE, and never to a
-#                   target that also sees gRPC or Protobuf headers
+#   limpid::torch    headers and libraries; link it PRIVATE, and never to a
+#                    target that also sees gRPC or Protobuf headers
+#   limpid::cublas   the cuBLAS that LibTorch loads (CUDA builds only)
 file(GLOB _torch_roots
      "${LIMPID_PYTHON_ENV}/lib/python3*/site-packages/torch")
 list(LENGTH _torch_roots _count)
@@ -43,6 +44,15 @@ if(LIMPID_WITH_CUDA)
   target_link_libraries(limpid_torch INTERFACE
     limpid_torch_c10_cuda CUDA::cudart
     "-Wl,--push-state,--no-as-needed,${LIMPID_TORCH_ROOT}/lib/libtorch_cuda.so,--pop-state")
+  # By flags that CMake does not look into: it would put the toolkit's folder,
+  # which may hold another cuBLAS, before this one.
+  set(_cu13 "${LIMPID_SITE_PACKAGES}/nvidia/cu13")
+  add_library(limpid_cublas INTERFACE)
+  add_library(limpid::cublas ALIAS limpid_cublas)
+  target_include_directories(limpid_cublas SYSTEM INTERFACE "${_cu13}/include")
+  target_link_options(limpid_cublas INTERFACE "-Wl,-rpath,${_cu13}/lib")
+  target_link_libraries(limpid_cublas INTERFACE
+    "-Wl,${_cu13}/lib/libcublas.so.13")
 endif()
 # libtorch finds its own dependencies by its RPATH; the linker needs telling.
 file(GLOB _wheel_libs "${LIMPID_SITE_PACKAGES}/nvidia/*/lib")

@@ -79,9 +79,9 @@ void AddWhat(CLI::App& app, ExplainFlags& flags) {
                                MethodOptionNames()))
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
-  AddValue(
-      group, "--precision", "NAME", flags.precision,
-      "Arithmetic" + OneOf(v1::Precision_descriptor()) + " (default float32)");
+  AddValue(group, "--precision", "NAME", flags.precision,
+           "Arithmetic of projections" + OneOf(v1::Precision_descriptor()) +
+               " (default float32)");
 }
 
 void AddFiles(CLI::App& group, ExplainFlags& flags) {

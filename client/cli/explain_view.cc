@@ -252,6 +252,14 @@ void PrintHeaderPart(Terminal& terminal, const v1::ExplanationHeader& header) {
                               "), ", header.num_tokens(), " tokens")));
   PrintFact(terminal, "method", Safe(header.method()));
   PrintFact(terminal, "position", header.position());
+  const std::string precision = PrecisionText(header.arithmetic());
+  if (!precision.empty()) PrintFact(terminal, "precision", Safe(precision));
+}
+
+std::string PrecisionText(const v1::Arithmetic& arithmetic) {
+  if (arithmetic.precision() <= v1::PRECISION_FLOAT32) return "";
+  return absl::StrFormat("%s operands, logits off by %.2g",
+                         arithmetic.operands(), arithmetic.logits_error());
 }
 
 void PrintTensorPart(Terminal& terminal, const v1::Tensor& tensor) {

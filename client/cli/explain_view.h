@@ -31,6 +31,9 @@ std::string CompletenessText(
     const google::protobuf::RepeatedPtrField<v1::TokenAttribution>&
         attributions);
 
+// A precision in words, with its error; empty for float32, which has none.
+std::string PrecisionText(const v1::Arithmetic& arithmetic);
+
 // Prints in two or three lines what is said of an explanation beside others.
 void PrintSide(Terminal& terminal, const Explanation& explanation);
 

@@ -60,6 +60,8 @@ std::vector<std::pair<std::string, std::string>> FactsOf(
                     "queue ", MillisecondsText(summary.times().queue()),
                     ", compute ", MillisecondsText(summary.times().compute())));
   }
+  const std::string precision = PrecisionText(header.arithmetic());
+  if (!precision.empty()) facts.emplace_back("precision", precision);
   facts.emplace_back("device", header.device());
   facts.emplace_back("server", header.server_version());
   return facts;

@@ -96,6 +96,9 @@ std::map<std::string, std::string> SaveMetadata(
                                  : "null"},
       {"server_version", header.server_version()},
       {"device", header.device()},
+      {"precision", v1::Precision_Name(header.arithmetic().precision())},
+      {"operands", header.arithmetic().operands()},
+      {"logits_error", Dump(Number(header.arithmetic().logits_error()))},
   };
 }
 

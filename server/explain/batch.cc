@@ -58,7 +58,9 @@ class Attempt {
 };
 
 Attempt::Attempt(const ModelCopy& copy, const std::vector<BatchMember>& members)
-    : copy_(copy), network_(*copy.network), num_left_(std::ssize(members)) {
+    : copy_(copy),
+      network_(PlanOf(members.front()).NetworkOf(copy)),
+      num_left_(std::ssize(members)) {
   for (const BatchMember& member : members) {
     seats_.push_back({&member, nullptr});
   }

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
+#include <array>
 #include <atomic>
 
 #include "server/explain/batch.h"
@@ -28,7 +29,9 @@ class TorchEngine final : public Engine {
         devices_(std::move(devices), options.on_device_lost) {
     // First guesses, replaced by what is seen; hopeful, since requests are
     // refused by them.
-    flops_per_second_ = devices_.at(0).is_cpu() ? 5e10 : 1e13;
+    for (auto& speed : flops_per_second_) {
+      speed = devices_.at(0).is_cpu() ? 5e10 : 1e13;
+    }
   }
 
   const std::vector<std::string>& devices() const override {
@@ -81,7 +84,7 @@ class TorchEngine final : public Engine {
       std::shared_ptr<const Model> model) const override {
     return ExplanationPlan::Make(
         request, std::static_pointer_cast<const Servable>(std::move(model)),
-        options_, flops_per_second_.load(std::memory_order_relaxed));
+        options_, SpeedIn(request.precision).load(std::memory_order_relaxed));
   }
 
   using Engine::Run;
@@ -99,6 +102,10 @@ class TorchEngine final : public Engine {
                 int64_t device) const override {
     const absl::Time start = absl::Now();
     const c10::NoGradGuard no_gradients;
+    const Precision precision =
+        static_cast<const ExplanationPlan&>(*members.front().plan)
+            .request()
+            .precision;
     const ModelCopy copy =
         ServableOf(members.front().plan->model()).CopyOn(device);
     const std::vector<int64_t> indices = DevicesOf(copy.placement);
@@ -134,7 +141,9 @@ class TorchEngine final : public Engine {
     }
     while (!streams.empty()) streams.pop_back();
     // Of work that was given up nobody knows how much was done.
-    if (ready.ok() && all_ok) Learn(flops, absl::Now() - start);
+    if (ready.ok() && all_ok) {
+      Learn(flops, absl::Now() - start, SpeedIn(precision));
+    }
   }
 
  private:
@@ -146,22 +155,28 @@ class TorchEngine final : public Engine {
     return devices_.Explain(CatchTorch(work), DevicesOf(placement));
   }
 
+  std::atomic<double>& SpeedIn(Precision precision) const {
+    return flops_per_second_[static_cast<size_t>(precision)];
+  }
+
   // Moves the estimate of speed a little towards what was seen. Short requests
   // are mostly overhead and say nothing about long ones. Lost updates of
   // concurrent requests do no harm.
-  void Learn(double flops, absl::Duration time) const {
+  static void Learn(double flops, absl::Duration time,
+                    std::atomic<double>& speed) {
     constexpr absl::Duration kShortest = absl::Milliseconds(50);
     if (time < kShortest) return;
     const double seconds = absl::ToDoubleSeconds(time);
     constexpr double kShare = 0.2;
-    const double old = flops_per_second_.load(std::memory_order_relaxed);
-    flops_per_second_.store(old + kShare * (flops / seconds - old),
-                            std::memory_order_relaxed);
+    const double old = speed.load(std::memory_order_relaxed);
+    speed.store(old + kShare * (flops / seconds - old),
+                std::memory_order_relaxed);
   }
 
   const EngineOptions options_;
   const Devices devices_;
-  mutable std::atomic<double> flops_per_second_;
+  // By precision.
+  mutable std::array<std::atomic<double>, 3> flops_per_second_;
 };
 
 }  // namespace

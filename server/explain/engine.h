@@ -48,8 +48,9 @@ class Plan {
   virtual const std::string& method() const = 0;
   virtual const Cost& cost() const = 0;
   virtual int64_t num_tokens() const = 0;
-  // Whether a good part of its work is the forward pass that a batch shares.
-  virtual bool gains_from_batch() const = 0;
+  // Of the same model and precision the same, so that they can run as a batch;
+  // null: too little of its work is the forward pass that a batch shares.
+  virtual const void* batch_group() const = 0;
 };
 
 // A request that runs in a batch. What is pointed to outlives `done`.
@@ -108,8 +109,8 @@ class Engine {
   // Checks a request against the model: INVALID_ARGUMENT with every wrong field
   // at once, else FAILED_PRECONDITION where the model does not offer what was
   // asked (METHOD_NOT_SUPPORTED_BY_ARCHITECTURE, FORM_NOT_SUPPORTED_BY_
-  // ARCHITECTURE, WRONG_MODALITY, TOKENIZER_MISSING, NOT_SERVED_YET,
-  // REQUEST_TOO_LARGE). `model` must come from Load of this engine.
+  // ARCHITECTURE, WRONG_MODALITY, TOKENIZER_MISSING, REQUEST_TOO_LARGE).
+  // `model` must come from Load of this engine.
   virtual absl::StatusOr<std::shared_ptr<const Plan>> MakePlan(
       const ExplainRequest& request,
       std::shared_ptr<const Model> model) const = 0;
@@ -124,13 +125,13 @@ class Engine {
     return Run(plan, sink, cancel, /*device=*/0);
   }
 
-  // Runs plans for one and the same model together on the calling thread and on
-  // `device`, as Run: one forward pass for all of them, and the rest of each by
-  // itself, in their order. Results are those of Run. A member that is
-  // cancelled, fails or is refused by its sink leaves without disturbing the
-  // others. What does not fit in memory together is tried again in halves, of
-  // which a single one that does not fit is refused: RESOURCE_EXHAUSTED, reason
-  // OUT_OF_MEMORY.
+  // Runs plans of one batch_group, or a single one, together on the calling
+  // thread and on `device`, as Run: one forward pass for all of them, and the
+  // rest of each by itself, in their order. Results are those of Run. A member
+  // that is cancelled, fails or is refused by its sink leaves without
+  // disturbing the others. What does not fit in memory together is tried again
+  // in halves, of which a single one that does not fit is refused:
+  // RESOURCE_EXHAUSTED, reason OUT_OF_MEMORY.
   virtual void RunBatch(const std::vector<BatchMember>& members,
                         int64_t device) const = 0;
   void RunBatch(const std::vector<BatchMember>& members) const {

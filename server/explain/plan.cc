@@ -301,7 +301,7 @@ int64_t ExplanationPlan::LayerBytes() const {
 void ExplanationPlan::Price(double flops_per_second) {
   constexpr int64_t kFloat = sizeof(float);
   const ModelInfo& info = model_->info();
-  const Network& network = *model_->FirstCopy().network;
+  const Network& network = NetworkOf(model_->FirstCopy());
   const int64_t count = length();
   const auto num_points = static_cast<int64_t>(points_.size());
   const auto num_returned = static_cast<int64_t>(layers_.size());
@@ -348,7 +348,7 @@ void ExplanationPlan::Price(double flops_per_second) {
   // Passes of the method's own are made one request after the other.
   constexpr double kMostOwn = 4;
   const double own = method.flops + curves.flops;
-  gains_from_batch_ = own <= kMostOwn * flops;
+  if (own <= kMostOwn * flops) batch_group_ = &network;
   flops += own;
   cost_.flops = flops;
   cost_.compute_seconds = flops / flops_per_second;

@@ -29,9 +29,13 @@ class ExplanationPlan final : public Plan {
   const std::string& method() const override { return entry_->spec.name; }
   const Cost& cost() const override { return cost_; }
   int64_t num_tokens() const override { return length_; }
-  bool gains_from_batch() const override { return gains_from_batch_; }
+  const void* batch_group() const override { return batch_group_; }
 
   const Servable& servable() const { return *model_; }
+  // The network of a copy of the model, in the request's precision.
+  const Network& NetworkOf(const ModelCopy& copy) const {
+    return copy.network->In(request_.precision);
+  }
   const ExplainRequest& request() const { return request_; }
   const MethodEntry& entry() const { return *entry_; }
   // Of a text; empty for a picture.
@@ -84,7 +88,8 @@ class ExplanationPlan final : public Plan {
   std::vector<int64_t> layers_;
   int64_t method_memory_bytes_ = 0;
   Cost cost_;
-  bool gains_from_batch_ = false;
+  // The model's network in the precision.
+  const Network* batch_group_ = nullptr;
 };
 
 }  // namespace limpid

@@ -18,6 +18,8 @@ absl::Status Reply::Header() {
   ResultHeader header;
   header.method = plan_.method();
   header.device = device_;
+  header.precision = plan_.request().precision;
+  header.arithmetic = info_.precisions.at(header.precision);
   const Tokenizer* tokenizer = plan_.servable().tokenizer();
   for (const TokenSpan& span : plan_.tokens()) {
     ResultToken token;

@@ -116,6 +116,7 @@ struct ExplainRequest {
   AttentionRequest attention;
   std::optional<FaithfulnessRequest> faithfulness;
   AggregationRequest aggregation;
+  Precision precision = Precision::kFloat32;
   bool logits = false;
   bool debug_tensors = false;
   int64_t top_k = 5;

@@ -14,6 +14,7 @@
 #include "server/attribution/options.h"
 #include "server/base/status.h"
 #include "server/checkpoint/safetensors.h"
+#include "server/models/model.h"
 
 namespace limpid {
 
@@ -45,7 +46,9 @@ struct Prediction {
 // What is explained; known before the network runs.
 struct ResultHeader {
   std::string method;
-  std::string device;               // that computes it; as ModelInfo::device
+  std::string device;  // that computes it; as ModelInfo::device
+  Precision precision = Precision::kFloat32;
+  PrecisionFacts arithmetic;        // what that is of the model
   std::vector<ResultToken> tokens;  // empty for pictures
   std::vector<int64_t> patch_grid;  // [rows, columns], empty for text
   int64_t num_positions = 0;        // L

@@ -16,7 +16,7 @@ Runner::Runner(const ExplanationPlan& plan, const ModelCopy& copy,
     : plan_(plan),
       cancel_(cancel),
       request_(plan.request()),
-      network_(*copy.network),
+      network_(plan.NetworkOf(copy)),
       start_(absl::Now()),
       reply_(plan, copy.device, sink) {}
 

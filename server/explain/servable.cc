@@ -4,7 +4,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
+#include <map>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,23 +26,52 @@ BuildOptions OptionsFor(const Placement& placement, const Devices& devices) {
   return options;
 }
 
-// The first run allocates and chooses code paths; it should not be a caller's.
-// It also finds weights that are finite and make no sense at all.
-absl::Status RunOnce(const Network& network) {
+// Logits of an input that is always the same: a few tokens from all over the
+// vocabulary, or a slope of pixels.
+absl::StatusOr<at::Tensor> FirstLogits(const Network& network) {
+  constexpr int64_t kTokens = 16;
+  // A prime that is larger than any vocabulary.
+  constexpr int64_t kStep = 2654435761;
   const ModelInfo& info = network.info();
   NetworkInput input;
+  std::vector<int64_t> positions;  // all of a text
   if (info.modality == Modality::kText) {
-    input.token_ids = at::zeros({1, 8}, at::kLong);
+    input.token_ids = (at::arange(kTokens, at::kLong) * kStep)
+                          .remainder(info.vocabulary_size)
+                          .unsqueeze(0);
   } else {
-    input.pixels = at::zeros({1, 3, info.image_height, info.image_width});
+    const int64_t height = info.image_height, width = info.image_width;
+    input.pixels = at::linspace(-1, 1, 3 * height * width, at::kFloat)
+                       .view({1, 3, height, width});
+    positions = {info.class_token};
   }
   LIMPID_ASSIGN_OR_RETURN(
-      const at::Tensor logits,
-      network.Forward(network.Embed(input), {0}, nullptr, CancelToken()));
-  if (logits.isfinite().all().item().toBool()) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kDataLoss, "WEIGHTS_NOT_FINITE",
-                   "the model's logits for a first input are not finite: its "
-                   "weights overflow float32");
+      const at::Tensor scores,
+      network.Forward(network.Embed(input), positions, nullptr, CancelToken()));
+  return network.Logits(scores).to(at::kDouble);
+}
+
+// The first runs allocate and choose code paths; they should not be a caller's.
+// They also find weights that are finite and make no sense at all, and how far
+// the precisions are from float32.
+absl::StatusOr<std::map<Precision, PrecisionFacts>> RunOnce(
+    const Network& network) {
+  LIMPID_ASSIGN_OR_RETURN(const at::Tensor exact, FirstLogits(network));
+  if (!exact.isfinite().all().item().toBool()) {
+    return MakeError(absl::StatusCode::kDataLoss, "WEIGHTS_NOT_FINITE",
+                     "the model's logits for a first input are not finite: its "
+                     "weights overflow float32");
+  }
+  const at::Tensor size =
+      exact.norm().clamp_min(std::numeric_limits<double>::min());
+  std::map<Precision, PrecisionFacts> precisions = network.info().precisions;
+  for (auto& [precision, facts] : precisions) {
+    if (facts.operands == PrecisionFacts().operands) continue;
+    LIMPID_ASSIGN_OR_RETURN(const at::Tensor logits,
+                            FirstLogits(network.In(precision)));
+    facts.logits_error = ((logits - exact).norm() / size).item().toDouble();
+  }
+  return precisions;
 }
 
 absl::StatusOr<ModelCopy> ReadCopy(const Checkpoint& checkpoint,
@@ -54,7 +86,7 @@ absl::StatusOr<ModelCopy> ReadCopy(const Checkpoint& checkpoint,
   copy.device = absl::StrJoin(names, ",");
   LIMPID_ASSIGN_OR_RETURN(
       copy.network, LoadNetwork(checkpoint, OptionsFor(placement, devices)));
-  LIMPID_RETURN_IF_ERROR(RunOnce(*copy.network));
+  LIMPID_ASSIGN_OR_RETURN(copy.precisions, RunOnce(*copy.network));
   // Runs read the weights on streams of their own.
   for (const int64_t index : DevicesOf(placement)) {
     devices.streams(index).WaitForCurrent();
@@ -179,6 +211,7 @@ absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
   info.name = name;
   info.version = version;
   info.device = copy.device;
+  info.precisions = copy.precisions;
   info.has_tokenizer = tokenizer != nullptr;
   LIMPID_ASSIGN_OR_RETURN(info.digest, checkpoint.Digest());
   if (tokenizer && tokenizer->vocabulary_size() > info.vocabulary_size) {

@@ -4,6 +4,7 @@
 // and what reads its input.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@ namespace limpid {
 struct ModelCopy {
   Placement placement;
   std::string device;  // as ModelInfo::device
+  std::map<Precision, PrecisionFacts> precisions;
   std::shared_ptr<const Network> network;
   // Held by whoever computes with it.
   std::shared_ptr<void> in_use = nullptr;
@@ -74,7 +76,8 @@ absl::StatusOr<int64_t> WeightBytesOf(const std::string& folder);
 // Of these, each layer's, from the files' headers alone.
 absl::StatusOr<std::vector<int64_t>> LayerBytesOf(const std::string& folder);
 
-// Reads a model folder onto devices and runs the network once.
+// Reads a model folder onto devices and runs the network once in every
+// precision.
 absl::StatusOr<std::shared_ptr<const Model>> LoadServable(
     const std::string& name, const std::string& folder, int64_t version,
     const Placement& placement, const Devices& devices);

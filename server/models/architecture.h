@@ -171,6 +171,9 @@ class Network {
   virtual const ModelInfo& info() const = 0;
   virtual at::Device device() const = 0;
   virtual at::ScalarType dtype() const = 0;
+  // The same weights in another precision, which lives as long as this. What is
+  // loaded is float32.
+  virtual const Network& In(Precision precision) const = 0;
 
   // e of the formulas: the sequence that enters the first block, [B, L, E].
   virtual at::Tensor Embed(const NetworkInput& input) const = 0;

@@ -63,7 +63,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
           const at::Tensor one = at::ones({1}, key.options());
           const at::Tensor strength =
               weight.defined()
-                  ? pass.Factor(at::sigmoid(Project(in.normed, weight)))
+                  ? pass.Factor(at::sigmoid(Project(in.normed, weight, pass)))
                         .unsqueeze(-1)
                   : one;
           return DeltaRule(query, key, strength, one);

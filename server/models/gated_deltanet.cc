@@ -60,9 +60,10 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
           const at::Tensor key =
               RepeatHeads(pass.Factor(NormalizeL2(in.key)), shared);
           const at::Tensor strength = pass.Factor(
-              at::sigmoid(Project(in.normed, strength_weight)) * strongest);
+              at::sigmoid(Project(in.normed, strength_weight, pass)) *
+              strongest);
           const at::Tensor step =
-              at::softplus(Project(in.normed, step_weight) + step_bias);
+              at::softplus(Project(in.normed, step_weight, pass) + step_bias);
           const at::Tensor decay =
               pass.Factor(at::exp(-at::exp(log_rate) * step));
           return DeltaRule(query, key, strength.unsqueeze(-1),

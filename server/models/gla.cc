@@ -46,7 +46,8 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
           recurrence.query = pass.Factor(in.query);
           recurrence.key = pass.Factor(in.key);
           const at::Tensor log_decay =
-              at::log_sigmoid(Project(Project(in.normed, down), up, bias)) /
+              at::log_sigmoid(
+                  Project(Project(in.normed, down, pass), up, bias, pass)) /
               kLogDecayDivisor;
           recurrence.decay =
               pass.Factor(at::exp(at::clamp_min(log_decay, smallest)))

@@ -6,8 +6,25 @@
 #include <vector>
 
 #include "server/models/kernel_ops.h"
+#ifdef LIMPID_WITH_CUDA
+#include "server/models/tf32_linear.h"
+#endif
 
 namespace limpid {
+namespace {
+
+at::Tensor RoundedInput(const at::Tensor& x, const Arithmetic& arithmetic) {
+  if (!arithmetic.input_type) return x;
+  const at::Tensor exact = x.detach();
+  const at::Tensor rounded =
+      exact.to(*arithmetic.input_type).to(x.scalar_type());
+  if (!at::GradMode::is_enabled()) return rounded;
+  // Not through the conversions: they would round gradients, too, and lose
+  // those that are too small for float16.
+  return x + (rounded - exact);
+}
+
+}  // namespace
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight,
                    double epsilon, const Pass& pass) {
@@ -47,8 +64,14 @@ Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
                                    : at::Tensor()};
 }
 
-at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
-                   const at::Tensor& bias) {
+at::Tensor Project(const at::Tensor& input, const at::Tensor& weight,
+                   const at::Tensor& bias, const Pass& pass) {
+  const at::Tensor x = RoundedInput(input, pass.arithmetic());
+#ifdef LIMPID_WITH_CUDA
+  if (pass.arithmetic().tf32 && x.is_cuda() && x.scalar_type() == at::kFloat) {
+    return Tf32Linear(x, weight, bias);
+  }
+#endif
   const auto optional =
       bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
   if (x.dim() == 3 && !x.is_contiguous() && !at::GradMode::is_enabled()) {

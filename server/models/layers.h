@@ -32,9 +32,14 @@ at::Tensor LayerNorm(const at::Tensor& x, const Affine& affine, double epsilon,
 Affine TakeAffine(WeightReader& reader, const std::vector<std::string>& names,
                   int64_t size, bool has_bias = true);
 
-// x weight^T + bias; bias may be undefined.
+// x weight^T + bias in the arithmetic of the pass; bias may be undefined. Where
+// x is rounded, gradients pass as if it were not.
 at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
-                   const at::Tensor& bias = at::Tensor());
+                   const at::Tensor& bias, const Pass& pass);
+inline at::Tensor Project(const at::Tensor& x, const at::Tensor& weight,
+                          const Pass& pass) {
+  return Project(x, weight, at::Tensor(), pass);
+}
 
 // x sigmoid(x), with the ratio as a factor.
 at::Tensor Silu(const at::Tensor& x, const Pass& pass);

@@ -52,8 +52,8 @@ class LinearAttentionLayer final : public Layer {
     const LayerWeights& w = weights_;
     const at::Tensor after = stream + pass.BlockOutput(Mix(stream, pass));
     const at::Tensor m = RmsNorm(after, w.mlp_norm, config_.epsilon, pass);
-    const at::Tensor gate = pass.Factor(at::silu(Project(m, w.mlp_gate)));
-    return after + Project(gate * Project(m, w.mlp_up), w.mlp_down);
+    const at::Tensor gate = pass.Factor(at::silu(Project(m, w.mlp_gate, pass)));
+    return after + Project(gate * Project(m, w.mlp_up, pass), w.mlp_down, pass);
   }
   int64_t num_channels() const override { return config_.inner(); }
   int64_t channels_per_head() const override {
@@ -76,7 +76,7 @@ class LinearAttentionLayer final : public Layer {
 FrozenRecurrence LinearAttentionLayer::Recurrence(const at::Tensor& normed,
                                                   const Pass& pass) const {
   const auto by_head = [&](const Branch& branch) {
-    const at::Tensor x = branch.Convolved(Project(normed, branch.weight));
+    const at::Tensor x = branch.Convolved(Project(normed, branch.weight, pass));
     return (config_.silu_keys ? at::silu(x) : x)
         .view({normed.size(0), normed.size(1), config_.num_key_heads,
                config_.key_size});
@@ -114,7 +114,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
   const int64_t batch = stream.size(0), length = stream.size(1);
   const at::Tensor n = RmsNorm(stream, w.norm, config_.epsilon, pass);
   const FrozenRecurrence recurrence = Recurrence(n, pass);
-  const at::Tensor x = Project(n, w.value.weight);
+  const at::Tensor x = Project(n, w.value.weight, pass);
   const at::Tensor conv = w.value.Convolved(x);
   at::Tensor ratio, value = conv;
   if (config_.silu_values) {
@@ -128,7 +128,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
   const at::Tensor norm = InnerNorm(raw, pass);
   at::Tensor gate, output = raw * norm;
   if (config_.gate) {
-    gate = pass.Factor(at::silu(Project(n, w.gate)));
+    gate = pass.Factor(at::silu(Project(n, w.gate, pass)));
     output = output * gate;
   }
   for (int64_t i = 0; pass.visits() && i < batch; ++i) {
@@ -151,7 +151,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
     trace.stream = stream[i];
     VisitBlock(pass, i, std::move(trace));
   }
-  return Project(output, w.out);
+  return Project(output, w.out, pass);
 }
 
 LayerCost LinearAttentionLayer::Cost(int64_t length) const {
@@ -396,7 +396,7 @@ absl::StatusOr<std::unique_ptr<const Network>> BuildLinearAttention(
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,
                                              const Pass& pass) {
-    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head, pass);
   };
   return MakeResidualNetwork(std::move(parts));
 }

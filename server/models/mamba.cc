@@ -89,8 +89,9 @@ class MambaLayer final : public Layer {
 at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const int64_t inner = config_.s6.inner;
-  const at::Tensor both = Project(
-      RmsNorm(stream, w.norm, config_.epsilon, pass), w.in_weight, w.in_bias);
+  const at::Tensor both =
+      Project(RmsNorm(stream, w.norm, config_.epsilon, pass), w.in_weight,
+              w.in_bias, pass);
   const at::Tensor x = both.narrow(-1, 0, inner);
   AfterScan after;
   after.gate_input = both.narrow(-1, inner, inner);
@@ -106,7 +107,8 @@ at::Tensor MambaLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.stream = stream;
     VisitBlocks(pass, std::move(trace));
   }
-  return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
+  return stream +
+         pass.BlockOutput(Project(output, w.out_weight, w.out_bias, pass));
 }
 
 LayerCost MambaLayer::Cost(int64_t length) const {
@@ -176,7 +178,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,
                                              const Pass& pass) {
-    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head, pass);
   };
   return MakeResidualNetwork(std::move(parts));
 }

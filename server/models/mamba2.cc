@@ -110,7 +110,7 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t inner = config_.inner(), heads = config_.num_heads,
                 groups = config_.num_groups, state = config_.state;
   const at::Tensor all = Project(RmsNorm(stream, w.norm, config_.epsilon, pass),
-                                 w.in_weight, w.in_bias);
+                                 w.in_weight, w.in_bias, pass);
   const at::Tensor gate = pass.Factor(at::silu(all.narrow(-1, 0, inner)));
   const at::Tensor mixed = all.narrow(-1, inner, config_.convolved());
   const at::Tensor conv = Convolve(mixed, w.conv_weight, w.conv_bias);
@@ -172,7 +172,8 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.stream = stream[i];
     VisitBlock(pass, i, std::move(trace));
   }
-  return stream + pass.BlockOutput(Project(output, w.out_weight, w.out_bias));
+  return stream +
+         pass.BlockOutput(Project(output, w.out_weight, w.out_bias, pass));
 }
 
 LayerCost Mamba2Layer::Cost(int64_t length) const {
@@ -260,7 +261,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,
                                              const Pass& pass) {
-    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head, pass);
   };
   return MakeResidualNetwork(std::move(parts));
 }

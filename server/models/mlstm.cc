@@ -42,8 +42,8 @@ struct Linear {
   at::Tensor weight;  // [n, m]
   at::Tensor bias;    // [n] or undefined
 
-  at::Tensor operator()(const at::Tensor& x) const {
-    return Project(x, weight, bias);
+  at::Tensor operator()(const at::Tensor& x, const Pass& pass) const {
+    return Project(x, weight, bias, pass);
   }
   // Undefined tensors stay what they are.
   Linear Rows(int64_t begin, int64_t count) const {
@@ -121,16 +121,16 @@ FrozenRecurrence MlstmLayer::Recurrence(const at::Tensor& normed,
                                         const Pass& pass) const {
   const LayerWeights& w = weights_;
   const StableGates gates =
-      Stabilise(SoftCapped(w.input_gate(normed), config_.gate_soft_cap),
-                SoftCapped(w.forget_gate(normed), config_.gate_soft_cap));
+      Stabilise(SoftCapped(w.input_gate(normed, pass), config_.gate_soft_cap),
+                SoftCapped(w.forget_gate(normed, pass), config_.gate_soft_cap));
   const auto by_head = [&](const at::Tensor& x) {
     return x.view({x.size(0), x.size(1), config_.num_heads, -1});
   };
   FrozenRecurrence recurrence;
-  recurrence.query = by_head(w.query(normed)) *
+  recurrence.query = by_head(w.query(normed, pass)) *
                      std::pow(static_cast<double>(config_.key_size()), -0.5);
   recurrence.key =
-      pass.Factor(by_head(w.key(normed)) * gates.input.unsqueeze(-1));
+      pass.Factor(by_head(w.key(normed, pass)) * gates.input.unsqueeze(-1));
   recurrence.decay =
       pass.Factor(gates.forget.unsqueeze(-1)).expand(recurrence.key.sizes());
   // Values that are all one add up the rows of the matrix.
@@ -152,15 +152,15 @@ at::Tensor MlstmLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = Norm(stream, w.norm, config_.norm_epsilon, pass);
   const FrozenRecurrence recurrence = Recurrence(n, pass);
-  const at::Tensor value = w.value(n);
-  const at::Tensor gate = pass.Factor(at::sigmoid(w.gate(n)));
+  const at::Tensor value = w.value(n, pass);
+  const at::Tensor gate = pass.Factor(at::sigmoid(w.gate(n, pass)));
   const at::Tensor output =
       RunNormedHeads(recurrence, value, at::Tensor(), gate, w.head_norm, stream,
                      {w.out.weight, w.out.bias}, pass);
-  const at::Tensor after = stream + pass.BlockOutput(w.out(output));
+  const at::Tensor after = stream + pass.BlockOutput(w.out(output, pass));
   const at::Tensor m = Norm(after, w.mlp_norm, config_.norm_epsilon, pass);
-  const at::Tensor mlp_gate = pass.Factor(at::silu(w.mlp_gate(m)));
-  return after + w.mlp_down(mlp_gate * w.mlp_up(m));
+  const at::Tensor mlp_gate = pass.Factor(at::silu(w.mlp_gate(m, pass)));
+  return after + w.mlp_down(mlp_gate * w.mlp_up(m, pass), pass);
 }
 
 LayerCost MlstmLayer::Cost(int64_t length) const {
@@ -330,7 +330,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   parts.embed = TokenEmbedding(embeddings);
   parts.head = [=, epsilon = config.norm_epsilon](const at::Tensor& stream,
                                                   const Pass& pass) {
-    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head, pass);
   };
   parts.soft_cap = config.logit_soft_cap;
   return MakeResidualNetwork(std::move(parts));

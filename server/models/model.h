@@ -17,6 +17,26 @@ namespace limpid {
 
 enum class Modality { kText, kImage };
 
+// How a request's projections (the products with dense weights, the head's
+// among them) are computed; everything else is float32.
+enum class Precision {
+  kFloat32,
+  // Their inputs are rounded to the type in which most weights are stored.
+  kCheckpoint,
+  // As fast as the device can and still be of use: TF32 on GPUs, float32 on
+  // CPUs.
+  kFast,
+};
+
+// What a precision is of a model on its device.
+struct PrecisionFacts {
+  // Type of the operands: "float32", "tf32", "bfloat16" or "float16". Sums are
+  // float32.
+  std::string operands = "float32";
+  // Relative L2 distance of the logits to those in float32, on one input.
+  double logits_error = 0;
+};
+
 // Facts about a loaded model. Sizes as in the guide: L tokens, E width of the
 // residual stream, D channels of a mixer, N state size, V vocabulary.
 struct ModelInfo {
@@ -49,6 +69,8 @@ struct ModelInfo {
   int64_t grid_rows = 0;
   int64_t grid_columns = 0;
   int64_t class_token = 0;
+  // Of every precision.
+  std::map<Precision, PrecisionFacts> precisions;
   // Names of the classes, or empty.
   std::vector<std::string> class_names;
 };

@@ -8,11 +8,21 @@
 #include <c10/core/GradMode.h>
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "server/models/architecture.h"
 
 namespace limpid {
+
+// How the products of projections are computed.
+struct Arithmetic {
+  // What their inputs are rounded to; nothing: they are not.
+  std::optional<at::ScalarType> input_type;
+  // Float32 operands count as TF32 on GPUs: what has 11 bits or fewer already
+  // is multiplied exactly.
+  bool tf32 = false;
+};
 
 // The factors of one run in the order in which they were asked for, so that
 // another run can take them instead of its own.
@@ -28,16 +38,20 @@ class Pass {
   // What is given must outlive the pass; `visitor` may be empty, `tape`,
   // `block_outputs` and `sequences` null: all are as long as the batch, and
   // alike.
-  Pass(Differentiation differentiation, const LayerVisitor& visitor,
-       const CancelToken& cancel, FactorTape* tape = nullptr,
+  Pass(const Arithmetic& arithmetic, Differentiation differentiation,
+       const LayerVisitor& visitor, const CancelToken& cancel,
+       FactorTape* tape = nullptr,
        std::vector<at::Tensor>* block_outputs = nullptr,
        const SequenceSpans* sequences = nullptr)
-      : frozen_(differentiation == Differentiation::kFrozen),
+      : arithmetic_(arithmetic),
+        frozen_(differentiation == Differentiation::kFrozen),
         visitor_(visitor),
         cancel_(cancel),
         tape_(tape),
         block_outputs_(block_outputs),
         sequences_(sequences) {}
+
+  const Arithmetic& arithmetic() const { return arithmetic_; }
 
   // A number that depends on the data and that the implicit attention treats
   // as a constant: a gate, a step, a normaliser. In a frozen pass no gradient
@@ -89,6 +103,7 @@ class Pass {
   at::Tensor first_values;
 
  private:
+  const Arithmetic& arithmetic_;
   const bool frozen_;
   const LayerVisitor& visitor_;
   const CancelToken& cancel_;

@@ -112,8 +112,8 @@ absl::StatusOr<Config> ReadConfig(HfConfig& file) {
 struct Linear {
   at::Tensor weight, bias;
 
-  at::Tensor operator()(const at::Tensor& x) const {
-    return Project(x, weight, bias);
+  at::Tensor operator()(const at::Tensor& x, const Pass& pass) const {
+    return Project(x, weight, bias, pass);
   }
 };
 
@@ -131,7 +131,9 @@ struct Mlp {
   at::Tensor Run(const at::Tensor& stream, double epsilon,
                  const Pass& pass) const {
     const at::Tensor m = RmsNorm(stream, norm, epsilon, pass);
-    return stream + down(pass.Factor(at::gelu(gate(m), "tanh")) * up(m));
+    return stream +
+           down(pass.Factor(at::gelu(gate(m, pass), "tanh")) * up(m, pass),
+                pass);
   }
 };
 
@@ -190,7 +192,7 @@ class RecurrentLayer final : public GemmaLayer {
   }
 
  private:
-  // sigmoid of a block-diagonal projection.
+  // sigmoid of a block-diagonal projection, float32 in every precision.
   at::Tensor Gate(const at::Tensor& conv, const at::Tensor& weight,
                   const at::Tensor& bias) const {
     const at::Tensor blocks =
@@ -205,8 +207,8 @@ class RecurrentLayer final : public GemmaLayer {
 at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const RecurrentWeights& w = weights_;
   const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
-  const at::Tensor gate = pass.Factor(at::gelu(w.y(n), "tanh"));
-  const at::Tensor x = w.x(n);
+  const at::Tensor gate = pass.Factor(at::gelu(w.y(n, pass), "tanh"));
+  const at::Tensor x = w.x(n, pass);
   const at::Tensor conv = Convolve(x, w.conv_weight, w.conv_bias);
   const at::Tensor log_decay =
       Gate(conv, w.decay_weight, w.decay_bias) * (-kDecayScale * w.decay);
@@ -241,8 +243,8 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.stream = stream[i];
     VisitBlock(pass, i, std::move(trace));
   }
-  return mlp_.Run(stream + pass.BlockOutput(w.out(output)), config_.epsilon,
-                  pass);
+  return mlp_.Run(stream + pass.BlockOutput(w.out(output, pass)),
+                  config_.epsilon, pass);
 }
 
 struct AttentionWeights {
@@ -296,7 +298,7 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t shared = config_.num_heads / config_.num_kv_heads;
   const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
   const auto heads = [&](const Linear& linear) {
-    return linear(n).view({batch, length, -1, size}).transpose(1, 2);
+    return linear(n, pass).view({batch, length, -1, size}).transpose(1, 2);
   };
   const auto rotated = [&](const Linear& linear) {
     return Rotate(heads(linear), config_.rotary_size, config_.rotary_base);
@@ -327,7 +329,7 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
       VisitBlock(pass, i, std::move(trace));
     }
   }
-  return mlp_.Run(stream + pass.BlockOutput(weights_.out(output)),
+  return mlp_.Run(stream + pass.BlockOutput(weights_.out(output, pass)),
                   config_.epsilon, pass);
 }
 
@@ -432,7 +434,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
   };
   parts.head = [=, epsilon = config.epsilon](const at::Tensor& stream,
                                              const Pass& pass) {
-    return Project(RmsNorm(stream, final_norm, epsilon, pass), head);
+    return Project(RmsNorm(stream, final_norm, epsilon, pass), head, pass);
   };
   parts.soft_cap = config.soft_cap;
   return MakeResidualNetwork(std::move(parts));

@@ -48,12 +48,15 @@ class Layer {
 };
 
 struct ResidualParts {
-  // What was read, once all of it was: options, and the bytes of the weights.
+  // What was read, once all of it was: options, and facts about the weights.
   void SetWeights(const WeightReader& reader);
 
   // Everything that the skeleton can't count itself.
   ModelInfo info;
   BuildOptions options;
+  // In which most weights are stored, and the most inputs of a projection.
+  at::ScalarType stored_type = at::kFloat;
+  int64_t most_inputs = 0;
   // e of the formulas, [B, L, E].
   std::function<at::Tensor(const NetworkInput& input)> embed;
   at::Tensor mean_embedding;  // [E], undefined for pictures

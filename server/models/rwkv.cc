@@ -70,7 +70,7 @@ ResidualParts RwkvParts(const RwkvFrame& frame, const RwkvSizes& sizes,
   parts.head = [norm = frame.last_norm, head = frame.head,
                 epsilon = sizes.last_epsilon](const at::Tensor& stream,
                                               const Pass& pass) {
-    return Project(LayerNorm(stream, norm, epsilon, pass), head);
+    return Project(LayerNorm(stream, norm, epsilon, pass), head, pass);
   };
   return parts;
 }
@@ -83,11 +83,12 @@ at::Tensor RwkvChannelMix::Run(const at::Tensor& stream, double epsilon,
     return towards_shifted ? MixWeighted(shifted, m, mu)
                            : MixWeighted(m, shifted, mu);
   };
-  const at::Tensor gate =
-      pass.Factor(at::sigmoid(Project(mixed(mix_receptance), receptance)));
+  const at::Tensor gate = pass.Factor(
+      at::sigmoid(Project(mixed(mix_receptance), receptance, pass)));
   return at::addcmul(
       stream, gate,
-      Project(SquaredRelu(Project(mixed(mix_key), key), pass), value));
+      Project(SquaredRelu(Project(mixed(mix_key), key, pass), pass), value,
+              pass));
 }
 
 void RwkvChannelMix::AddCost(int64_t length, LayerCost& cost) const {

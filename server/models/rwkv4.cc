@@ -98,11 +98,11 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
   const at::Tensor shifted = Shift(n);
   const at::Tensor value =
-      Project(MixWeighted(n, shifted, w.mix_value), w.value);
+      Project(MixWeighted(n, shifted, w.mix_value), w.value, pass);
   const at::Tensor receptance =
-      Project(MixWeighted(n, shifted, w.mix_receptance), w.receptance);
+      Project(MixWeighted(n, shifted, w.mix_receptance), w.receptance, pass);
   const at::Tensor key =
-      pass.Factor(Project(MixWeighted(n, shifted, w.mix_key), w.key));
+      pass.Factor(Project(MixWeighted(n, shifted, w.mix_key), w.key, pass));
   WkvRun run;
   if (pass.fused()) {
     run = RunWkv(key, value, receptance, w.decay, w.bonus, pass.visits());
@@ -126,7 +126,8 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
     VisitBlock(pass, i, std::move(trace));
   }
   return w.channel_mix.Run(
-      stream + pass.BlockOutput(Project(run.output, w.out)), epsilon_, pass);
+      stream + pass.BlockOutput(Project(run.output, w.out, pass)), epsilon_,
+      pass);
 }
 
 LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t width, int64_t index,

@@ -53,7 +53,7 @@ at::Tensor Rwkv5Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
   const at::Tensor shifted = Shift(n);
   const auto mixed = [&](const at::Tensor& mix, const at::Tensor& weight) {
-    return Project(MixWeighted(n, shifted, mix), weight);
+    return Project(MixWeighted(n, shifted, mix), weight, pass);
   };
   const at::Tensor value = mixed(w.mix_value, w.value);
   const at::Tensor gate = pass.Factor(at::silu(mixed(w.mix_gate, w.gate)));
@@ -69,8 +69,8 @@ at::Tensor Rwkv5Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor output =
       RunNormedHeads(recurrence, value, at::Tensor(), gate, w.head_norm, stream,
                      {w.out, at::Tensor()}, pass);
-  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
-                           epsilon_, pass);
+  return w.channel_mix.Run(
+      stream + pass.BlockOutput(Project(output, w.out, pass)), epsilon_, pass);
 }
 
 LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size, int64_t index,

@@ -72,8 +72,9 @@ at::Tensor Rwkv6Layer::Run(const at::Tensor& stream, Pass& pass) const {
         at::matmul(low.narrow(-1, mixture * rank, rank), w.mix_up[mixture]);
     return n + difference * pass.Factor(lean);
   };
-  const at::Tensor value = Project(mixed(kValue), w.value);
-  const at::Tensor gate = pass.Factor(at::silu(Project(mixed(kGate), w.gate)));
+  const at::Tensor value = Project(mixed(kValue), w.value, pass);
+  const at::Tensor gate =
+      pass.Factor(at::silu(Project(mixed(kGate), w.gate, pass)));
   const auto by_head = [&](const at::Tensor& tensor) {
     return pass.Factor(tensor).view(
         {tensor.size(0), tensor.size(1), w.bonus.size(0), w.bonus.size(1)});
@@ -82,15 +83,15 @@ at::Tensor Rwkv6Layer::Run(const at::Tensor& stream, Pass& pass) const {
       w.decay +
       at::matmul(at::tanh(at::matmul(mixed(kDecay), w.decay_down)), w.decay_up);
   FrozenRecurrence recurrence;
-  recurrence.query = by_head(Project(mixed(kReceptance), w.receptance));
-  recurrence.key = by_head(Project(mixed(kKey), w.key));
+  recurrence.query = by_head(Project(mixed(kReceptance), w.receptance, pass));
+  recurrence.key = by_head(Project(mixed(kKey), w.key, pass));
   recurrence.decay = by_head(at::exp(-at::exp(log_log_decay)));
   recurrence.diagonal = (recurrence.query * w.bonus * recurrence.key).sum(-1);
   const at::Tensor output =
       RunNormedHeads(recurrence, value, at::Tensor(), gate, w.head_norm, stream,
                      {w.out, at::Tensor()}, pass);
-  return w.channel_mix.Run(stream + pass.BlockOutput(Project(output, w.out)),
-                           epsilon_, pass);
+  return w.channel_mix.Run(
+      stream + pass.BlockOutput(Project(output, w.out, pass)), epsilon_, pass);
 }
 
 LayerWeights ReadLayer(const RwkvSizes& sizes, int64_t head_size, int64_t index,

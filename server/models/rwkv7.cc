@@ -20,9 +20,10 @@ struct LowRank {
   at::Tensor bias;  // [D] or undefined
 
   at::Tensor Run(const at::Tensor& x,
-                 at::Tensor (*activation)(const at::Tensor&)) const {
-    const at::Tensor middle = Project(x, down);
-    return Project(activation ? activation(middle) : middle, up, bias);
+                 at::Tensor (*activation)(const at::Tensor&),
+                 const Pass& pass) const {
+    const at::Tensor middle = Project(x, down, pass);
+    return Project(activation ? activation(middle) : middle, up, bias, pass);
   }
 };
 
@@ -87,45 +88,47 @@ at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
         {tensor.size(0), tensor.size(1), w.bonus.size(0), w.bonus.size(1)});
   };
   const at::Tensor value_mix = mixed(w.mix_value);
-  at::Tensor value = Project(value_mix, w.value);
+  at::Tensor value = Project(value_mix, w.value, pass);
   if (pass.layer() == 0) {
     pass.first_values = value;
   } else {
     const at::Tensor share =
-        pass.Factor(at::sigmoid(w.first_value.Run(value_mix, nullptr)));
+        pass.Factor(at::sigmoid(w.first_value.Run(value_mix, nullptr, pass)));
     value = value + (pass.first_values - value) * share;
   }
-  const at::Tensor raw_key = Project(mixed(w.mix_key), w.key);
-  const at::Tensor rate = at::sigmoid(w.rate.Run(mixed(w.mix_rate), nullptr));
+  const at::Tensor raw_key = Project(mixed(w.mix_key), w.key, pass);
+  const at::Tensor rate =
+      at::sigmoid(w.rate.Run(mixed(w.mix_rate), nullptr, pass));
   // What is removed from the state: a unit vector per head.
   const at::Tensor removal = by_head(raw_key * w.removal);
   const at::Tensor removed = pass.Factor(
       removal / removal.norm(2, -1, /*keepdim=*/true).clamp_min(1e-12));
   FrozenRecurrence recurrence;
-  recurrence.query =
-      pass.Factor(by_head(Project(mixed(w.mix_receptance), w.receptance)));
+  recurrence.query = pass.Factor(
+      by_head(Project(mixed(w.mix_receptance), w.receptance, pass)));
   recurrence.key =
       pass.Factor(by_head(raw_key * (1 + (rate - 1) * w.key_rate)));
-  recurrence.decay = pass.Factor(
-      by_head(at::exp(at::sigmoid(w.decay.Run(mixed(w.mix_decay), at::tanh)) *
-                      -std::exp(-0.5))));
+  recurrence.decay = pass.Factor(by_head(
+      at::exp(at::sigmoid(w.decay.Run(mixed(w.mix_decay), at::tanh, pass)) *
+              -std::exp(-0.5))));
   recurrence.left = pass.Factor(-removed * by_head(rate));
   recurrence.right = removed;
   const at::Tensor bonus =
       (recurrence.query * recurrence.key * w.bonus).sum(-1, /*keepdim=*/true);
   const at::Tensor direct = (bonus * by_head(value)).reshape(value.sizes());
   const at::Tensor gate =
-      pass.Factor(w.gate.Run(mixed(w.mix_gate), at::sigmoid));
+      pass.Factor(w.gate.Run(mixed(w.mix_gate), at::sigmoid, pass));
   const at::Tensor output =
       RunNormedHeads(recurrence, value, direct, gate, w.head_norm, stream,
                      {w.out, at::Tensor()}, pass);
-  const at::Tensor after = stream + pass.BlockOutput(Project(output, w.out));
+  const at::Tensor after =
+      stream + pass.BlockOutput(Project(output, w.out, pass));
   const at::Tensor m = LayerNorm(after, w.mlp_norm, epsilon_, pass);
   return after +
-         Project(
-             SquaredRelu(
-                 Project(MixWeighted(Shift(m), m, w.mlp_mix), w.mlp_key), pass),
-             w.mlp_value);
+         Project(SquaredRelu(Project(MixWeighted(Shift(m), m, w.mlp_mix),
+                                     w.mlp_key, pass),
+                             pass),
+                 w.mlp_value, pass);
 }
 
 struct Config {

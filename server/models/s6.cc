@@ -55,8 +55,8 @@ struct Selection {
   at::Tensor step, b, c;
 };
 Selection Select(const at::Tensor& activated, const S6Weights& weights,
-                 const S6Sizes& sizes) {
-  const at::Tensor selected = Project(activated, weights.x_weight);
+                 const S6Sizes& sizes, const Pass& pass) {
+  const at::Tensor selected = Project(activated, weights.x_weight, pass);
   const auto part = [&](int64_t begin, int64_t size) {
     const at::Tensor raw = selected.narrow(-1, begin, size);
     if (!sizes.selection_norm) return raw;
@@ -77,14 +77,16 @@ at::Tensor Followed(const at::Tensor& scanned, const at::Tensor& gate,
 }
 
 S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
-               const S6Sizes& sizes, const AfterScan& after, bool keeps) {
+               const S6Sizes& sizes, const AfterScan& after, const Pass& pass) {
+  const bool keeps = pass.visits();
   Convolved conv = ConvolveAndActivate(
       x, weights.conv_weight, weights.conv_bias, after.reversed, keeps);
-  const Selection selection = Select(conv.activated, weights, sizes);
+  const Selection selection = Select(conv.activated, weights, sizes, pass);
   S6Run run;
   run.conv = std::move(conv.conv);
   run.ratio = std::move(conv.ratio);
-  run.delta = Project(selection.step, weights.step_weight, weights.step_bias);
+  run.delta =
+      Project(selection.step, weights.step_weight, weights.step_bias, pass);
   at::softplus_out(run.delta, run.delta);
   run.b = selection.b;
   run.c = selection.c;
@@ -100,7 +102,7 @@ S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
 S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
             const AfterScan& after, const Pass& pass) {
   if (pass.fused()) {
-    return RunFused(x, weights, sizes, after, pass.visits());
+    return RunFused(x, weights, sizes, after, pass);
   }
   S6Run run;
   if (after.gate_input.defined()) {
@@ -110,9 +112,9 @@ S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
                       weights.conv_bias);
   run.ratio = pass.Factor(at::sigmoid(run.conv));
   const at::Tensor activated = run.ratio * run.conv;
-  const Selection selection = Select(activated, weights, sizes);
+  const Selection selection = Select(activated, weights, sizes, pass);
   run.delta = pass.Factor(at::softplus(
-      Project(selection.step, weights.step_weight, weights.step_bias)));
+      Project(selection.step, weights.step_weight, weights.step_bias, pass)));
   run.b = pass.Factor(selection.b);
   run.c = pass.Factor(selection.c);
   run.y = Followed(SelectiveScan(activated, run.delta, run.b, run.c, weights.a,

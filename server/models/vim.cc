@@ -161,7 +161,7 @@ class VimLayer final : public Layer {
 at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const int64_t inner = sizes_.inner;
-  const at::Tensor both = Project(w.norm.Run(stream, pass), w.in_weight);
+  const at::Tensor both = Project(w.norm.Run(stream, pass), w.in_weight, pass);
   const at::Tensor x = both.narrow(-1, 0, inner);
   const S6Run ahead = RunS6(x, w.forward, sizes_, AfterScan(), pass);
   AfterScan after;
@@ -184,7 +184,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.stream = stream;
     VisitBlocks(pass, std::move(trace));
   }
-  return stream + pass.BlockOutput(Project(output, w.out_weight));
+  return stream + pass.BlockOutput(Project(output, w.out_weight, pass));
 }
 
 absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
@@ -256,13 +256,14 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     const at::Tensor pixels =
         input.pixels.to(patch_weight.device(), patch_weight.scalar_type());
     // A product of matrices, not a convolution: on GPUs ATen would load cuDNN's
-    // half a gigabyte for this one small step.
+    // half a gigabyte for this one small step. Float32 in every precision, as
+    // convolutions are.
     const int64_t size = patch_weight.size(2);
     const at::Tensor windows = pixels.unfold(2, size, stride)
                                    .unfold(3, size, stride)
                                    .permute({0, 2, 3, 1, 4, 5});
-    const at::Tensor patches = Project(windows.flatten(3).flatten(1, 2),
-                                       patch_weight.flatten(1), patch_bias);
+    const at::Tensor patches = at::linear(windows.flatten(3).flatten(1, 2),
+                                          patch_weight.flatten(1), patch_bias);
     const at::Tensor tokens =
         at::cat({patches.narrow(1, 0, place),
                  class_token.expand({patches.size(0), 1, -1}),
@@ -271,7 +272,7 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
     return positions.defined() ? tokens + positions : tokens;
   };
   parts.head = [=](const at::Tensor& stream, const Pass& pass) {
-    return Project(last_norm.Run(stream, pass), head, head_bias);
+    return Project(last_norm.Run(stream, pass), head, head_bias, pass);
   };
   return MakeResidualNetwork(std::move(parts));
 }

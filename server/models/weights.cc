@@ -3,8 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -57,6 +59,7 @@ at::Tensor WeightReader::Keep(at::Tensor tensor) {
     if (std::ssize(layer_bytes_) <= *layer_) layer_bytes_.resize(*layer_ + 1);
     layer_bytes_[*layer_] += bytes;
   }
+  if (tensor.dim() == 2) most_inputs_ = std::max(most_inputs_, tensor.size(1));
   return tensor;
 }
 
@@ -104,6 +107,18 @@ at::Tensor CheckpointWeights::Take(const std::vector<std::string>& names,
   errors_.push_back(absl::StrCat(absl::StrJoin(names, " (or "),
                                  names.size() > 1 ? ")" : "", " is missing"));
   return at::Tensor();
+}
+
+at::ScalarType CheckpointWeights::stored_type() const {
+  std::map<at::ScalarType, int64_t> elements;
+  for (const auto& [name, tensor] : checkpoint_.tensors()) {
+    const std::optional<at::ScalarType> type = FloatingType(tensor.dtype);
+    if (type) elements[*type] += tensor.num_elements();
+  }
+  const auto most = std::max_element(
+      elements.begin(), elements.end(),
+      [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == elements.end() ? options().dtype : most->first;
 }
 
 std::vector<int64_t> CheckpointWeights::ShapeOf(

@@ -50,6 +50,8 @@ class WeightReader {
   // Ok, or what was wrong with all tensors that were asked for.
   virtual absl::Status status() const = 0;
 
+  // In which most of the weights are stored, before they are widened.
+  virtual at::ScalarType stored_type() const { return options_.dtype; }
   // Whether there is a tensor of this name.
   virtual bool Has(const std::string& name) const = 0;
   // The shape of the tensor under the first of `names` that is there, for sizes
@@ -68,6 +70,8 @@ class WeightReader {
   int64_t kept_bytes() const { return kept_bytes_; }
   // Of these, those of each layer that was read.
   const std::vector<int64_t>& layer_bytes() const { return layer_bytes_; }
+  // The most inputs that one of their matrices [outputs, inputs] has.
+  int64_t most_inputs() const { return most_inputs_; }
   const BuildOptions& options() const { return options_; }
 
   // While it lives, what is asked for is that layer's.
@@ -93,6 +97,7 @@ class WeightReader {
   std::optional<int64_t> layer_;
   int64_t kept_bytes_ = 0;
   std::vector<int64_t> layer_bytes_;
+  int64_t most_inputs_ = 0;
 };
 
 // Takes tensors out of a checkpoint, which must outlive it. Mistakes are
@@ -105,6 +110,7 @@ class CheckpointWeights final : public WeightReader {
 
   at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override;
+  at::ScalarType stored_type() const override;
   bool Has(const std::string& name) const override {
     return checkpoint_.tensors().count(name) > 0;
   }

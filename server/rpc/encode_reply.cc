@@ -163,6 +163,11 @@ v1::ExplanationHeader EncodeHeader(const ResultHeader& header,
   out.set_request_id(context.request_id);
   out.set_server_version(context.server_version);
   out.set_device(header.device);
+  v1::Arithmetic& arithmetic = *out.mutable_arithmetic();
+  arithmetic.set_precision(
+      static_cast<v1::Precision>(static_cast<int>(header.precision) + 1));
+  arithmetic.set_operands(header.arithmetic.operands);
+  arithmetic.set_logits_error(header.arithmetic.logits_error);
   out.set_num_tokens(static_cast<int32_t>(header.num_positions));
   return out;
 }

@@ -41,9 +41,7 @@ Ticket MakeUnaryTicket(const PlannedExplanation& planned, const Call& call,
                        JobId id) {
   Ticket ticket = MakeTicket(planned, call, id);
   const Plan& plan = *planned.plan;
-  if (plan.gains_from_batch()) {
-    ticket.batch = {&plan.model(), plan.num_tokens()};
-  }
+  ticket.batch = {plan.batch_group(), plan.num_tokens()};
   return ticket;
 }
 
@@ -69,10 +67,9 @@ absl::Status EndedTooEarly() {
 absl::Status WithViolations(const absl::Status& status,
                             const ValidatedRequest& request) {
   ErrorDetails details = GetErrorDetails(status);
-  for (const auto* list : {&request.violations, &request.not_served}) {
-    details.violations.insert(details.violations.end(), list->begin(),
-                              list->end());
-  }
+  details.violations.insert(details.violations.end(),
+                            request.violations.begin(),
+                            request.violations.end());
   return MakeError(status.code(), status.message(), std::move(details));
 }
 

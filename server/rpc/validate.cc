@@ -37,16 +37,15 @@ void ReadMethod(const std::string& name, const std::vector<MethodSpec>& methods,
   fields.StandIn("options");
 }
 
-void ReadPrecision(const v1::ExplainRequest& message, Fields& fields) {
+Precision ReadPrecision(const v1::ExplainRequest& message, Fields& fields) {
   if (!message.has_precision() ||
       !fields.Known("precision", message.precision(),
                     *v1::Precision_descriptor())) {
-    return;
+    return Precision::kFloat32;
   }
-  if (message.precision() != v1::PRECISION_FLOAT32) {
-    fields.NotServed("precision", v1::Precision_Name(message.precision()));
-  }
+  return static_cast<Precision>(message.precision() - 1);
 }
+static_assert(static_cast<int>(Precision::kFast) == v1::PRECISION_FAST - 1);
 
 std::optional<FaithfulnessRequest> ReadFaithfulness(
     const v1::FaithfulnessOptions& message, Fields& fields) {
@@ -154,7 +153,7 @@ ValidatedRequest Validate(const v1::ExplainRequest& message,
   out.request.points = validate::ReadPoints(message.points(), fields);
   out.request.attention = validate::ReadAttention(message.attention(), fields);
   ReadOutput(message.output(), fields, out);
-  ReadPrecision(message, fields);
+  out.request.precision = ReadPrecision(message, fields);
   out.request.faithfulness = ReadFaithfulness(message.faithfulness(), fields);
   out.request.aggregation = ReadAggregation(message.aggregation(), fields);
   return out;
@@ -177,25 +176,9 @@ v1::ExplainRequest ToExplainRequest(const v1::RenderHeatmapRequest& message) {
 }
 
 absl::Status ValidatedRequest::ToStatus() const {
-  if (!violations.empty()) {
-    Violations all;
-    for (const FieldViolation& v : violations) all.Add(v.field, v.description);
-    for (const FieldViolation& v : not_served) all.Add(v.field, v.description);
-    return all.ToStatus();
-  }
-  if (not_served.empty()) return absl::OkStatus();
-  ErrorDetails details;
-  details.reason = "NOT_SERVED_YET";
-  details.violations = not_served;
-  std::string message;
-  for (const FieldViolation& v : not_served) {
-    absl::StrAppend(&details.metadata["field"], message.empty() ? "" : ",",
-                    v.field);
-    absl::StrAppend(&message, message.empty() ? "" : "; ", v.field, ": ",
-                    v.description);
-  }
-  return MakeError(absl::StatusCode::kFailedPrecondition, message,
-                   std::move(details));
+  Violations all;
+  for (const FieldViolation& v : violations) all.Add(v.field, v.description);
+  return all.ToStatus();
 }
 
 absl::Status MergeStatus(const ValidatedRequest& request,

@@ -25,14 +25,10 @@ struct ValidatedRequest {
   bool validate_only = false;
 
   std::vector<FieldViolation> violations;
-  // Fields that ask for what is not served yet.
-  std::vector<FieldViolation> not_served;
   // Paths whose stand-ins the engine must not be heard about.
   std::vector<std::string> stand_ins;
 
-  // Ok; else INVALID_ARGUMENT, reason INVALID_REQUEST, with all violations
-  // (those of not_served too), or, if there are none, FAILED_PRECONDITION,
-  // reason NOT_SERVED_YET, naming the fields.
+  // Ok; else INVALID_ARGUMENT, reason INVALID_REQUEST, with all violations.
   absl::Status ToStatus() const;
 };
 

@@ -19,10 +19,6 @@ class Fields {
   void Wrong(absl::string_view field, absl::string_view what) {
     out_.violations.push_back({std::string(field), std::string(what)});
   }
-  void NotServed(absl::string_view field, absl::string_view what) {
-    out_.not_served.push_back(
-        {std::string(field), absl::StrCat(what, " is not served yet")});
-  }
   void StandIn(absl::string_view field) { out_.stand_ins.emplace_back(field); }
 
   // Whether `value` is in range; notes it if not.

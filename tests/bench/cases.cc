@@ -72,10 +72,12 @@ NetworkInput RandomInput(const Network& network, int64_t batch,
   return input;
 }
 
-// A forward pass with the logits of the last position and mean-abs attention,
-// its matrices given to `on_matrix`, and its reconstruction measured.
-void Run(const Network& network, const at::Tensor& embeddings, Rows rows,
-         const std::function<void(const at::Tensor& matrix)>& on_matrix = {}) {
+// A forward pass with the logits of the last position, which it returns, and
+// mean-abs attention, its matrices given to `on_matrix`, and its reconstruction
+// measured.
+at::Tensor Run(
+    const Network& network, const at::Tensor& embeddings, Rows rows,
+    const std::function<void(const at::Tensor& matrix)>& on_matrix = {}) {
   const c10::InferenceMode guard;
   const int64_t length = embeddings.size(1);
   const RowRange range =
@@ -92,49 +94,57 @@ void Run(const Network& network, const at::Tensor& embeddings, Rows rows,
     if (on_matrix) on_matrix(matrix);
     return absl::OkStatus();
   };
-  Check(network
-            .Forward(embeddings, {length - 1},
-                     rows == Rows::kNone ? LayerVisitor() : visitor,
-                     CancelToken())
-            .status());
+  const auto logits = network.Forward(
+      embeddings, {length - 1}, rows == Rows::kNone ? LayerVisitor() : visitor,
+      CancelToken());
+  Check(logits.status());
+  return *logits;
 }
 
-// Relative L2 difference of all layers' matrices to those of the same network
-// in double precision.
-double MatrixError(const std::string& config, at::Device device,
-                   const Network& network, const NetworkInput& input) {
-  const auto exact = SharedNetwork(config, {device, at::kDouble});
-  Check(exact.status());
-  std::vector<at::Tensor> expected;
-  {
-    const c10::InferenceMode guard;
-    Run(**exact, (*exact)->Embed(input), Rows::kAll,
-        [&](const at::Tensor& matrix) { expected.push_back(matrix); });
-  }
+// Relative L2 difference of what two networks make of an input: all layers'
+// matrices, or the logits if none are looked at.
+double Difference(const Network& network, const Network& exact,
+                  const NetworkInput& input, Rows rows) {
+  const c10::InferenceMode guard;
+  const auto made = [&](const Network& by) {
+    std::vector<at::Tensor> tensors;
+    const at::Tensor logits =
+        Run(by, by.Embed(input), rows,
+            [&](const at::Tensor& matrix) { tensors.push_back(matrix); });
+    if (rows == Rows::kNone) tensors.push_back(logits);
+    return tensors;
+  };
+  const std::vector<at::Tensor> expected = made(exact);
   double difference = 0, size = 0;
-  size_t layer = 0;
-  Run(network, network.Embed(input), Rows::kAll, [&](const at::Tensor& matrix) {
-    const at::Tensor& other = expected[layer++];
+  size_t index = 0;
+  for (const at::Tensor& tensor : made(network)) {
+    const at::Tensor other = expected[index++].to(at::kDouble);
     difference +=
-        (matrix.to(at::kDouble) - other).square().sum().item().toDouble();
+        (tensor.to(at::kDouble) - other).square().sum().item().toDouble();
     size += other.square().sum().item().toDouble();
-  });
+  }
   return std::sqrt(difference / size);
 }
 
+// What a case's line says of its error.
+enum class Error { kNothing, kToDouble, kToFloat32 };
+
 Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
-                 int64_t length, bool on_cpu, bool with_error = false,
-                 int64_t batch = 1) {
+                 int64_t length, bool on_cpu, Error error = Error::kNothing,
+                 int64_t batch = 1, Precision precision = Precision::kFloat32) {
   const char* const what = rows == Rows::kNone   ? "forward"
                            : rows == Rows::kLast ? "rows"
                                                  : "matrices";
   Case out;
   out.name = absl::StrCat(model, "/", what, "/L=", length);
   if (batch > 1) absl::StrAppend(&out.name, "/B=", batch);
+  if (precision == Precision::kCheckpoint) out.name += "/checkpoint";
+  if (precision == Precision::kFast) out.name += "/fast";
   out.on_cpu = on_cpu;
   out.prepare = [=](at::Device device) -> absl::StatusOr<Prepared> {
-    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> network,
+    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> loaded,
                             SharedNetwork(config, {device, at::kFloat}));
+    const Network* const network = &loaded->In(precision);
     const NetworkInput input = RandomInput(*network, batch, length);
     at::Tensor embeddings;
     {
@@ -149,10 +159,18 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
       prepared.flops = batch * network->info().num_layers *
                        network->AttentionFlops(length, length);
     }
-    if (with_error) {
+    if (error != Error::kNothing) {
       prepared.extra = [=] {
-        return absl::StrCat("\"relative_l2_error\": ",
-                            MatrixError(config, device, *network, input));
+        std::shared_ptr<const Network> exact = loaded;
+        if (error == Error::kToDouble) {
+          const auto other = SharedNetwork(config, {device, at::kDouble});
+          Check(other.status());
+          exact = *other;
+        }
+        return absl::StrCat(error == Error::kToDouble
+                                ? "\"relative_l2_error\": "
+                                : "\"relative_l2_to_float32\": ",
+                            Difference(*network, *exact, input, rows));
       };
     }
     return prepared;
@@ -167,9 +185,10 @@ std::vector<Case> Cases() {
   for (const int64_t length : {256, 1024, 4096}) {
     const bool small = length == 256;
     for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
-      cases.push_back(NetworkCase("mamba-130m", kMamba130m, rows, length,
-                                  small && rows != Rows::kAll,
-                                  rows == Rows::kAll && length == 1024));
+      cases.push_back(NetworkCase(
+          "mamba-130m", kMamba130m, rows, length, small && rows != Rows::kAll,
+          rows == Rows::kAll && length == 1024 ? Error::kToDouble
+                                               : Error::kNothing));
     }
   }
   for (const int64_t length : {64, 256, 1024}) {
@@ -177,15 +196,25 @@ std::vector<Case> Cases() {
                                 length, length <= 256));
   }
   for (const Rows rows : {Rows::kNone, Rows::kLast, Rows::kAll}) {
-    cases.push_back(NetworkCase("rwkv-4-169m", kRwkv169m, rows, 1024, false,
-                                rows == Rows::kAll));
+    cases.push_back(
+        NetworkCase("rwkv-4-169m", kRwkv169m, rows, 1024, false,
+                    rows == Rows::kAll ? Error::kToDouble : Error::kNothing));
   }
   cases.push_back(
       NetworkCase("griffin-2b-layer", kGriffinLayer, Rows::kAll, 2048, false));
-  cases.push_back(
-      NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false, false, 16));
-  cases.push_back(
-      NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false, true, 16));
+  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false,
+                              Error::kNothing, 16));
+  cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false,
+                              Error::kToDouble, 16));
+  for (const Precision precision : {Precision::kCheckpoint, Precision::kFast}) {
+    for (const Rows rows : {Rows::kNone, Rows::kAll}) {
+      for (const int64_t length : {256, 1024}) {
+        cases.push_back(NetworkCase("mamba-130m", kMamba130m, rows, length,
+                                    length == 256, Error::kToFloat32, 1,
+                                    precision));
+      }
+    }
+  }
   return cases;
 }
 

@@ -18,8 +18,10 @@ class DrawnWeights final : public WeightReader {
 
   at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override {
-    return Keep(Draw(names.front(), shape).to(options().dtype));
+    return Keep(
+        Draw(names.front(), shape).to(stored_type()).to(options().dtype));
   }
+  at::ScalarType stored_type() const override { return at::kBFloat16; }
   bool Has(const std::string&) const override { return true; }
   std::vector<int64_t> ShapeOf(const std::vector<std::string>&) const override {
     return {};
@@ -41,8 +43,7 @@ class DrawnWeights final : public WeightReader {
         absl::EndsWith(name, "dt_proj_b.bias")) {
       // softplus of it is from 0.001 to 0.1, evenly in its logarithm.
       const at::Tensor step =
-          at::exp(at::rand(shape, float32) * std::log(100.0) +
-                  std::log(0.001));
+          at::exp(at::rand(shape, float32) * std::log(100.0) + std::log(0.001));
       return step + at::log(-at::expm1(-step));
     }
     const bool norm = absl::StrContains(name, "norm") ||

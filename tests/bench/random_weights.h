@@ -11,7 +11,8 @@
 namespace limpid::bench {
 
 // The network of a configuration, its weights drawn as training would begin
-// with them: small, decays and steps in their usual ranges.
+// with them: small, decays and steps in their usual ranges. Stored, as it were,
+// in bfloat16.
 absl::StatusOr<std::unique_ptr<const Network>> MakeNetwork(
     const std::string& config, const BuildOptions& options);
 

@@ -11,11 +11,14 @@
 #include <map>
 
 #include "server/reduce/sinks.h"
+#include "tests/support/identity.h"
 #include "tests/support/random_network.h"
 
 namespace limpid {
 namespace {
 
+using testing::Entries;
+using testing::IdentityError;
 using testing::TinyCase;
 
 class IdentityTest : public ::testing::TestWithParam<TinyCase> {
@@ -68,13 +71,6 @@ class IdentityTest : public ::testing::TestWithParam<TinyCase> {
     ASSERT_TRUE(logits.ok()) << logits.status();
     EXPECT_EQ(visited, network->info().num_layers);
   }
-
-  static at::Tensor Entries(const BlockAttention& attention,
-                            const MatrixForm& form, RowRange rows) {
-    ChannelCollector collector({}, attention, rows);
-    EXPECT_TRUE(attention.Visit(form, rows, collector, CancelToken()).ok());
-    return collector.Finish();
-  }
 };
 
 const std::vector<int64_t> kLengths = {1, 2, 3, 4, 17, 64, 65, 257};
@@ -88,17 +84,6 @@ std::vector<MatrixForm> FormsOf(const Network& network) {
     }
   }
   return forms;
-}
-
-// Largest |alpha value + bias - output|, relative to the largest sum of
-// absolute terms: with random weights the few terms of an early row can cancel
-// in every channel at once.
-double IdentityError(const at::Tensor& alpha, const BlockMap& map) {
-  const at::Tensor value = map.value.t().unsqueeze(2);
-  const at::Tensor mapped = at::bmm(alpha, value).squeeze(2).t() + map.bias;
-  const at::Tensor terms =
-      at::bmm(alpha.abs(), value.abs()).max() + map.bias.abs().max();
-  return ((mapped - map.output).abs().max() / terms).item().toDouble();
 }
 
 TEST_P(IdentityTest, EveryFormReproducesWhatItMaps) {

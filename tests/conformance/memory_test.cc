@@ -29,10 +29,20 @@ class Ignore final : public AttentionSink {
   }
 };
 
-class MemoryTest : public ::testing::TestWithParam<TinyCase> {};
+class MemoryTest : public ::testing::TestWithParam<TinyCase> {
+ protected:
+  // In float32, and where inputs are rounded.
+  void ExpectUpperBounds(const Network* network);
+};
 
 TEST_P(MemoryTest, EstimatesAreUpperBounds) {
-  const auto network = testing::MakeRandomNetwork(GetParam(), at::kFloat, 3);
+  const auto network = testing::MakeStoredNetwork(
+      GetParam(), {at::kCPU, at::kFloat}, at::kBFloat16, 3);
+  ExpectUpperBounds(network.get());
+  ExpectUpperBounds(&network->In(Precision::kCheckpoint));
+}
+
+void MemoryTest::ExpectUpperBounds(const Network* network) {
   for (const int64_t length : testing::LengthsOf(*network, {65, 300})) {
     const at::Tensor e =
         network->Embed(testing::RandomInput(*network, 2, length, 1));

@@ -89,15 +89,22 @@ TEST_F(ExplainRpcTest, WrongFieldsOfMessageAndModelComeTogether) {
                            "attention.kind", "faithfulness.random_orders"));
 }
 
-TEST_F(ExplainRpcTest, WhatIsNotServedYetIsSaidSo) {
+TEST_F(ExplainRpcTest, HeadersSayWhatAPrecisionIs) {
   server_.Start();
   v1::ExplainRequest request = TextRequest("abc");
-  request.set_precision(v1::PRECISION_FAST);
+  v1::ExplainResponse reply;
+  ASSERT_TRUE(server_.Explain(request, &reply).ok());
+  EXPECT_EQ(reply.header().arithmetic().precision(), v1::PRECISION_FLOAT32);
+  EXPECT_EQ(reply.header().arithmetic().operands(), "float32");
+  request.set_precision(v1::PRECISION_CHECKPOINT);
+  ASSERT_TRUE(server_.Explain(request, &reply).ok());
+  EXPECT_EQ(reply.header().arithmetic().precision(), v1::PRECISION_CHECKPOINT);
+  EXPECT_EQ(reply.header().arithmetic().operands(), "bfloat16");
+  EXPECT_EQ(reply.header().arithmetic().logits_error(), 0.004);
+  request.set_precision(static_cast<v1::Precision>(4));
   const grpc::Status status = server_.Explain(request);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-  EXPECT_EQ(DetailsOf(status).info.reason(), "NOT_SERVED_YET");
-  EXPECT_THAT(DetailsOf(status).Fields(),
-              UnorderedElementsAre("precision"));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(DetailsOf(status).Fields(), ElementsAre("precision"));
 }
 
 TEST_F(ExplainRpcTest, BytesThatAreNoMessageGetDetails) {

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <memory>
 
+#include "tests/support/bfloat16_checkpoint.h"
 #include "tests/support/certificates.h"
 #include "tests/support/process.h"
 
@@ -143,6 +144,22 @@ TEST_F(ProcessTest, ExplainSavesPicturesAndTensors) {
                            "attribution.png", "report.html"}) {
     EXPECT_TRUE(fs::exists(fs::path(out) / name)) << name;
   }
+}
+
+TEST_F(ProcessTest, ExplainPrintsWhatAPrecisionCosts) {
+  testing::CopyAsBfloat16(LIMPID_TEST_DATA "/checkpoints/mamba-tied",
+                          (folder_ / "models" / "short").string());
+  StartServer();
+  const auto explain = [&](const std::string& precision) {
+    return Client({"explain", "--model", "short", "--tokens", "1,2,3",
+                   "--precision", precision});
+  };
+  const ProcessResult rounded = explain("checkpoint");
+  EXPECT_EQ(rounded.exit_status, 0) << rounded.errors;
+  EXPECT_THAT(rounded.output, HasSubstr("bfloat16 operands, logits off by 0."));
+  EXPECT_THAT(explain("fast").output,
+              HasSubstr("float32 operands, logits off by 0\n"));
+  EXPECT_THAT(explain("float32").output, Not(HasSubstr("operands")));
 }
 
 TEST_F(ProcessTest, RefusalsNameCodeAndFields) {

@@ -22,7 +22,7 @@ class FakePlan final : public Plan {
   int64_t num_tokens() const override {
     return static_cast<int64_t>(pieces.size());
   }
-  bool gains_from_batch() const override { return true; }
+  const void* batch_group() const override { return lease.get(); }
 
   ExplainRequest request;
   std::shared_ptr<const Model> lease;
@@ -207,6 +207,10 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
   ResultHeader header;
   header.method = fake.method();
   header.device = device_names[device];
+  header.precision = fake.request.precision;
+  if (header.precision == Precision::kCheckpoint) {
+    header.arithmetic = {"bfloat16", 0.004};
+  }
   header.num_positions = length;
   header.positions = {length - 1};
   header.layers = {0};

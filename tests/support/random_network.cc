@@ -12,8 +12,8 @@ namespace {
 class RandomWeights final : public WeightReader {
  public:
   RandomWeights(const BuildOptions& options, uint64_t seed,
-                const WeightScale& scale)
-      : WeightReader(options), random_(seed), scale_(scale) {}
+                const WeightScale& scale, at::ScalarType stored)
+      : WeightReader(options), random_(seed), scale_(scale), stored_(stored) {}
 
   at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override {
@@ -24,8 +24,9 @@ class RandomWeights final : public WeightReader {
     // Norms and skips near one, so that no layer is nearly dead.
     if (shape.size() == 1) tensor.add_(0.7);
     if (scale_) tensor.mul_(scale_(names.front()));
-    return Keep(tensor.to(options().dtype).to(device()));
+    return Keep(tensor.to(stored_).to(options().dtype).to(device()));
   }
+  at::ScalarType stored_type() const override { return stored_; }
   bool Has(const std::string&) const override { return true; }
   std::vector<int64_t> ShapeOf(const std::vector<std::string>&) const override {
     return {};
@@ -35,6 +36,7 @@ class RandomWeights final : public WeightReader {
  private:
   std::mt19937_64 random_;
   const WeightScale& scale_;
+  const at::ScalarType stored_;
 };
 
 }  // namespace
@@ -62,10 +64,18 @@ std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  const BuildOptions& options,
                                                  uint64_t seed,
                                                  const WeightScale& scale) {
+  return MakeStoredNetwork(tiny, options, options.dtype, seed, scale);
+}
+
+std::unique_ptr<const Network> MakeStoredNetwork(const TinyCase& tiny,
+                                                 const BuildOptions& options,
+                                                 at::ScalarType stored,
+                                                 uint64_t seed,
+                                                 const WeightScale& scale) {
   auto parsed = HfConfig::Parse(tiny.config, "config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.status();
   if (!parsed.ok()) return nullptr;
-  RandomWeights weights(options, seed, scale);
+  RandomWeights weights(options, seed, scale, stored);
   auto network = tiny.spec->build(*parsed, weights);
   EXPECT_TRUE(network.ok()) << network.status();
   return network.ok() ? *std::move(network) : nullptr;

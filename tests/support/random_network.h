@@ -43,6 +43,12 @@ std::unique_ptr<const Network> MakeRandomNetwork(const TinyCase& tiny,
                                                  const BuildOptions& options,
                                                  uint64_t seed,
                                                  const WeightScale& scale = {});
+// The same with weights as a checkpoint of the type `stored` has them.
+std::unique_ptr<const Network> MakeStoredNetwork(const TinyCase& tiny,
+                                                 const BuildOptions& options,
+                                                 at::ScalarType stored,
+                                                 uint64_t seed,
+                                                 const WeightScale& scale = {});
 
 // Seeded token ids [batch, length], or pixels for networks that look at
 // pictures.

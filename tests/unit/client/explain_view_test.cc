@@ -4,12 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "client/cli/target_words.h"
 
 namespace limpid::cli {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 google::protobuf::RepeatedPtrField<v1::TokenAttribution> Values(
     const std::vector<float>& values) {
@@ -30,6 +33,24 @@ TEST(CompletenessTextTest, LargeErrorsAreShares) {
 
 TEST(CompletenessTextTest, PicturesHaveNoValuesToCompareWith) {
   EXPECT_EQ(CompletenessText(3, Values({})), "3");
+}
+
+TEST(PrintHeaderPartTest, SaysWhatAPrecisionCosts) {
+  v1::ExplanationHeader header;
+  const auto printed = [&] {
+    std::ostringstream out;
+    Terminal terminal{out, out};
+    PrintHeaderPart(terminal, header);
+    return out.str();
+  };
+  v1::Arithmetic& arithmetic = *header.mutable_arithmetic();
+  arithmetic.set_precision(v1::PRECISION_FLOAT32);
+  arithmetic.set_operands("float32");
+  EXPECT_THAT(printed(), Not(HasSubstr("precision")));
+  arithmetic.set_precision(v1::PRECISION_CHECKPOINT);
+  arithmetic.set_operands("bfloat16");
+  arithmetic.set_logits_error(0.00417);
+  EXPECT_THAT(printed(), HasSubstr("bfloat16 operands, logits off by 0.0042"));
 }
 
 TEST(TargetWordsTest, NameTokensThatAreCandidates) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
@@ -147,11 +148,24 @@ TEST_F(BatchTest, TheModelMayGoWithTheLastMember) {
 }
 
 TEST_F(BatchTest, PlansSayWhetherTheyGain) {
-  EXPECT_TRUE(MakeMember(13)->plan->gains_from_batch());
-  EXPECT_TRUE(MakeMember(13, "input-x-gradient")->plan->gains_from_batch());
-  EXPECT_FALSE(
-      MakeMember(13, "integrated-gradients")->plan->gains_from_batch());
-  EXPECT_FALSE(MakeMember(13, "occlusion")->plan->gains_from_batch());
+  const auto group = [&](const std::string& method) {
+    return MakeMember(13, method)->plan->batch_group();
+  };
+  EXPECT_NE(group(""), nullptr);
+  EXPECT_EQ(group("input-x-gradient"), group(""));
+  EXPECT_EQ(group("integrated-gradients"), nullptr);
+  EXPECT_EQ(group("occlusion"), nullptr);
+}
+
+TEST_F(BatchTest, PrecisionsShareNone) {
+  std::set<const void*> groups;
+  for (const Precision precision :
+       {Precision::kFloat32, Precision::kCheckpoint, Precision::kFast}) {
+    request_.precision = precision;
+    groups.insert(MakeMember(13)->plan->batch_group());
+  }
+  EXPECT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups.count(nullptr), 0u);
 }
 
 }  // namespace

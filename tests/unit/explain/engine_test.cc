@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
 #include "server/attribution/method_spec.h"
+#include "tests/support/bfloat16_checkpoint.h"
+#include "tests/support/temporary_repository.h"
 #include "tests/unit/explain/engine_testing.h"
 
 namespace limpid {
@@ -419,6 +422,63 @@ TEST_F(EngineTest, AFailingSinkEndsTheWorkWithItsStatus) {
   };
   EXPECT_EQ(engine_->Run(*plan, sink, CancelToken()).code(),
             absl::StatusCode::kUnavailable);
+}
+
+// |a - b| / |b|.
+double Distance(const std::vector<float>& a, const std::vector<float>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double error = 0, size = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    error += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    size += double{b[i]} * b[i];
+  }
+  return std::sqrt(error / size);
+}
+
+TEST_F(EngineTest, PrecisionsAreServedAndTellTheirError) {
+  const testing::TemporaryRepository repository;
+  const std::string folder = repository.path() + "/short";
+  testing::CopyAsBfloat16(CheckpointFolder("mamba-tied"), folder);
+  auto model = engine_->Load("short", folder);
+  ASSERT_TRUE(model.ok()) << model.status();
+  model_ = *std::move(model);
+  request_.logits = true;
+  const CollectingSink exact = Explain(request_);
+  EXPECT_EQ(exact.header->precision, Precision::kFloat32);
+  EXPECT_EQ(exact.header->arithmetic.operands, "float32");
+  EXPECT_EQ(exact.header->arithmetic.logits_error, 0);
+
+  request_.precision = Precision::kCheckpoint;
+  const CollectingSink rounded = Explain(request_);
+  EXPECT_EQ(rounded.header->precision, Precision::kCheckpoint);
+  EXPECT_EQ(rounded.header->arithmetic.operands, "bfloat16");
+  const double told = rounded.header->arithmetic.logits_error;
+  EXPECT_GT(told, 1e-4);
+  EXPECT_LT(told, 2e-2);
+  const double seen =
+      Distance(rounded.Floats("logits"), exact.Floats("logits"));
+  EXPECT_GT(seen, told / 5);
+  EXPECT_LT(seen, told * 5);
+  for (const LayerReport& layer : rounded.summary->layers) {
+    EXPECT_LE(layer.reconstruction_error, 1e-5);
+  }
+  EXPECT_GT(rounded.summary->cost.peak_bytes, exact.summary->cost.peak_bytes);
+
+  // On a CPU nothing shorter is faster.
+  request_.precision = Precision::kFast;
+  const CollectingSink fast = Explain(request_);
+  EXPECT_EQ(fast.header->precision, Precision::kFast);
+  EXPECT_EQ(fast.header->arithmetic.operands, "float32");
+  EXPECT_EQ(fast.Floats("logits"), exact.Floats("logits"));
+}
+
+TEST_F(EngineTest, OfAFloat32CheckpointItsPrecisionIsFloat32) {
+  const std::vector<float> exact = Explain(request_).Floats("attribution");
+  request_.precision = Precision::kCheckpoint;
+  const CollectingSink reply = Explain(request_);
+  EXPECT_EQ(reply.header->arithmetic.operands, "float32");
+  EXPECT_EQ(reply.header->arithmetic.logits_error, 0);
+  EXPECT_EQ(reply.Floats("attribution"), exact);
 }
 
 TEST(EngineCreateTest, DevicesAreCheckedByName) {

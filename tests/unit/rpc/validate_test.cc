@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 
 #include "tests/support/fake_engine.h"
 #include "tests/support/in_process_server.h"
@@ -31,15 +32,6 @@ std::vector<std::string> Wrong(
   v1::ExplainRequest request = TextRequest("abc");
   change(request);
   return FieldsOf(Validate(request, FakeMethods()).violations);
-}
-std::vector<std::string> NotServed(
-    const std::function<void(v1::ExplainRequest&)>& change) {
-  v1::ExplainRequest request = TextRequest("abc");
-  change(request);
-  const ValidatedRequest validated = Validate(request, FakeMethods());
-  EXPECT_THAT(validated.violations, IsEmpty());
-  EXPECT_EQ(validated.ToStatus().code(), absl::StatusCode::kFailedPrecondition);
-  return FieldsOf(validated.not_served);
 }
 
 TEST(ValidateTest, DefaultsAreThoseOfTheProto) {
@@ -167,9 +159,23 @@ TEST(ValidateTest, PointsFaithfulnessAndUnitsAreRead) {
                                    "aggregation.spans", "aggregation.regions"));
 }
 
-TEST(ValidateTest, WhatIsNotServedYetIsNamed) {
-  using R = v1::ExplainRequest;
-  EXPECT_THAT(NotServed([](R& r) { r.set_precision(v1::PRECISION_FAST); }),
+TEST(ValidateTest, PrecisionsAreRead) {
+  const std::map<v1::Precision, Precision> expected = {
+      {v1::PRECISION_FLOAT32, Precision::kFloat32},
+      {v1::PRECISION_CHECKPOINT, Precision::kCheckpoint},
+      {v1::PRECISION_FAST, Precision::kFast}};
+  v1::ExplainRequest request = TextRequest("abc");
+  EXPECT_EQ(Validate(request, FakeMethods()).request.precision,
+            Precision::kFloat32);
+  for (const auto& [sent, read] : expected) {
+    request.set_precision(sent);
+    const ValidatedRequest v = Validate(request, FakeMethods());
+    EXPECT_TRUE(v.ToStatus().ok()) << v.ToStatus();
+    EXPECT_EQ(v.request.precision, read);
+  }
+  EXPECT_THAT(Wrong([](v1::ExplainRequest& r) {
+                r.set_precision(static_cast<v1::Precision>(4));
+              }),
               ElementsAre("precision"));
 }
 
