@@ -10,6 +10,7 @@
 #include "server/kernels/cuda/launch.h"
 #include "server/kernels/cuda/row_of_states.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -47,13 +48,13 @@ __global__ void __launch_bounds__(kChannels* kParts,
   const int lane = threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
   const int64_t first_channel =
       op.channel_begin + int64_t{blockIdx.x % channel_blocks} * kChannels;
-  const int64_t length = ssm.num_positions;
-  const int64_t first = blockIdx.x / channel_blocks * length;
+  const Span span =
+      SpanOf(blockIdx.x / channel_blocks, ssm.num_positions, op.begins);
   // Channels past the last one repeat it and write nothing.
   const int64_t channel = first_channel + lane;
   const int64_t c = min(channel, op.channel_end - 1);
-  const int64_t begin = first + length * segment / kParts;
-  const int64_t end = first + length * (segment + 1) / kParts;
+  const int64_t begin = span.begin + span.size() * segment / kParts;
+  const int64_t end = span.begin + span.size() * (segment + 1) / kParts;
   T a[kStates];
   T state[kStates];
 #pragma unroll kUnroll < kStates>
@@ -114,7 +115,7 @@ __global__ void __launch_bounds__(kChannels* kParts,
       state[n] = Decay(delta * a[n]) * state[n] + input * b[n];
       y += c_row[n] * state[n];
     }
-    const int64_t at = op.reversed ? 2 * first + length - 1 - i : i;
+    const int64_t at = op.reversed ? span.begin + span.end - 1 - i : i;
     if (op.added != nullptr) y += op.added[at * op.y_stride + c];
     y *= op.scale;
     if (op.gate_input != nullptr) {
