@@ -103,7 +103,6 @@ Config ToConfig(const Settings& s) {
     batching.set_max_wait_milliseconds(
         absl::ToDoubleMilliseconds(*s.max_batch_wait));
   }
-  batching.set_max_padding(s.max_batch_padding);
   batching.set_max_batch_seconds(s.max_batch_seconds);
   config.mutable_log()->set_format(s.log_format);
   config.mutable_log()->set_level(s.log_level);
@@ -144,7 +143,6 @@ BatchLimits BatchingOn(const Settings& settings,
       on_gpu ? std::numeric_limits<int64_t>::max() : 256);
   limits.max_wait = settings.max_batch_wait.value_or(
       on_gpu ? absl::Milliseconds(2) : absl::ZeroDuration());
-  limits.max_padding = settings.max_batch_padding;
   limits.max_seconds = settings.max_batch_seconds;
   return limits;
 }

@@ -62,7 +62,6 @@ struct Settings {
   std::optional<int64_t> max_batch_size;
   std::optional<int64_t> max_batch_tokens;
   std::optional<absl::Duration> max_batch_wait;
-  double max_batch_padding = BatchLimits().max_padding;
   double max_batch_seconds = BatchLimits().max_seconds;
 
   std::string log_format = "json";

@@ -183,9 +183,6 @@ void CheckBatching(const config::v1::Batching& batching, Checker& check,
               batching.has_max_wait_milliseconds(),
               batching.max_wait_milliseconds(), 0.0, 1000.0,
               [&](double v) { s.max_batch_wait = absl::Milliseconds(v); });
-  check.Range("batching.max_padding", batching.has_max_padding(),
-              batching.max_padding(), 0.0, 0.9,
-              [&](double v) { s.max_batch_padding = v; });
   check.Range("batching.max_batch_seconds", batching.has_max_batch_seconds(),
               batching.max_batch_seconds(), 0.001, kMaxSeconds,
               [&](double v) { s.max_batch_seconds = v; });

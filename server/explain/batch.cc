@@ -43,8 +43,8 @@ class Attempt {
   };
 
   absl::Status RunTogether();
-  // Inputs as one, padded on the right.
-  NetworkInput Input() const;
+  // Inputs as one, packed as `packing` says.
+  NetworkInput Input(const Packing& packing) const;
   // Does a part of a member's own work. What goes wrong ends that member, or is
   // returned if nobody else is left.
   absl::Status Step(Seat& seat, const std::function<absl::Status()>& work);
@@ -100,20 +100,28 @@ absl::Status Attempt::RunTogether() {
     }));
   }
   std::erase_if(seats_, [](const Seat& seat) { return seat.ended; });
-  const NetworkInput input = Input();
-  const at::Tensor embeddings = network_.Embed(input);
-  SequenceSpans sequences;
+  // Equally long ones next to each other, which can then be folded together,
+  // and short ones first, since members end one after the other.
+  std::stable_sort(
+      seats_.begin(), seats_.end(), [](const Seat& a, const Seat& b) {
+        return PlanOf(*a.member).length() < PlanOf(*b.member).length();
+      });
+  Sequences sequences;
   sequences.alike = true;
+  std::vector<int64_t> lengths;
   for (const Seat& seat : seats_) {
     const ExplanationPlan& plan = PlanOf(*seat.member);
-    sequences.spans.push_back({plan.length(), plan.readouts()});
+    lengths.push_back(plan.length());
+    sequences.positions.push_back(plan.readouts());
     sequences.alike &= plan.VisitsAs(PlanOf(*seats_.front().member));
   }
+  sequences.packing = Packing(lengths);
+  const NetworkInput input = Input(sequences.packing);
+  const at::Tensor embeddings = network_.Embed(input);
   for (size_t i = 0; i < seats_.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
     LIMPID_RETURN_IF_ERROR(Step(seats_[i], [&] {
-      seats_[i].runner->Enter(embeddings.narrow(0, index, 1)
-                                  .narrow(1, 0, sequences.spans[i].length),
+      seats_[i].runner->Enter(sequences.packing.Sequences(embeddings, index),
                               input.pixels.defined()
                                   ? input.pixels.narrow(0, index, 1)
                                   : at::Tensor());
@@ -140,7 +148,7 @@ absl::Status Attempt::RunTogether() {
   return absl::OkStatus();
 }
 
-NetworkInput Attempt::Input() const {
+NetworkInput Attempt::Input(const Packing& packing) const {
   NetworkInput input;
   const auto count = static_cast<int64_t>(seats_.size());
   if (!PlanOf(*seats_.front().member).pixels().empty()) {
@@ -153,15 +161,10 @@ NetworkInput Attempt::Input() const {
     }
     return input;
   }
-  int64_t longest = 0;
-  for (const Seat& seat : seats_) {
-    longest = std::max(longest, PlanOf(*seat.member).length());
-  }
-  input.token_ids = at::zeros({count, longest}, at::kLong);
-  for (int64_t i = 0; i < count; ++i) {
-    const ExplanationPlan& plan = PlanOf(*seats_[i].member);
-    input.token_ids[i].narrow(0, 0, plan.length()).copy_(TokenIds(plan));
-  }
+  std::vector<at::Tensor> ids;
+  for (const Seat& seat : seats_) ids.push_back(TokenIds(PlanOf(*seat.member)));
+  input.token_ids =
+      at::cat(ids).view({packing.packed() ? int64_t{1} : count, -1});
   return input;
 }
 

@@ -89,6 +89,13 @@ absl::Status Validate(const StateScan<T>& op) {
   check.Values(op.recurrence, op.value_size, op.value, op.head_begin,
                op.head_end);
   check.NotNull(op.out, "out");
+  if (op.begins != nullptr) {
+    const StateRecurrence<T>& r = op.recurrence;
+    for (const HeadOperand<T>& operand :
+         {r.query, r.key, r.decay, r.left, r.right, r.diagonal, op.value}) {
+      check.AtMost(operand.sequence_stride, 0, "sequence_stride");
+    }
+  }
   return check.ToStatus();
 }
 

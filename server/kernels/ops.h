@@ -9,6 +9,11 @@
 // (T). Position strides are in elements; the innermost dimension is contiguous.
 // Outputs must not overlap inputs. No function allocates outputs.
 //
+// The B sequences of an operation are one after the other: b begins at position
+// b L of everything. Those that differ in length begin where `begins` says, on
+// the device; L is then the number of positions of all of them together (see
+// SpanOf).
+//
 // CPU functions run on the calling thread; callers split the channel range to
 // use several. They set flush-to-zero for their duration. CUDA functions enqueue
 // on the given stream and do not synchronise.
@@ -44,8 +49,7 @@ struct SelectiveSsm {
 inline constexpr int64_t kMaxStateSize = 256;
 inline constexpr int64_t kMaxConvWidth = 16;
 
-// The recurrence applied to u, for B sequences one after the other: b begins at
-// position b L of everything. Null factors are left out:
+// The recurrence applied to u. Null factors are left out:
 //   y = scale (recurrence + added) silu(gate_input)
 // Cost: B D L N multiply-adds and exponentials.
 template <typename T>
@@ -66,6 +70,7 @@ struct SelectiveScan {
   int64_t gate_input_stride = 0;
   T* gate = nullptr;  // [B L, D] contiguous, set to silu(gate_input)
   T scale = 1;
+  const int64_t* begins = nullptr;  // [B + 1], or null: all have L positions
 };
 
 // Adjoint of SelectiveScan: from dy to the gradients by u, delta, b and c. `a`
@@ -91,10 +96,10 @@ struct SelectiveScanBackward {
 };
 
 // out = bias + causal depthwise convolution: out[i,c] = bias[c] +
-// sum_k weight[c,k] x[i-(K-1)+k, c] with x[<0] = 0, for B sequences one after
-// the other; and what the activation makes of it. At least one output is
-// wanted. One thread's share is a range of channels: the same call with the
-// pointers moved on to its first one.
+// sum_k weight[c,k] x[i-(K-1)+k, c] with x[<0] = 0 before each sequence; and
+// what the activation makes of it. At least one output is wanted. One thread's
+// share is a range of channels: the same call with the pointers moved on to its
+// first one.
 template <typename T>
 struct CausalConv1d {
   int64_t num_positions = 0;
@@ -111,6 +116,7 @@ struct CausalConv1d {
   bool reversed = false;
   T* ratio = nullptr;      // as out: sigmoid(out), or null
   T* activated = nullptr;  // as out: silu(out), or null
+  const int64_t* begins = nullptr;  // [B + 1], or null: all have L positions
 };
 
 // Entries of the implicit attention of a block whose recurrence is `ssm`
@@ -185,6 +191,9 @@ struct StateScan {
   int64_t head_begin = 0;
   int64_t head_end = 0;
   T* out = nullptr;  // [B, L, H, P] contiguous
+  // [B + 1], or null: all have L positions. Operands and `out` are then those
+  // of one sequence that has all positions: sequence strides are 0.
+  const int64_t* begins = nullptr;
 };
 
 // Adjoint of StateScan: gradients by all operands. Outputs are contiguous

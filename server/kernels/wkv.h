@@ -28,7 +28,7 @@ struct Wkv {
   int64_t num_channels = 0;   // D
   int64_t channel_begin = 0;  // channels [begin, end) are computed
   int64_t channel_end = 0;
-  // [B, L, D] contiguous, as all that follow but decay and bonus.
+  // [B, L, D] contiguous, as all that follow but decay, bonus and begins.
   const T* key = nullptr;
   const T* value = nullptr;
   const T* gate_input = nullptr;  // or null: no gate
@@ -40,7 +40,8 @@ struct Wkv {
   T* decay_factor = nullptr;
   T* query = nullptr;
   T* diagonal = nullptr;
-  T* gate = nullptr;  // sigmoid(gate_input), or null
+  T* gate = nullptr;                // sigmoid(gate_input), or null
+  const int64_t* begins = nullptr;  // [B + 1], or null: all have L positions
 };
 
 template <typename T>

@@ -22,6 +22,7 @@
 #include "server/models/form.h"
 #include "server/models/kernel_ops.h"
 #include "server/models/model.h"
+#include "server/models/packing.h"
 #include "server/models/weights.h"
 
 namespace limpid {
@@ -132,22 +133,19 @@ class BlockAttention {
 using LayerVisitor = std::function<absl::Status(
     int64_t layer, int64_t sequence, const BlockAttention& attention)>;
 
-// Input of a network, on the CPU: token ids [B, L] int64, or pixels
-// [B, 3, H, W] of the compute dtype. Sequences of a batch that differ in length
-// are padded on the right: causality keeps the padding from what comes before.
+// Input of a network, on the CPU: token ids [B, L] int64, or [1, T] of packed
+// sequences, or pixels [B, 3, H, W] of the compute dtype.
 struct NetworkInput {
   at::Tensor token_ids;
   at::Tensor pixels;
 };
 
-// One sequence of a batch.
-struct SequenceSpan {
-  int64_t length = 0;              // without the padding behind it
-  std::vector<int64_t> positions;  // where its scores are read, one or more
-};
-// Those of a batch.
-struct SequenceSpans {
-  std::vector<SequenceSpan> spans;
+// The sequences of a batch. Networks that are not causal take equally long ones
+// only.
+struct Sequences {
+  Packing packing;
+  // Where the scores of each are read, one position or more.
+  std::vector<std::vector<int64_t>> positions;
   // Whether the visitor folds the same of all of them: what the first one folds
   // is then folded of all at once, which is lost if nobody asks for it.
   bool alike = false;
@@ -175,7 +173,8 @@ class Network {
   // loaded is float32.
   virtual const Network& In(Precision precision) const = 0;
 
-  // e of the formulas: the sequence that enters the first block, [B, L, E].
+  // e of the formulas: the sequence that enters the first block, [B, L, E], or
+  // [1, T, E] of packed ones.
   virtual at::Tensor Embed(const NetworkInput& input) const = 0;
   // Mean of e over the vocabulary, [E]; undefined for pictures.
   virtual at::Tensor MeanEmbedding() const = 0;
@@ -183,16 +182,15 @@ class Network {
   // The fast path. Scores [B, P, V] at `positions` (the same for all sequences;
   // empty: every position): logits, before a soft cap where the network has
   // one. `visitor` may be empty; it should fold the same of all sequences, as
-  // those of SequenceSpans that are alike.
+  // those of Sequences that are alike.
   virtual absl::StatusOr<at::Tensor> Forward(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
-  // The same for sequences that differ in length and positions: scores [P, V]
-  // of each. `visitor` sees every sequence as if it were alone, without its
-  // padding; of networks that are not causal, none has any.
+  // The same for sequences that may differ in length and positions: scores
+  // [P, V] of each. `visitor` sees every sequence as if it were alone.
   virtual absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
-      const at::Tensor& embeddings, const SequenceSpans& sequences,
+      const at::Tensor& embeddings, const Sequences& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const = 0;
 
   // Shows the layers last to first, for what is carried from the last one

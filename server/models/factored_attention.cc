@@ -75,27 +75,10 @@ at::Tensor Activated(const DirectionTrace& direction, const at::Tensor& x) {
                  direction.conv.defined() ? direction.conv : x);
 }
 
-// Leaves the first `length` positions. Those of a reversed direction come after
-// the padding in its own time, so that they are not its own alone.
-void CutTrace(int64_t length, BlockTrace& trace) {
-  const auto cut = [&](std::initializer_list<at::Tensor*> tensors) {
-    for (at::Tensor* tensor : tensors) {
-      if (tensor->defined()) *tensor = tensor->narrow(0, 0, length);
-    }
-  };
-  for (DirectionTrace& direction : trace.directions) {
-    TORCH_CHECK(!direction.reversed, "padded input of a bidirectional block");
-    direction.recurrence = direction.recurrence->Leading(length);
-    cut({&direction.conv, &direction.ratio});
-  }
-  cut({&trace.x, &trace.uncentred, &trace.norm, &trace.direct, &trace.gate,
-       &trace.output, &trace.stream});
-}
-
 }  // namespace
 
 const BlockTrace& FactoredAttention::trace() const {
-  if (!trace_) trace_ = batch_->Sequence(sequence_);
+  if (!trace_) trace_ = SequencesOf(batch_->all(), Packing(), sequence_);
   return *trace_;
 }
 
@@ -195,7 +178,8 @@ at::Tensor FactoredAttention::Apply(const MatrixForm& form,
   for (const DirectionTrace& direction : trace.directions) {
     at::Tensor one = Turned(direction, u);
     if (factors.conv && direction.conv_weight.defined()) {
-      one = Convolve(one.unsqueeze(0), direction.conv_weight, at::Tensor())
+      one = Convolve(one.unsqueeze(0), direction.conv_weight, at::Tensor(),
+                     Packing())
                 .squeeze(0);
     }
     if (factors.activation) one = Product(direction.ratio, one);
@@ -348,15 +332,16 @@ absl::Status FactoredAttention::Visit(const MatrixForm& form, RowRange rows,
   return absl::OkStatus();
 }
 
-BlockTrace BlockBatch::Sequence(int64_t index) const {
-  const auto of = [index](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.select(0, index) : tensor;
+BlockTrace SequencesOf(const BlockTrace& all, const Packing& packing,
+                       int64_t first, int64_t count) {
+  const auto of = [&](const at::Tensor& tensor) {
+    const at::Tensor part = packing.Sequences(tensor, first, count);
+    return part.defined() && count == 1 ? part.squeeze(0) : part;
   };
-  const BlockTrace& all = this->all();
   BlockTrace trace;
   for (const DirectionTrace& direction : all.directions) {
     DirectionTrace& own = trace.directions.emplace_back();
-    own.recurrence = direction.recurrence->Sequence(index);
+    own.recurrence = direction.recurrence->Sequences(packing, first, count);
     own.conv_weight = direction.conv_weight;
     own.conv_bias = direction.conv_bias;
     own.conv = of(direction.conv);
@@ -395,27 +380,27 @@ std::optional<FoldedMatrix> BlockBatch::Fold(const MatrixFold& fold,
   return part(*folded);
 }
 
-void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace) {
-  const int64_t whole = trace.x.size(0);
-  const int64_t length = pass.LengthOf(sequence, whole);
-  if (length < whole) CutTrace(length, trace);
-  pass.Visit(sequence, FactoredAttention(std::move(trace)));
-}
-
-void VisitBlocks(Pass& pass, BlockTrace trace) {
-  const int64_t count = trace.x.size(0), whole = trace.x.size(1);
+void VisitBlocks(Pass& pass, const BlockTrace& trace) {
+  const Packing& packing = pass.packing;
+  const int64_t count = packing.CountOf(trace.x);
   // A GPU takes many small folds at once; a CPU is busy with one.
-  bool together = pass.alike() && count > 1 && trace.x.is_cuda();
-  for (int64_t i = 0; i < count; ++i) {
-    together = together && pass.LengthOf(i, whole) == whole;
-  }
-  const BlockBatch batch(std::move(trace));
-  for (int64_t i = 0; i < count && pass.visits(); ++i) {
-    if (together) {
-      pass.Visit(i, FactoredAttention(batch, i));
-    } else {
-      VisitBlock(pass, i, batch.Sequence(i));
+  const bool together = pass.alike() && trace.x.is_cuda() &&
+                        trace.directions.front().recurrence->FoldsBatches();
+  for (int64_t first = 0; first < count && pass.visits();) {
+    int64_t end = first + 1;
+    while (together && end < count &&
+           packing.LengthOf(trace.x, end) == packing.LengthOf(trace.x, first)) {
+      ++end;
     }
+    if (end == first + 1) {
+      pass.Visit(first, FactoredAttention(SequencesOf(trace, packing, first)));
+    } else {
+      const BlockBatch batch(SequencesOf(trace, packing, first, end - first));
+      for (int64_t i = first; i < end; ++i) {
+        pass.Visit(i, FactoredAttention(batch, i - first));
+      }
+    }
+    first = end;
   }
 }
 

@@ -34,8 +34,9 @@ struct DirectionTrace {
 };
 
 // Everything of one forward pass of one sequence that the block's matrix is
-// made of. [L, D] each, undefined where the block has none. That of a
-// BlockBatch has all sequences: what has positions then has B in front.
+// made of. [L, D] each, undefined where the block has none. That of a batch has
+// all sequences: what has positions is then [B, L, D], or [1, T, D] of packed
+// ones.
 struct BlockTrace {
   std::vector<DirectionTrace> directions;  // one or two
   // What the whole block maps.
@@ -119,16 +120,20 @@ class FactoredAttention final : public BlockAttention {
   mutable std::optional<BlockTrace> trace_;
 };
 
-// All sequences of a layer's batch, of the same length. What one of them folds
-// is folded of all at once and kept for the others, which are expected to ask
-// for the same. Used by one thread.
+// Of a batch's trace that of `count` equally long neighbours: a batch, unless
+// there is only one.
+BlockTrace SequencesOf(const BlockTrace& all, const Packing& packing,
+                       int64_t first, int64_t count = 1);
+
+// Sequences of a layer's batch, of the same length, with an operator that folds
+// batches. What one of them folds is folded of all at once and kept for the
+// others, which are expected to ask for the same. Used by one thread.
 class BlockBatch {
  public:
-  // `trace` has B in front, and an operator that has all sequences, too.
+  // `trace` has B in front, and so has its operator.
   explicit BlockBatch(BlockTrace trace) : all_(std::move(trace)) {}
 
   const BlockTrace& all() const { return all_.trace(); }
-  BlockTrace Sequence(int64_t index) const;
   std::optional<FoldedMatrix> Fold(const MatrixFold& fold, bool measures,
                                    int64_t sequence,
                                    const CancelToken& cancel) const;
@@ -143,10 +148,8 @@ class BlockBatch {
   mutable std::vector<Known> known_;
 };
 
-// Shows the attention of one sequence of the pass's current layer, whose trace
-// is as long as the batch, without the padding behind it.
-void VisitBlock(Pass& pass, int64_t sequence, BlockTrace trace);
-// The same for all sequences, of a trace as a BlockBatch takes it.
-void VisitBlocks(Pass& pass, BlockTrace trace);
+// Shows the attention of every sequence of the pass's current layer, whose
+// trace this is.
+void VisitBlocks(Pass& pass, const BlockTrace& trace);
 
 }  // namespace limpid

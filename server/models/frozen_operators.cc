@@ -39,7 +39,7 @@ class S6Operator final : public FrozenOperator {
     after.added = batched(sum);
     return SelectiveScan(batched(u), batched(ssm.delta), batched(ssm.b),
                          batched(ssm.c), ssm.a, ssm.skip, after,
-                         /*keeps_gate=*/false)
+                         /*keeps_gate=*/false, Packing())
         .y.view(u.sizes());
   }
   void Entries(const FrozenFactors& factors, bool include_skip,
@@ -65,13 +65,13 @@ class S6Operator final : public FrozenOperator {
                               other->Ssm(include_skip), back_factors, fold);
   }
 
-  std::unique_ptr<const FrozenOperator> Sequence(int64_t index) const override {
-    return std::make_unique<S6Operator>(ssm_.Sequence(index));
-  }
-  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
+  bool FoldsBatches() const override { return true; }
+  std::unique_ptr<const FrozenOperator> Sequences(
+      const Packing& packing, int64_t first, int64_t count) const override {
     FrozenSsm ssm = ssm_;
     for (at::Tensor* tensor : {&ssm.delta, &ssm.b, &ssm.c}) {
-      *tensor = tensor->narrow(0, 0, length);
+      *tensor = packing.Sequences(*tensor, first, count);
+      if (count == 1) *tensor = tensor->squeeze(0);
     }
     return std::make_unique<S6Operator>(std::move(ssm));
   }
@@ -134,7 +134,7 @@ class RecurrenceOperator final : public HeadOperator {
   at::Tensor Apply(const at::Tensor& u, bool include_skip) const override {
     const at::Tensor mapped =
         StateScan(recurrence_,
-                  u.reshape({1, u.size(0), -1, channels_per_head_}))
+                  u.reshape({1, u.size(0), -1, channels_per_head_}), Packing())
             .view(u.sizes());
     return include_skip && skip_.defined() ? mapped + skip_ * u : mapped;
   }
@@ -145,9 +145,11 @@ class RecurrenceOperator final : public HeadOperator {
     }
     return FoldScalarAttention(recurrence_, factors, fold);
   }
-  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
-    return std::make_unique<RecurrenceOperator>(recurrence_.Leading(length),
-                                                channels_per_head_, skip_);
+  std::unique_ptr<const FrozenOperator> Sequences(
+      const Packing& packing, int64_t first, int64_t count) const override {
+    return std::make_unique<RecurrenceOperator>(
+        recurrence_.Sequences(packing, first, count), channels_per_head_,
+        skip_);
   }
 
  private:
@@ -164,32 +166,35 @@ class RecurrenceOperator final : public HeadOperator {
 
 class SoftmaxOperator final : public HeadOperator {
  public:
-  SoftmaxOperator(at::Tensor probabilities, int64_t channels_per_head)
+  SoftmaxOperator(std::vector<at::Tensor> probabilities,
+                  int64_t channels_per_head)
       : HeadOperator(channels_per_head, at::Tensor()),
         probabilities_(std::move(probabilities)) {}
 
   at::Tensor Apply(const at::Tensor& u, bool) const override {
     const int64_t length = u.size(0);
-    return at::bmm(probabilities_,
+    return at::bmm(probabilities_.front(),
                    u.reshape({length, -1, channels_per_head_}).transpose(0, 1))
         .transpose(0, 1)
         .reshape({length, -1});
   }
-  std::unique_ptr<const FrozenOperator> Leading(int64_t length) const override {
+  std::unique_ptr<const FrozenOperator> Sequences(
+      const Packing&, int64_t first, int64_t count) const override {
+    const auto begin = probabilities_.begin() + first;
     return std::make_unique<SoftmaxOperator>(
-        probabilities_.narrow(1, 0, length).narrow(2, 0, length),
-        channels_per_head_);
+        std::vector<at::Tensor>(begin, begin + count), channels_per_head_);
   }
 
  private:
   at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
                    const at::Tensor& out) const override {
-    return probabilities_.narrow(0, begin, count)
+    return probabilities_.front()
+        .narrow(0, begin, count)
         .narrow(1, row_begin, out.size(1))
         .contiguous();
   }
 
-  const at::Tensor probabilities_;  // [H, L, L]
+  const std::vector<at::Tensor> probabilities_;  // [H, L, L]
 };
 
 }  // namespace
@@ -213,7 +218,7 @@ std::unique_ptr<const FrozenOperator> MakeRecurrenceOperator(
 }
 
 std::unique_ptr<const FrozenOperator> MakeSoftmaxOperator(
-    at::Tensor probabilities, int64_t channels_per_head) {
+    std::vector<at::Tensor> probabilities, int64_t channels_per_head) {
   return std::make_unique<SoftmaxOperator>(std::move(probabilities),
                                            channels_per_head);
 }

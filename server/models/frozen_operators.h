@@ -2,9 +2,10 @@
 //
 // What moves information between positions in a block, frozen at one input of
 // one sequence: per channel c a matrix R_c [L, L], and a skip connection. Each
-// kind applies it without ever making the matrix, and makes entries of it. That
-// of S6 may have all sequences of a batch: its tensors, and those that it is
-// given to apply and to fold, then have B in front.
+// kind applies it without ever making the matrix, and makes entries of it. One
+// that was made with all sequences of a batch is for Sequences; only that of S6
+// does everything else, too, if they are equally long: what it is given to
+// apply and to fold then has B in front.
 //
 // Used by one thread: entries of heads are remembered between calls.
 #pragma once
@@ -13,8 +14,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "server/models/kernel_ops.h"
+#include "server/models/packing.h"
 
 namespace limpid {
 
@@ -55,26 +58,23 @@ class FrozenOperator {
                         const AttentionFold& fold) const {
     return false;
   }
-  // The operator of one sequence alone; null: there is only one.
-  virtual std::unique_ptr<const FrozenOperator> Sequence(int64_t index) const {
-    return nullptr;
-  }
-  // The operator of the first `length` positions alone, as far as those before
-  // do not depend on those behind.
-  virtual std::unique_ptr<const FrozenOperator> Leading(
-      int64_t length) const = 0;
+  // Whether Fold takes all sequences of a batch at once.
+  virtual bool FoldsBatches() const { return false; }
+  // The operator of one sequence alone, or of several, see Packing.
+  virtual std::unique_ptr<const FrozenOperator> Sequences(
+      const Packing& packing, int64_t first, int64_t count) const = 0;
 };
 
 // The S6 recurrence of Mamba-1.
 std::unique_ptr<const FrozenOperator> MakeS6Operator(FrozenSsm ssm);
 
-// A recurrence with a matrix state per head (B = 1), whose matrix all channels
-// of a head share. `skip` [D] or undefined.
+// A recurrence with a matrix state per head, whose matrix all channels of a
+// head share. `skip` [D] or undefined.
 std::unique_ptr<const FrozenOperator> MakeRecurrenceOperator(
     FrozenRecurrence recurrence, int64_t channels_per_head, at::Tensor skip);
 
-// Softmax attention: probabilities [H, L, L].
+// Softmax attention: probabilities [H, L, L] of each sequence.
 std::unique_ptr<const FrozenOperator> MakeSoftmaxOperator(
-    at::Tensor probabilities, int64_t channels_per_head);
+    std::vector<at::Tensor> probabilities, int64_t channels_per_head);
 
 }  // namespace limpid

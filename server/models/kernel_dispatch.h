@@ -19,6 +19,7 @@
 #include "server/kernels/ops.h"
 #include "server/kernels/wkv.h"
 #include "server/models/kernel_ops.h"
+#include "server/models/packing.h"
 
 namespace limpid {
 
@@ -45,6 +46,13 @@ inline int64_t RowStride(const at::Tensor& tensor) {
 // Of [B, L, n]; of one sequence alone, 0.
 inline int64_t SequenceStride(const at::Tensor& tensor) {
   return tensor.defined() && tensor.dim() == 3 ? tensor.stride(0) : 0;
+}
+
+// Where packed sequences begin, or null, for an op on the device of `where`.
+inline const int64_t* Begins(const Packing& packing, const at::Tensor& where) {
+  const at::Tensor& begins = packing.begins();
+  TORCH_CHECK(!begins.defined() || begins.device() == where.device());
+  return Data<int64_t>(begins);
 }
 
 // The factors around a recurrence, in an op that has them.

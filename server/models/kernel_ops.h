@@ -9,6 +9,7 @@
 
 #include "server/base/clock.h"
 #include "server/kernels/ops.h"
+#include "server/models/packing.h"
 
 namespace limpid {
 
@@ -50,13 +51,13 @@ struct Convolved {
 // [B, L, D] contiguous from x [B, L, D] with strided rows, weight [D, K], bias
 // [D] or undefined.
 at::Tensor CausalConv1d(const at::Tensor& x, const at::Tensor& weight,
-                        const at::Tensor& bias);
+                        const at::Tensor& bias, const Packing& packing);
 // The same with the activation, of sequences read from right to left if
 // `reversed`: position 0 of what it gives is the last of x. Only what is
 // activated unless `keeps_factors`.
 Convolved ConvolveAndActivate(const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias, bool reversed,
-                              bool keeps_factors);
+                              bool keeps_factors, const Packing& packing);
 
 // Entries of the implicit attention, into out [channels, rows, L].
 void SsmAttention(const FrozenSsm& ssm, const FrozenFactors& factors,
@@ -73,16 +74,16 @@ struct FrozenRecurrence {
   at::Tensor right;
   at::Tensor diagonal;
 
-  // That of one sequence, with B = 1.
-  FrozenRecurrence Sequence(int64_t index) const;
-  // That of the first `length` positions.
-  FrozenRecurrence Leading(int64_t length) const;
+  // That of equally long neighbours, see Packing.
+  FrozenRecurrence Sequences(const Packing& packing, int64_t first,
+                             int64_t count) const;
 };
 
 // [B, L, H, P] contiguous from values [B, L, H, P]. Differentiable in every
-// tensor. Memory: no state is kept, the backward pass recomputes them.
+// tensor unless they are packed. Memory: no state is kept, the backward pass
+// recomputes them.
 at::Tensor StateScan(const FrozenRecurrence& recurrence,
-                     const at::Tensor& value);
+                     const at::Tensor& value, const Packing& packing);
 
 // Matrices of heads of a recurrence with B = 1, into out [heads, rows, L].
 void StateAttention(const FrozenRecurrence& recurrence, int64_t head_begin,
@@ -184,7 +185,8 @@ struct Scanned {
 Scanned SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
                       const at::Tensor& b, const at::Tensor& c,
                       const at::Tensor& a, const at::Tensor& skip,
-                      const AfterScan& after, bool keeps_gate);
+                      const AfterScan& after, bool keeps_gate,
+                      const Packing& packing);
 
 // RWKV-4's averages [B, L, D] of values by keys, gated, and the recurrence that
 // they are, see kernels::Wkv. Without gradients.
@@ -195,6 +197,7 @@ struct WkvRun {
 };
 WkvRun RunWkv(const at::Tensor& key, const at::Tensor& value,
               const at::Tensor& gate_input, const at::Tensor& decay,
-              const at::Tensor& bonus, bool keeps_factors);
+              const at::Tensor& bonus, bool keeps_factors,
+              const Packing& packing);
 
 }  // namespace limpid

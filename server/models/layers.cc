@@ -91,13 +91,19 @@ at::Tensor SquaredRelu(const at::Tensor& x, const Pass& pass) {
   return pass.Factor(at::relu(x)) * x;
 }
 
-at::Tensor Shift(const at::Tensor& x) {
-  return at::constant_pad_nd(x, {0, 0, 1, 0}).narrow(1, 0, x.size(1));
+at::Tensor Shift(const at::Tensor& x, const Packing& packing) {
+  const at::Tensor shifted =
+      at::constant_pad_nd(x, {0, 0, 1, 0}).narrow(1, 0, x.size(1));
+  if (!packing.packed()) return shifted;
+  return shifted.index_fill_(1, packing.FirstPositions(x), 0);
 }
 
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
-                    const at::Tensor& bias) {
-  if (!at::GradMode::is_enabled()) return CausalConv1d(x, weight, bias);
+                    const at::Tensor& bias, const Packing& packing) {
+  if (!at::GradMode::is_enabled()) {
+    return CausalConv1d(x, weight, bias, packing);
+  }
+  TORCH_CHECK(!packing.packed());
   const int64_t length = x.size(1), width = weight.size(1);
   const at::Tensor padded = at::constant_pad_nd(x, {0, 0, width - 1, 0});
   at::Tensor out;

@@ -46,14 +46,15 @@ at::Tensor Silu(const at::Tensor& x, const Pass& pass);
 // relu(x)^2, with relu(x) as a factor.
 at::Tensor SquaredRelu(const at::Tensor& x, const Pass& pass);
 
-// x one position later, zeros at position 0; x is [B, L, E].
-at::Tensor Shift(const at::Tensor& x);
+// x one position later, zeros at position 0; x is [B, L, E]. Packed: in
+// inference mode only, as all that follow.
+at::Tensor Shift(const at::Tensor& x, const Packing& packing);
 
 // Causal depthwise convolution of x [B, L, D] with weight [D, K] and bias [D]
 // or undefined: a kernel, or where gradients are wanted a sum of shifted
 // products.
 at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight,
-                    const at::Tensor& bias);
+                    const at::Tensor& bias, const Packing& packing);
 
 // Heads x [B, H, L, n], whose first `size` dimensions are turned by their
 // position (arXiv:2104.09864): i and i + size / 2 by position base^(-2 i /

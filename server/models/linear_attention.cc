@@ -22,9 +22,11 @@ struct Branch {
   at::Tensor weight;
   at::Tensor conv_weight, conv_bias;
 
-  at::Tensor Convolved(const at::Tensor& projected) const {
-    return conv_weight.defined() ? Convolve(projected, conv_weight, conv_bias)
-                                 : projected;
+  at::Tensor Convolved(const at::Tensor& projected,
+                       const Packing& packing) const {
+    return conv_weight.defined()
+               ? Convolve(projected, conv_weight, conv_bias, packing)
+               : projected;
   }
 };
 
@@ -76,7 +78,8 @@ class LinearAttentionLayer final : public Layer {
 FrozenRecurrence LinearAttentionLayer::Recurrence(const at::Tensor& normed,
                                                   const Pass& pass) const {
   const auto by_head = [&](const Branch& branch) {
-    const at::Tensor x = branch.Convolved(Project(normed, branch.weight, pass));
+    const at::Tensor x =
+        branch.Convolved(Project(normed, branch.weight, pass), pass.packing);
     return (config_.silu_keys ? at::silu(x) : x)
         .view({normed.size(0), normed.size(1), config_.num_key_heads,
                config_.key_size});
@@ -115,7 +118,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
   const at::Tensor n = RmsNorm(stream, w.norm, config_.epsilon, pass);
   const FrozenRecurrence recurrence = Recurrence(n, pass);
   const at::Tensor x = Project(n, w.value.weight, pass);
-  const at::Tensor conv = w.value.Convolved(x);
+  const at::Tensor conv = w.value.Convolved(x, pass.packing);
   at::Tensor ratio, value = conv;
   if (config_.silu_values) {
     ratio = pass.Factor(at::sigmoid(conv));
@@ -123,7 +126,8 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
   }
   const at::Tensor raw =
       StateScan(recurrence,
-                value.view({batch, length, -1, channels_per_head()}))
+                value.view({batch, length, -1, channels_per_head()}),
+                pass.packing)
           .view(value.sizes());
   const at::Tensor norm = InnerNorm(raw, pass);
   at::Tensor gate, output = raw * norm;
@@ -131,25 +135,25 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
     gate = pass.Factor(at::silu(Project(n, w.gate, pass)));
     output = output * gate;
   }
-  for (int64_t i = 0; pass.visits() && i < batch; ++i) {
+  if (pass.visits()) {
     DirectionTrace direction;
-    direction.recurrence = MakeRecurrenceOperator(
-        recurrence.Sequence(i), channels_per_head(), at::Tensor());
+    direction.recurrence =
+        MakeRecurrenceOperator(recurrence, channels_per_head(), at::Tensor());
     if (w.value.conv_weight.defined()) {
       direction.conv_weight = w.value.conv_weight;
       direction.conv_bias = w.value.conv_bias;
-      direction.conv = conv[i];
+      direction.conv = conv;
     }
-    if (ratio.defined()) direction.ratio = ratio[i];
+    direction.ratio = ratio;
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
-    trace.x = x[i];
-    trace.norm = norm[i];
-    if (gate.defined()) trace.gate = gate[i];
-    trace.output = output[i];
+    trace.x = x;
+    trace.norm = norm;
+    trace.gate = gate;
+    trace.output = output;
     trace.projection.weight = w.out;
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return Project(output, w.out, pass);
 }

@@ -113,7 +113,8 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
                                  w.in_weight, w.in_bias, pass);
   const at::Tensor gate = pass.Factor(at::silu(all.narrow(-1, 0, inner)));
   const at::Tensor mixed = all.narrow(-1, inner, config_.convolved());
-  const at::Tensor conv = Convolve(mixed, w.conv_weight, w.conv_bias);
+  const at::Tensor conv =
+      Convolve(mixed, w.conv_weight, w.conv_bias, pass.packing);
   const at::Tensor ratio = pass.Factor(at::sigmoid(conv));
   const at::Tensor activated = ratio * conv;
   const at::Tensor step =
@@ -138,7 +139,8 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor values = activated.narrow(-1, 0, inner);
   const at::Tensor y =
       StateScan(recurrence,
-                values.reshape({batch, length, heads, config_.head_size}))
+                values.reshape({batch, length, heads, config_.head_size}),
+                pass.packing)
           .view({batch, length, inner}) +
       w.skip * values;
   const at::Tensor gated = y * gate;
@@ -152,25 +154,25 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
                       .reshape({batch, length, inner}) *
                   w.gated_norm);
   const at::Tensor output = gated * norm;
-  for (int64_t i = 0; pass.visits() && i < batch; ++i) {
+  if (pass.visits()) {
     DirectionTrace direction;
-    direction.recurrence = MakeRecurrenceOperator(recurrence.Sequence(i),
-                                                  config_.head_size, w.skip);
+    direction.recurrence =
+        MakeRecurrenceOperator(recurrence, config_.head_size, w.skip);
     direction.conv_weight = w.conv_weight.narrow(0, 0, inner);
     if (w.conv_bias.defined()) {
       direction.conv_bias = w.conv_bias.narrow(0, 0, inner);
     }
-    direction.conv = conv[i].narrow(-1, 0, inner);
-    direction.ratio = ratio[i].narrow(-1, 0, inner);
+    direction.conv = conv.narrow(-1, 0, inner);
+    direction.ratio = ratio.narrow(-1, 0, inner);
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
-    trace.x = mixed[i].narrow(-1, 0, inner);
-    trace.norm = norm[i];
-    trace.gate = gate[i];
-    trace.output = output[i];
+    trace.x = mixed.narrow(-1, 0, inner);
+    trace.norm = norm;
+    trace.gate = gate;
+    trace.output = output;
     trace.projection = {w.out_weight, w.out_bias};
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return stream +
          pass.BlockOutput(Project(output, w.out_weight, w.out_bias, pass));

@@ -82,15 +82,21 @@ struct StableGates {
   at::Tensor input;
   at::Tensor floor;  // exp(-m): what the normaliser is at least
 };
-StableGates Stabilise(const at::Tensor& input, const at::Tensor& forget) {
+StableGates Stabilise(const at::Tensor& input, const at::Tensor& forget,
+                      const Packing& packing) {
   // Sums over positions, whose digits float32 would lose.
   const at::Tensor exponent = input.to(at::kDouble);
   const at::Tensor log_forget = at::log_sigmoid(forget.to(at::kDouble));
-  const at::Tensor total = log_forget.cumsum(1);
-  const at::Tensor largest =
-      total + at::clamp_min(std::get<0>(at::cummax(exponent - total, 1)), 0);
+  const std::vector<at::Tensor> exponents = packing.Split(exponent);
+  std::vector<at::Tensor> parts = packing.Split(log_forget);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const at::Tensor total = parts[i].cumsum(1);
+    parts[i] = total + at::clamp_min(
+                           std::get<0>(at::cummax(exponents[i] - total, 1)), 0);
+  }
+  const at::Tensor largest = Packing::Join(parts);
   const auto dtype = input.scalar_type();
-  return {at::exp(log_forget + Shift(largest) - largest).to(dtype),
+  return {at::exp(log_forget + Shift(largest, packing) - largest).to(dtype),
           at::exp(exponent - largest).to(dtype),
           at::exp(at::clamp_max(-largest, kLargestExponent)).to(dtype)};
 }
@@ -122,7 +128,8 @@ FrozenRecurrence MlstmLayer::Recurrence(const at::Tensor& normed,
   const LayerWeights& w = weights_;
   const StableGates gates =
       Stabilise(SoftCapped(w.input_gate(normed, pass), config_.gate_soft_cap),
-                SoftCapped(w.forget_gate(normed, pass), config_.gate_soft_cap));
+                SoftCapped(w.forget_gate(normed, pass), config_.gate_soft_cap),
+                pass.packing);
   const auto by_head = [&](const at::Tensor& x) {
     return x.view({x.size(0), x.size(1), config_.num_heads, -1});
   };
@@ -134,8 +141,8 @@ FrozenRecurrence MlstmLayer::Recurrence(const at::Tensor& normed,
   recurrence.decay =
       pass.Factor(gates.forget.unsqueeze(-1)).expand(recurrence.key.sizes());
   // Values that are all one add up the rows of the matrix.
-  const at::Tensor sums =
-      StateScan(recurrence, at::ones_like(gates.input).unsqueeze(-1));
+  const at::Tensor sums = StateScan(
+      recurrence, at::ones_like(gates.input).unsqueeze(-1), pass.packing);
   recurrence.query = pass.Factor(
       recurrence.query /
       (at::maximum(sums.abs(), gates.floor.unsqueeze(-1)) + config_.epsilon));

@@ -25,7 +25,8 @@ at::Tensor RunNormedHeads(const FrozenRecurrence& recurrence,
     return tensor.view({tensor.size(0), length, heads / norm.split, -1});
   };
   const at::Tensor raw =
-      by_norm(StateScan(recurrence, value.view({batch, length, heads, -1}))
+      by_norm(StateScan(recurrence, value.view({batch, length, heads, -1}),
+                        pass.packing)
                   .view(value.sizes()));
   const at::Tensor centred = raw - raw.mean(-1, /*keepdim=*/true);
   const at::Tensor inverse =
@@ -35,23 +36,23 @@ at::Tensor RunNormedHeads(const FrozenRecurrence& recurrence,
   at::Tensor normed = centred.reshape(value.sizes()) * scale + norm.affine.bias;
   if (direct.defined()) normed = normed + direct;
   const at::Tensor output = normed * gate;
-  for (int64_t i = 0; pass.visits() && i < batch; ++i) {
+  if (pass.visits()) {
     DirectionTrace direction;
-    direction.recurrence = MakeRecurrenceOperator(
-        recurrence.Sequence(i), value.size(2) / heads, at::Tensor());
-    const at::Tensor values = by_norm(value.narrow(0, i, 1));
+    direction.recurrence =
+        MakeRecurrenceOperator(recurrence, value.size(2) / heads, at::Tensor());
+    const at::Tensor values = by_norm(value);
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
-    trace.x = (values - values.mean(-1, /*keepdim=*/true)).view({length, -1});
-    trace.uncentred = value[i];
-    trace.norm = scale[i];
+    trace.x = (values - values.mean(-1, /*keepdim=*/true)).view(value.sizes());
+    trace.uncentred = value;
+    trace.norm = scale;
     trace.norm_bias = norm.affine.bias;
-    if (direct.defined()) trace.direct = direct[i];
-    trace.gate = gate[i];
-    trace.output = output[i];
+    trace.direct = direct;
+    trace.gate = gate;
+    trace.output = output;
     trace.projection = projection;
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return output;
 }

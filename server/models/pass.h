@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "server/models/architecture.h"
+#include "server/models/packing.h"
 
 namespace limpid {
 
@@ -35,21 +36,20 @@ struct FactorTape {
 // Used by one thread, for one run.
 class Pass {
  public:
-  // What is given must outlive the pass; `visitor` may be empty, `tape`,
-  // `block_outputs` and `sequences` null: all are as long as the batch, and
-  // alike.
+  // What is given must outlive the pass; `visitor` may be empty, `tape` and
+  // `block_outputs` null. Whether the visitor folds the same of all sequences,
+  // `alike` tells, see Sequences.
   Pass(const Arithmetic& arithmetic, Differentiation differentiation,
        const LayerVisitor& visitor, const CancelToken& cancel,
        FactorTape* tape = nullptr,
-       std::vector<at::Tensor>* block_outputs = nullptr,
-       const SequenceSpans* sequences = nullptr)
+       std::vector<at::Tensor>* block_outputs = nullptr, bool alike = true)
       : arithmetic_(arithmetic),
         frozen_(differentiation == Differentiation::kFrozen),
         visitor_(visitor),
         cancel_(cancel),
         tape_(tape),
         block_outputs_(block_outputs),
-        sequences_(sequences) {}
+        alike_(alike) {}
 
   const Arithmetic& arithmetic() const { return arithmetic_; }
 
@@ -79,12 +79,7 @@ class Pass {
 
   // Whether attention is looked at, so that it pays to make it.
   bool visits() const { return visitor_ && status_.ok(); }
-  // Positions of a sequence before its padding, in a batch of `length`.
-  int64_t LengthOf(int64_t sequence, int64_t length) const {
-    return sequences_ == nullptr ? length : sequences_->spans[sequence].length;
-  }
-  // Whether the same is asked of all sequences, see SequenceSpans.
-  bool alike() const { return sequences_ == nullptr || sequences_->alike; }
+  bool alike() const { return alike_; }
   // Shows the attention of one sequence of the current layer. What the visitor
   // answers ends the run after this layer.
   void Visit(int64_t sequence, const BlockAttention& attention) {
@@ -99,6 +94,9 @@ class Pass {
   absl::Status status() const { return status_; }
   int64_t layer() const { return layer_; }
 
+  // How sequences lie in the stream, on the layer's device. They are packed in
+  // fused passes only.
+  Packing packing;
   // RWKV-7: values of the first layer, [B, L, D], which later ones mix in.
   at::Tensor first_values;
 
@@ -109,7 +107,7 @@ class Pass {
   const CancelToken& cancel_;
   FactorTape* const tape_;
   std::vector<at::Tensor>* const block_outputs_;
-  const SequenceSpans* const sequences_;
+  const bool alike_;
   int64_t layer_ = 0;
   absl::Status status_;
 };

@@ -209,16 +209,14 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
   const at::Tensor gate = pass.Factor(at::gelu(w.y(n, pass), "tanh"));
   const at::Tensor x = w.x(n, pass);
-  const at::Tensor conv = Convolve(x, w.conv_weight, w.conv_bias);
+  const at::Tensor conv = Convolve(x, w.conv_weight, w.conv_bias, pass.packing);
   const at::Tensor log_decay =
       Gate(conv, w.decay_weight, w.decay_bias) * (-kDecayScale * w.decay);
   // sqrt(1 - decay^2), without cancellation where the decay is nearly one. A
   // document begins at position 0: its input is not scaled.
-  const int64_t length = stream.size(1);
-  const at::Tensor scale =
-      at::cat({at::ones_like(log_decay.narrow(1, 0, 1)),
-               at::sqrt(-at::expm1(2 * log_decay.narrow(1, 1, length - 1)))},
-              1);
+  const at::Tensor scale = at::sqrt(-at::expm1(
+      2 * log_decay.index_fill(1, pass.packing.FirstPositions(log_decay),
+                               -std::numeric_limits<double>::infinity())));
   FrozenRecurrence recurrence;
   recurrence.key = pass.Factor(scale * Gate(conv, w.input_weight, w.input_bias))
                        .unsqueeze(-1);
@@ -226,22 +224,22 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
   recurrence.query =
       at::ones({1}, conv.options()).expand(recurrence.key.sizes());
   const at::Tensor output =
-      StateScan(recurrence, conv.unsqueeze(-1)).squeeze(-1) * gate;
-  for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
+      StateScan(recurrence, conv.unsqueeze(-1), pass.packing).squeeze(-1) *
+      gate;
+  if (pass.visits()) {
     DirectionTrace direction;
-    direction.recurrence =
-        MakeRecurrenceOperator(recurrence.Sequence(i), 1, at::Tensor());
+    direction.recurrence = MakeRecurrenceOperator(recurrence, 1, at::Tensor());
     direction.conv_weight = w.conv_weight;
     direction.conv_bias = w.conv_bias;
-    direction.conv = conv[i];
+    direction.conv = conv;
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
-    trace.x = x[i];
-    trace.gate = gate[i];
-    trace.output = output[i];
+    trace.x = x;
+    trace.gate = gate;
+    trace.output = output;
     trace.projection = {w.out.weight, w.out.bias};
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return mlp_.Run(stream + pass.BlockOutput(w.out(output, pass)),
                   config_.epsilon, pass);
@@ -297,37 +295,45 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t size = config_.head_size;
   const int64_t shared = config_.num_heads / config_.num_kv_heads;
   const at::Tensor n = RmsNorm(stream, norm_, config_.epsilon, pass);
-  const auto heads = [&](const Linear& linear) {
-    return linear(n, pass).view({batch, length, -1, size}).transpose(1, 2);
+  const auto by_head = [&](const Linear& linear) {
+    return linear(n, pass).view({batch, length, -1, size});
   };
-  const auto rotated = [&](const Linear& linear) {
-    return Rotate(heads(linear), config_.rotary_size, config_.rotary_base);
+  const at::Tensor v = by_head(weights_.v).repeat_interleave(shared, 2);
+  const Packing& packing = pass.packing;
+  const std::vector<at::Tensor> queries = packing.Split(by_head(weights_.q));
+  const std::vector<at::Tensor> keys = packing.Split(by_head(weights_.k));
+  const std::vector<at::Tensor> values = packing.Split(v);
+  const auto rotated = [&](const at::Tensor& x) {
+    return Rotate(x.transpose(1, 2), config_.rotary_size, config_.rotary_base);
   };
-  const at::Tensor q = rotated(weights_.q);
-  const at::Tensor k = rotated(weights_.k).repeat_interleave(shared, 1);
-  const at::Tensor v = heads(weights_.v).repeat_interleave(shared, 1);
-  const at::Tensor probabilities = pass.Factor(
-      at::softmax(at::matmul(q, k.transpose(-1, -2)) /
-                          std::sqrt(static_cast<double>(size)) +
-                      Mask(length, stream.options().requires_grad(false)),
-                  -1));
-  const auto columns = [&](const at::Tensor& tensor) {
-    return tensor.transpose(1, 2).reshape({batch, length, -1});
-  };
-  const at::Tensor output = columns(at::matmul(probabilities, v));
-  if (pass.visits()) {
-    const at::Tensor value = columns(v);
-    for (int64_t i = 0; pass.visits() && i < batch; ++i) {
-      DirectionTrace direction;
-      direction.recurrence = MakeSoftmaxOperator(probabilities[i], size);
-      BlockTrace trace;
-      trace.directions.push_back(std::move(direction));
-      trace.x = value[i];
-      trace.output = output[i];
-      trace.projection = {weights_.out.weight, weights_.out.bias};
-      trace.stream = stream[i];
-      VisitBlock(pass, i, std::move(trace));
+  std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor> all_probabilities;  // [H, L, L] of each sequence
+  for (size_t i = 0; i < queries.size(); ++i) {
+    const at::Tensor q = rotated(queries[i]);
+    const at::Tensor k = rotated(keys[i]).repeat_interleave(shared, 1);
+    const at::Tensor probabilities = pass.Factor(
+        at::softmax(at::matmul(q, k.transpose(-1, -2)) /
+                            std::sqrt(static_cast<double>(size)) +
+                        Mask(q.size(2), stream.options().requires_grad(false)),
+                    -1));
+    outputs.push_back(
+        at::matmul(probabilities, values[i].transpose(1, 2)).transpose(1, 2));
+    for (int64_t b = 0; pass.visits() && b < probabilities.size(0); ++b) {
+      all_probabilities.push_back(probabilities[b]);
     }
+  }
+  const at::Tensor output = Packing::Join(outputs).reshape({batch, length, -1});
+  if (pass.visits()) {
+    DirectionTrace direction;
+    direction.recurrence =
+        MakeSoftmaxOperator(std::move(all_probabilities), size);
+    BlockTrace trace;
+    trace.directions.push_back(std::move(direction));
+    trace.x = v.reshape({batch, length, -1});
+    trace.output = output;
+    trace.projection = {weights_.out.weight, weights_.out.bias};
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return mlp_.Run(stream + pass.BlockOutput(weights_.out(output, pass)),
                   config_.epsilon, pass);

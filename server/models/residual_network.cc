@@ -69,7 +69,7 @@ class ResidualNetwork final : public Network {
     return Run(embeddings, positions, Differentiation::kNone, visitor, cancel);
   }
   absl::StatusOr<std::vector<at::Tensor>> ForwardSequences(
-      const at::Tensor& embeddings, const SequenceSpans& sequences,
+      const at::Tensor& embeddings, const Sequences& sequences,
       const LayerVisitor& visitor, const CancelToken& cancel) const override;
   absl::StatusOr<at::Tensor> ForwardDifferentiable(
       const at::Tensor& embeddings, const std::vector<int64_t>& positions,
@@ -135,6 +135,7 @@ class ResidualNetwork final : public Network {
     const auto layer = static_cast<int64_t>(index);
     LIMPID_RETURN_IF_ERROR(pass.BeginLayer(layer));
     const at::Device device = parts_->options.DeviceOf(layer);
+    pass.packing.MoveTo(device);
     if (pass.first_values.defined()) {
       pass.first_values = pass.first_values.to(device);
     }
@@ -170,20 +171,20 @@ class ResidualNetwork final : public Network {
 };
 
 absl::StatusOr<std::vector<at::Tensor>> ResidualNetwork::ForwardSequences(
-    const at::Tensor& embeddings, const SequenceSpans& sequences,
+    const at::Tensor& embeddings, const Sequences& sequences,
     const LayerVisitor& visitor, const CancelToken& cancel) const {
   const c10::InferenceMode guard;
   Pass pass(arithmetic_, Differentiation::kNone, visitor, cancel,
-            /*tape=*/nullptr, /*block_outputs=*/nullptr, &sequences);
+            /*tape=*/nullptr, /*block_outputs=*/nullptr, sequences.alike);
+  pass.packing = sequences.packing;
   LIMPID_ASSIGN_OR_RETURN(const at::Tensor stream, RunLayers(embeddings, pass));
   // Only the rows that are read go through the head, all of them at once.
   std::vector<int64_t> rows, counts;
-  for (const SequenceSpan& span : sequences.spans) {
-    const auto index = static_cast<int64_t>(counts.size());
-    for (const int64_t position : span.positions) {
-      rows.push_back(index * stream.size(1) + position);
-    }
-    counts.push_back(static_cast<int64_t>(span.positions.size()));
+  for (const std::vector<int64_t>& positions : sequences.positions) {
+    const int64_t begin =
+        pass.packing.BeginOf(stream, static_cast<int64_t>(counts.size()));
+    for (const int64_t position : positions) rows.push_back(begin + position);
+    counts.push_back(static_cast<int64_t>(positions.size()));
   }
   const at::Tensor read =
       TakePositions(stream.reshape({1, -1, stream.size(2)}), rows);

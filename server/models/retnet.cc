@@ -37,6 +37,8 @@ absl::StatusOr<std::unique_ptr<const Network>> Build(HfConfig& file,
       [&](int64_t, const std::string&) -> MakeRecurrence {
         return [decay = decays.to(reader.device())](const RecurrenceInput& in,
                                                     const Pass& pass) {
+          // Only distances matter, so packed sequences need no positions of
+          // their own.
           const auto rotated = [&](const at::Tensor& x) {
             return pass.Factor(
                 Rotate(x.transpose(1, 2), x.size(-1), kRotaryBase)

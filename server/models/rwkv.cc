@@ -78,7 +78,7 @@ ResidualParts RwkvParts(const RwkvFrame& frame, const RwkvSizes& sizes,
 at::Tensor RwkvChannelMix::Run(const at::Tensor& stream, double epsilon,
                                const Pass& pass) const {
   const at::Tensor m = LayerNorm(stream, norm, epsilon, pass);
-  const at::Tensor shifted = Shift(m);
+  const at::Tensor shifted = Shift(m, pass.packing);
   const auto mixed = [&](const at::Tensor& mu) {
     return towards_shifted ? MixWeighted(shifted, m, mu)
                            : MixWeighted(m, shifted, mu);

@@ -60,9 +60,10 @@ FrozenRecurrence Wkv(const at::Tensor& key, const at::Tensor& decay,
   wkv.query = at::exp(before - top).unsqueeze(-1);
   wkv.diagonal = at::exp(current - top);
   // Divide by the sum of the weights, which is what ones are mapped to.
-  const at::Tensor sum =
-      StateScan(wkv, at::ones({1}, key.options().requires_grad(false))
-                         .expand(wkv.key.sizes()));
+  const at::Tensor sum = StateScan(
+      wkv,
+      at::ones({1}, key.options().requires_grad(false)).expand(wkv.key.sizes()),
+      Packing());
   wkv.query = wkv.query / sum;
   wkv.diagonal = wkv.diagonal / sum.squeeze(-1);
   return wkv;
@@ -96,7 +97,7 @@ class Rwkv4Layer final : public Layer {
 at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
-  const at::Tensor shifted = Shift(n);
+  const at::Tensor shifted = Shift(n, pass.packing);
   const at::Tensor value =
       Project(MixWeighted(n, shifted, w.mix_value), w.value, pass);
   const at::Tensor receptance =
@@ -105,25 +106,27 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
       pass.Factor(Project(MixWeighted(n, shifted, w.mix_key), w.key, pass));
   WkvRun run;
   if (pass.fused()) {
-    run = RunWkv(key, value, receptance, w.decay, w.bonus, pass.visits());
+    run = RunWkv(key, value, receptance, w.decay, w.bonus, pass.visits(),
+                 pass.packing);
   } else {
     run.gate = pass.Factor(at::sigmoid(receptance));
     run.recurrence = Wkv(key, w.decay, w.bonus);
-    run.output =
-        StateScan(run.recurrence, value.unsqueeze(-1)).squeeze(-1) * run.gate;
+    run.output = StateScan(run.recurrence, value.unsqueeze(-1), pass.packing)
+                     .squeeze(-1) *
+                 run.gate;
   }
-  for (int64_t i = 0; pass.visits() && i < stream.size(0); ++i) {
+  if (pass.visits()) {
     DirectionTrace direction;
     direction.recurrence =
-        MakeRecurrenceOperator(run.recurrence.Sequence(i), 1, at::Tensor());
+        MakeRecurrenceOperator(run.recurrence, 1, at::Tensor());
     BlockTrace trace;
     trace.directions.push_back(std::move(direction));
-    trace.x = value[i];
-    trace.gate = run.gate[i];
-    trace.output = run.output[i];
+    trace.x = value;
+    trace.gate = run.gate;
+    trace.output = run.output;
     trace.projection.weight = w.out;
-    trace.stream = stream[i];
-    VisitBlock(pass, i, std::move(trace));
+    trace.stream = stream;
+    VisitBlocks(pass, trace);
   }
   return w.channel_mix.Run(
       stream + pass.BlockOutput(Project(run.output, w.out, pass)), epsilon_,

@@ -51,7 +51,7 @@ class Rwkv5Layer final : public Layer {
 at::Tensor Rwkv5Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
-  const at::Tensor shifted = Shift(n);
+  const at::Tensor shifted = Shift(n, pass.packing);
   const auto mixed = [&](const at::Tensor& mix, const at::Tensor& weight) {
     return Project(MixWeighted(n, shifted, mix), weight, pass);
   };

@@ -61,7 +61,7 @@ class Rwkv6Layer final : public Layer {
 at::Tensor Rwkv6Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
-  const at::Tensor difference = Shift(n) - n;
+  const at::Tensor difference = Shift(n, pass.packing) - n;
   // How far each mixture leans to the predecessor depends on the data.
   const at::Tensor low =
       at::tanh(at::matmul(n + difference * w.mix_first, w.mix_down));

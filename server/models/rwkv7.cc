@@ -79,7 +79,7 @@ class Rwkv7Layer final : public Layer {
 at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const LayerWeights& w = weights_;
   const at::Tensor n = LayerNorm(stream, w.norm, epsilon_, pass);
-  const at::Tensor shifted = Shift(n);
+  const at::Tensor shifted = Shift(n, pass.packing);
   const auto mixed = [&](const at::Tensor& mix) {
     return MixWeighted(shifted, n, mix);
   };
@@ -124,11 +124,11 @@ at::Tensor Rwkv7Layer::Run(const at::Tensor& stream, Pass& pass) const {
   const at::Tensor after =
       stream + pass.BlockOutput(Project(output, w.out, pass));
   const at::Tensor m = LayerNorm(after, w.mlp_norm, epsilon_, pass);
-  return after +
-         Project(SquaredRelu(Project(MixWeighted(Shift(m), m, w.mlp_mix),
-                                     w.mlp_key, pass),
-                             pass),
-                 w.mlp_value, pass);
+  return after + Project(SquaredRelu(Project(MixWeighted(Shift(m, pass.packing),
+                                                         m, w.mlp_mix),
+                                             w.mlp_key, pass),
+                                     pass),
+                         w.mlp_value, pass);
 }
 
 struct Config {

@@ -79,8 +79,9 @@ at::Tensor Followed(const at::Tensor& scanned, const at::Tensor& gate,
 S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
                const S6Sizes& sizes, const AfterScan& after, const Pass& pass) {
   const bool keeps = pass.visits();
-  Convolved conv = ConvolveAndActivate(
-      x, weights.conv_weight, weights.conv_bias, after.reversed, keeps);
+  Convolved conv =
+      ConvolveAndActivate(x, weights.conv_weight, weights.conv_bias,
+                          after.reversed, keeps, pass.packing);
   const Selection selection = Select(conv.activated, weights, sizes, pass);
   S6Run run;
   run.conv = std::move(conv.conv);
@@ -90,8 +91,9 @@ S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
   at::softplus_out(run.delta, run.delta);
   run.b = selection.b;
   run.c = selection.c;
-  Scanned scanned = SelectiveScan(conv.activated, run.delta, run.b, run.c,
-                                  weights.a, weights.skip, after, keeps);
+  Scanned scanned =
+      SelectiveScan(conv.activated, run.delta, run.b, run.c, weights.a,
+                    weights.skip, after, keeps, pass.packing);
   run.y = std::move(scanned.y);
   run.gate = std::move(scanned.gate);
   return run;
@@ -109,7 +111,7 @@ S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
     run.gate = pass.Factor(at::silu(after.gate_input));
   }
   run.conv = Convolve(after.reversed ? x.flip(1) : x, weights.conv_weight,
-                      weights.conv_bias);
+                      weights.conv_bias, pass.packing);
   run.ratio = pass.Factor(at::sigmoid(run.conv));
   const at::Tensor activated = run.ratio * run.conv;
   const Selection selection = Select(activated, weights, sizes, pass);

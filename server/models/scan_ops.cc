@@ -20,7 +20,7 @@ namespace {
 Scanned ScanBatch(const at::Tensor& u, const at::Tensor& delta,
                   const at::Tensor& b, const at::Tensor& c, const at::Tensor& a,
                   const at::Tensor& skip, const AfterScan& after,
-                  const at::Tensor& gate) {
+                  const at::Tensor& gate, const Packing& packing) {
   // Positions of all sequences one after the other.
   const auto rows = [](const at::Tensor& tensor) {
     return tensor.defined() ? tensor.flatten(0, 1) : tensor;
@@ -37,7 +37,8 @@ Scanned ScanBatch(const at::Tensor& u, const at::Tensor& delta,
     kernels::SelectiveScan<T> op;
     op.ssm = Ssm<T>(ssm);
     op.ssm.num_positions = u.size(1);
-    op.num_sequences = u.size(0);
+    op.num_sequences = packing.CountOf(u);
+    op.begins = Begins(packing, u);
     op.u = Data<T>(input);
     op.u_stride = RowStride(input);
     op.y = out.y.mutable_data_ptr<T>();
@@ -136,7 +137,7 @@ class ScanFunction : public torch::autograd::Function<ScanFunction> {
                             const at::Tensor& b, const at::Tensor& c,
                             const at::Tensor& a, const at::Tensor& skip) {
     context->save_for_backward({u, delta, b, c, a, skip});
-    return ScanBatch(u, delta, b, c, a, skip, {}, {}).y;
+    return ScanBatch(u, delta, b, c, a, skip, {}, {}, {}).y;
   }
 
   static torch::autograd::variable_list backward(
@@ -166,7 +167,7 @@ at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
                          const at::Tensor& b, const at::Tensor& c,
                          const at::Tensor& a, const at::Tensor& skip) {
   if (!at::GradMode::is_enabled()) {
-    return ScanBatch(u, delta, b, c, a, skip, {}, {}).y;
+    return ScanBatch(u, delta, b, c, a, skip, {}, {}, {}).y;
   }
   return ScanFunction::apply(u.contiguous(), delta.contiguous(), b.contiguous(),
                              c.contiguous(), a, skip);
@@ -175,21 +176,22 @@ at::Tensor SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
 Scanned SelectiveScan(const at::Tensor& u, const at::Tensor& delta,
                       const at::Tensor& b, const at::Tensor& c,
                       const at::Tensor& a, const at::Tensor& skip,
-                      const AfterScan& after, bool keeps_gate) {
+                      const AfterScan& after, bool keeps_gate,
+                      const Packing& packing) {
   at::Tensor gate;
   if (keeps_gate && after.gate_input.defined()) {
     gate = at::empty(u.sizes(), u.options());
   }
-  return ScanBatch(u, delta, b, c, a, skip, after, gate);
+  return ScanBatch(u, delta, b, c, a, skip, after, gate, packing);
 }
 
 at::Tensor SelectiveScan(const FrozenSsm& ssm, const at::Tensor& u) {
   if (u.dim() == 3) {
-    return ScanBatch(u, ssm.delta, ssm.b, ssm.c, ssm.a, ssm.skip, {}, {}).y;
+    return ScanBatch(u, ssm.delta, ssm.b, ssm.c, ssm.a, ssm.skip, {}, {}, {}).y;
   }
   const auto one = [](const at::Tensor& tensor) { return tensor.unsqueeze(0); };
   return ScanBatch(one(u), one(ssm.delta), one(ssm.b), one(ssm.c), ssm.a,
-                   ssm.skip, {}, {})
+                   ssm.skip, {}, {}, {})
       .y.squeeze(0);
 }
 

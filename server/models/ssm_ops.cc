@@ -12,7 +12,7 @@ namespace {
 // Into what is defined of `out`.
 void RunConvolution(const at::Tensor& x, const at::Tensor& weight,
                     const at::Tensor& bias, bool reversed,
-                    const Convolved& out) {
+                    const Packing& packing, const Convolved& out) {
   const at::Tensor rows = x.flatten(0, 1);
   Dispatch(x, [&](auto zero) {
     using T = decltype(zero);
@@ -21,7 +21,7 @@ void RunConvolution(const at::Tensor& x, const at::Tensor& weight,
       return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
     };
     kernels::CausalConv1d<T> op;
-    op.num_sequences = x.size(0);
+    op.num_sequences = packing.CountOf(x);
     op.num_positions = x.size(1);
     op.width = weight.size(1);
     op.weight = Data<T>(weight);
@@ -33,6 +33,7 @@ void RunConvolution(const at::Tensor& x, const at::Tensor& weight,
     op.out_stride = x.size(2);
     op.ratio = pointer(out.ratio);
     op.activated = pointer(out.activated);
+    op.begins = Begins(packing, x);
     RunOp(x, op, 0, x.size(2), kChannelGrain,
           [](auto& share, int64_t from, int64_t to) {
             const auto move = [from](auto*& data) {
@@ -52,23 +53,23 @@ void RunConvolution(const at::Tensor& x, const at::Tensor& weight,
 }  // namespace
 
 at::Tensor CausalConv1d(const at::Tensor& x, const at::Tensor& weight,
-                        const at::Tensor& bias) {
+                        const at::Tensor& bias, const Packing& packing) {
   Convolved out;
   out.conv = at::empty(x.sizes(), x.options());
-  RunConvolution(x, weight, bias, /*reversed=*/false, out);
+  RunConvolution(x, weight, bias, /*reversed=*/false, packing, out);
   return out.conv;
 }
 
 Convolved ConvolveAndActivate(const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& bias, bool reversed,
-                              bool keeps_factors) {
+                              bool keeps_factors, const Packing& packing) {
   Convolved out;
   out.activated = at::empty(x.sizes(), x.options());
   if (keeps_factors) {
     out.conv = at::empty(x.sizes(), x.options());
     out.ratio = at::empty(x.sizes(), x.options());
   }
-  RunConvolution(x, weight, bias, reversed, out);
+  RunConvolution(x, weight, bias, reversed, packing, out);
   return out;
 }
 

@@ -20,7 +20,7 @@ kernels::HeadOperand<T> Operand(const at::Tensor& tensor) {
   if (!tensor.defined()) return out;
   TORCH_CHECK(tensor.dim() == 4, "expected [B, L, H, n]");
   out.data = Data<T>(tensor);
-  out.sequence_stride = tensor.stride(0);
+  if (tensor.size(0) > 1) out.sequence_stride = tensor.stride(0);
   out.position_stride = tensor.stride(1);
   out.head_stride = tensor.stride(2);
   out.element_stride = tensor.stride(3);
@@ -57,16 +57,18 @@ int64_t HeadGrain(int64_t key_size, int64_t value_size) {
 }
 
 at::Tensor ForwardScan(const FrozenRecurrence& recurrence,
-                       const at::Tensor& value) {
+                       const at::Tensor& value, const Packing& packing) {
   at::Tensor out = at::empty(value.sizes(), value.options());
   Dispatch(value, [&](auto zero) {
     using T = decltype(zero);
     kernels::StateScan<T> op;
     op.recurrence = Recurrence<T>(recurrence);
+    op.recurrence.num_sequences = packing.CountOf(value);
+    op.begins = Begins(packing, value);
     op.value_size = value.size(3);
     op.value = Operand<T>(value);
     op.out = out.mutable_data_ptr<T>();
-    RunOp(value, op, 0, value.size(0) * value.size(2),
+    RunOp(value, op, 0, op.recurrence.num_sequences * value.size(2),
           HeadGrain(op.recurrence.key_size, op.value_size),
           [](auto& share, int64_t from, int64_t to) {
             share.head_begin = from;
@@ -169,7 +171,7 @@ class StateScanFunction : public torch::autograd::Function<StateScanFunction> {
                                       diagonal.value_or(at::Tensor())};
     context->save_for_backward({query, key, decay, recurrence.left,
                                 recurrence.right, recurrence.diagonal, value});
-    return ForwardScan(recurrence, value);
+    return ForwardScan(recurrence, value, Packing());
   }
 
   static torch::autograd::variable_list backward(
@@ -190,25 +192,22 @@ class StateScanFunction : public torch::autograd::Function<StateScanFunction> {
 
 }  // namespace
 
-FrozenRecurrence FrozenRecurrence::Sequence(int64_t index) const {
-  const auto one = [&](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.narrow(0, index, 1) : tensor;
+FrozenRecurrence FrozenRecurrence::Sequences(const Packing& packing,
+                                             int64_t first,
+                                             int64_t count) const {
+  const auto part = [&](const at::Tensor& tensor) {
+    return packing.Sequences(tensor, first, count);
   };
-  return {one(query), one(key),   one(decay),
-          one(left),  one(right), one(diagonal)};
-}
-
-FrozenRecurrence FrozenRecurrence::Leading(int64_t length) const {
-  const auto cut = [&](const at::Tensor& tensor) {
-    return tensor.defined() ? tensor.narrow(1, 0, length) : tensor;
-  };
-  return {cut(query), cut(key),   cut(decay),
-          cut(left),  cut(right), cut(diagonal)};
+  return {part(query), part(key),   part(decay),
+          part(left),  part(right), part(diagonal)};
 }
 
 at::Tensor StateScan(const FrozenRecurrence& recurrence,
-                     const at::Tensor& value) {
-  if (!at::GradMode::is_enabled()) return ForwardScan(recurrence, value);
+                     const at::Tensor& value, const Packing& packing) {
+  if (!at::GradMode::is_enabled()) {
+    return ForwardScan(recurrence, value, packing);
+  }
+  TORCH_CHECK(!packing.packed());
   const auto optional = [](const at::Tensor& tensor) {
     return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
   };

@@ -8,7 +8,8 @@ namespace limpid {
 
 WkvRun RunWkv(const at::Tensor& key, const at::Tensor& value,
               const at::Tensor& gate_input, const at::Tensor& decay,
-              const at::Tensor& bonus, bool keeps_factors) {
+              const at::Tensor& bonus, bool keeps_factors,
+              const Packing& packing) {
   const auto make = [&] { return at::empty(key.sizes(), key.options()); };
   WkvRun run;
   run.output = make();
@@ -28,7 +29,7 @@ WkvRun RunWkv(const at::Tensor& key, const at::Tensor& value,
       return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
     };
     kernels::Wkv<T> op;
-    op.num_sequences = key.size(0);
+    op.num_sequences = packing.CountOf(key);
     op.num_positions = key.size(1);
     op.num_channels = key.size(2);
     op.key = Data<T>(key);
@@ -42,6 +43,7 @@ WkvRun RunWkv(const at::Tensor& key, const at::Tensor& value,
     op.query = pointer(factors.query);
     op.diagonal = pointer(factors.diagonal);
     op.gate = pointer(run.gate);
+    op.begins = Begins(packing, key);
     RunOp(key, op, 0, op.num_channels, kChannelGrain,
           [](auto& share, int64_t from, int64_t to) {
             share.channel_begin = from;

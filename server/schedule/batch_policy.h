@@ -2,9 +2,8 @@
 //
 // Which jobs may run as one batch, as pure functions.
 //
-// The sequences of a batch are padded to its longest one, which costs time and
-// memory for nothing; so a batch takes sequences of about the same length only,
-// and its price is what its members would cost at that length.
+// The sequences of a batch lie one after the other, whatever their lengths, so
+// its price is the sum of what its members cost alone.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +23,10 @@ struct BatchKey {
 
 struct BatchLimits {
   int64_t max_size = 1;  // 1: no batches
-  // Of all sequences together, padding included: beyond, what a CPU computes
-  // no longer stays in its caches.
+  // Of all sequences together: beyond, what a CPU computes no longer stays in
+  // its caches.
   int64_t max_positions = std::numeric_limits<int64_t>::max();
-  // Part of a padded sequence that may be padding.
-  double max_padding = 0.25;
-  // Sum of the estimates at the padded length. A single job may take longer.
+  // Sum of the estimates. A single job may take longer.
   double max_seconds = 1;
   // How long a batch waits for more jobs; see SizeToWaitFor.
   absl::Duration max_wait;
@@ -39,28 +36,20 @@ struct BatchLimits {
 struct Batch {
   const void* group = nullptr;
   int64_t size = 0;
-  int64_t shortest = 0;  // positions
-  int64_t longest = 0;
-  // Prices of the members per position of their own length, added up.
-  double seconds_per_position = 0;
-  double bytes_per_position = 0;
-
-  // At the padded length. An upper bound: padding costs no more than as many
-  // positions of the sequence itself.
-  double seconds() const { return seconds_per_position * longest; }
-  // Never less than the sum of the members' own.
-  int64_t bytes() const;
+  int64_t positions = 0;  // of all sequences
+  int64_t longest = 0;    // positions of the longest
+  double seconds = 0;     // sum of the members'
 };
 
 // A batch of one.
-Batch BatchOf(const BatchKey& key, double seconds, int64_t bytes);
+Batch BatchOf(const BatchKey& key, double seconds);
 
 // The batch with one more job; none if the job must not join: it is of another
-// group, too much would be padding, or the batch would be too large or too
-// long. A job that must not lengthen the batch, since those in it have a higher
-// priority, is no longer than its longest.
+// group, or the batch would be too large or too long. A job that must not
+// lengthen the batch, since those in it have a higher priority, is no longer
+// than its longest.
 std::optional<Batch> Joined(const Batch& batch, const BatchKey& key,
-                            double seconds, int64_t bytes, bool may_lengthen,
+                            double seconds, bool may_lengthen,
                             const BatchLimits& limits);
 
 // Waiting pays where more jobs are likely to come soon: callers that ask again

@@ -143,20 +143,8 @@ std::optional<JobId> FairQueue::Pick(int64_t device) {
   }
   const Ticket ticket = Start(*best, device);
   Running& running = running_.at(ticket.id);
-  running.batch = BatchOf(ticket.batch, ticket.seconds, ticket.bytes);
-  running.own_bytes = ticket.bytes;
+  running.batch = BatchOf(ticket.batch, ticket.seconds);
   return ticket.id;
-}
-
-std::optional<FairQueue::Growth> FairQueue::GrowthBy(
-    const Ticket& job, const Running& head, const BatchLimits& limits) {
-  const auto batch =
-      Joined(head.batch, job.batch, job.seconds, job.bytes,
-             /*may_lengthen=*/job.priority <= head.priority, limits);
-  if (!batch) return std::nullopt;
-  const int64_t own_bytes = head.own_bytes + job.bytes;
-  return Growth{*batch, own_bytes,
-                std::max<int64_t>(0, batch->bytes() - own_bytes)};
 }
 
 std::vector<JobId> FairQueue::PickCompanions(JobId head,
@@ -166,23 +154,19 @@ std::vector<JobId> FairQueue::PickCompanions(JobId head,
   if (running.paused) return companions;
   const int64_t device = running.device;
   Device& on = devices_[device];
-  const auto may_join = [&](const Ticket& job) {
-    const auto growth = GrowthBy(job, running, limits);
-    return growth &&
-           job.bytes + growth->padding_bytes - running.padding_bytes <=
-               limits_.max_running_bytes - on.running_bytes;
+  const auto with = [&](const Ticket& job) {
+    return Joined(running.batch, job.batch, job.seconds,
+                  /*may_lengthen=*/job.priority <= running.priority, limits);
   };
   while (true) {
     const auto first = First(device, [](const Ticket&) { return true; });
     if (!first || !Fits(first->ticket(), device)) break;
-    const auto next = First(device, may_join);
+    const auto next = First(device, [&](const Ticket& job) {
+      return Fits(job, device) && with(job);
+    });
     if (!next || num_waiting() <= NumFreeWorkersFor(next->ticket())) break;
-    const Growth growth = *GrowthBy(next->ticket(), running, limits);
+    running.batch = *with(next->ticket());
     const JobId id = Start(*next, device).id;
-    on.running_bytes += growth.padding_bytes - running.padding_bytes;
-    running.batch = growth.batch;
-    running.own_bytes = growth.own_bytes;
-    running.padding_bytes = growth.padding_bytes;
     running_.at(id).is_companion = true;
     ++on.num_companions;
     companions.push_back(id);
@@ -275,7 +259,7 @@ void FairQueue::End(JobId id) {
   const auto job = running_.find(id);
   if (job == running_.end()) return;
   Device& on = devices_[job->second.device];
-  on.running_bytes -= job->second.bytes + job->second.padding_bytes;
+  on.running_bytes -= job->second.bytes;
   --on.num_running;
   on.running_seconds =
       on.num_running == 0 ? 0 : on.running_seconds - job->second.seconds;

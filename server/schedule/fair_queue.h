@@ -159,17 +159,7 @@ class FairQueue {
     std::optional<DeviceSet> devices = {};
     bool paused = false;
     bool is_companion = false;
-    // Of one that is no companion: its batch, what the members would hold each
-    // by itself, and what padding them costs beside that.
-    Batch batch = {};
-    int64_t own_bytes = 0;
-    int64_t padding_bytes = 0;
-  };
-  // The batch of a running job with one more member.
-  struct Growth {
-    Batch batch;
-    int64_t own_bytes = 0;
-    int64_t padding_bytes = 0;
+    Batch batch = {};  // of one that is no companion
   };
   // A job that may start.
   struct Candidate {
@@ -212,9 +202,6 @@ class FairQueue {
   template <typename Suits>
   std::optional<Candidate> First(int64_t device, const Suits& suits);
   Ticket Start(const Candidate& candidate, int64_t device);
-  // None if the job must not join.
-  static std::optional<Growth> GrowthBy(const Ticket& job, const Running& head,
-                                        const BatchLimits& limits);
   static void ForgetIdle(Class& of);
 
   const QueueLimits limits_;

@@ -178,6 +178,43 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
   return out;
 }
 
+// Forward passes of sequences of very different lengths, packed into one or one
+// by one.
+Case MixedCase(bool packed) {
+  const std::vector<int64_t> lengths = {96, 8, 64, 16, 40, 4, 20, 8};
+  Case out;
+  out.name =
+      absl::StrCat("mamba-130m/mixed/", packed ? "packed" : "one-by-one");
+  out.on_cpu = true;
+  out.prepare = [=](at::Device device) -> absl::StatusOr<Prepared> {
+    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> network,
+                            SharedNetwork(kMamba130m, {device, at::kFloat}));
+    Prepared prepared;
+    Sequences sequences;
+    sequences.packing = Packing(lengths);
+    std::vector<at::Tensor> embeddings;
+    const c10::InferenceMode guard;
+    for (const int64_t length : lengths) {
+      sequences.positions.push_back({length - 1});
+      embeddings.push_back(network->Embed(RandomInput(*network, 1, length)));
+      prepared.flops += network->ForwardFlops(length);
+    }
+    const at::Tensor all = at::cat(embeddings, 1);
+    prepared.work = [=] {
+      if (packed) {
+        Check(network
+                  ->ForwardSequences(all, sequences, LayerVisitor(),
+                                     CancelToken())
+                  .status());
+        return;
+      }
+      for (const at::Tensor& one : embeddings) Run(*network, one, Rows::kNone);
+    };
+    return prepared;
+  };
+  return out;
+}
+
 }  // namespace
 
 std::vector<Case> Cases() {
@@ -191,6 +228,7 @@ std::vector<Case> Cases() {
                                                : Error::kNothing));
     }
   }
+  for (const bool packed : {false, true}) cases.push_back(MixedCase(packed));
   for (const int64_t length : {64, 256, 1024}) {
     cases.push_back(NetworkCase("mamba-130m-layer", kMambaLayer, Rows::kAll,
                                 length, length <= 256));

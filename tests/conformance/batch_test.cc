@@ -81,14 +81,15 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
     return std::uniform_int_distribution<int64_t>(0, limit - 1)(random_);
   }
 
-  // One for every method, each with something else.
-  std::vector<ExplainRequest> Requests() {
+  // One for every method, each with something else. The lengths are those
+  // given, again and again.
+  std::vector<ExplainRequest> Requests(const std::vector<int64_t>& lengths) {
     const bool picture = info_.modality == Modality::kImage;
     std::vector<ExplainRequest> requests;
     for (const MethodSpec& spec : ListedMethods()) {
       const auto index = static_cast<int64_t>(requests.size());
       const int64_t length = picture ? info_.grid_rows * info_.grid_columns + 1
-                                     : 1 + (7 * index) % 23;
+                                     : lengths[index % std::ssize(lengths)];
       ExplainRequest request;
       request.method = spec.name;
       request.input = RandomInput(length);
@@ -123,14 +124,17 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
     return requests;
   }
 
-  // Some that differ in their input alone, so that what one folds serves all.
-  std::vector<ExplainRequest> AlikeRequests() {
+  // Some that differ in their input alone, so that what one folds serves all if
+  // they are equally long.
+  std::vector<ExplainRequest> AlikeRequests(
+      const std::vector<int64_t>& lengths) {
     const bool picture = info_.modality == Modality::kImage;
-    std::vector<ExplainRequest> requests(4);
-    for (ExplainRequest& request : requests) {
+    std::vector<ExplainRequest> requests;
+    for (const int64_t length : lengths) {
+      ExplainRequest& request = requests.emplace_back();
       request.method = "raw-attention";
-      request.input =
-          RandomInput(picture ? info_.grid_rows * info_.grid_columns + 1 : 19);
+      request.input = RandomInput(
+          picture ? info_.grid_rows * info_.grid_columns + 1 : length);
       request.attention.kind = AttentionKind::kMatrix;
       request.attention.reduction = ChannelReduction::kL2;
     }
@@ -139,6 +143,8 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
 
   // Runs all requests together and each by itself.
   void CompareWithAlone(const std::vector<ExplainRequest>& requests);
+  // That, with requests of all kinds and lengths.
+  void CompareBatches();
   // Runs each on `device`, and with every other layer on `other`.
   void CompareWithSplit(at::Device device, at::Device other);
 
@@ -223,7 +229,7 @@ void BatchConformanceTest::CompareWithSplit(at::Device device,
   }
   const ModelCopy split = MakeCopy(options);
   EXPECT_EQ(std::ssize(split.network->info().layer_bytes), info_.num_layers);
-  for (const ExplainRequest& request : Requests()) {
+  for (const ExplainRequest& request : Requests({1, 19})) {
     SCOPED_TRACE(request.method);
     const auto plan = MakePlan(request);
     ASSERT_NE(plan, nullptr);
@@ -234,10 +240,17 @@ void BatchConformanceTest::CompareWithSplit(at::Device device,
   }
 }
 
+void BatchConformanceTest::CompareBatches() {
+  CompareWithAlone(Requests({19}));
+  CompareWithAlone(AlikeRequests({19, 19, 19}));
+  // Of very different lengths, and around those at which kernels cut.
+  CompareWithAlone(Requests({9, 1, 257, 2, 23, 63, 64, 65, 33, 5}));
+  CompareWithAlone(AlikeRequests({1, 257, 63, 64, 65, 257, 1}));
+}
+
 TEST_P(BatchConformanceTest, MembersGetWhatTheyGetAlone) {
   Open(at::kCPU);
-  CompareWithAlone(Requests());
-  CompareWithAlone(AlikeRequests());
+  CompareBatches();
 }
 
 TEST_P(BatchConformanceTest, SplitNetworksSayTheSame) {
@@ -248,8 +261,7 @@ using DeviceBatchTest = BatchConformanceTest;
 TEST_P(DeviceBatchTest, MembersGetWhatTheyGetAlone) {
   if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no CUDA device";
   Open(at::Device(at::kCUDA, 0));
-  CompareWithAlone(Requests());
-  CompareWithAlone(AlikeRequests());
+  CompareBatches();
 }
 
 // Layers on the CPU among those of a GPU round differently and are nobody's

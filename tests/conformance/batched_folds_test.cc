@@ -32,13 +32,19 @@ std::vector<at::Device> Devices() {
 
 constexpr int64_t kSequences = 3, kLength = 140, kChannels = 12;
 
-DirectionTrace RandomDirection(at::TensorOptions options) {
+// Of all sequences, [B, L, ...].
+struct Sizes {
+  int64_t sequences = kSequences;
+  int64_t length = kLength;
+};
+
+DirectionTrace RandomDirection(at::TensorOptions options, Sizes sizes) {
   constexpr int64_t kStates = 5, kTaps = 3;
-  const auto random = [&](at::IntArrayRef sizes) {
-    return at::rand(sizes, options) * 2 - 1;
+  const auto random = [&](at::IntArrayRef shape) {
+    return at::rand(shape, options) * 2 - 1;
   };
   const auto of_all = [&](int64_t size) {
-    return random({kSequences, kLength, size});
+    return random({sizes.sequences, sizes.length, size});
   };
   DirectionTrace direction;
   direction.recurrence = MakeS6Operator(
@@ -53,24 +59,24 @@ DirectionTrace RandomDirection(at::TensorOptions options) {
 
 // Blocks of one direction or two. Their output is none that the matrices give,
 // so that errors are numbers of every size.
-BlockTrace RandomTrace(bool both_ways, at::Device device) {
+BlockTrace RandomTrace(bool both_ways, at::Device device, Sizes sizes = {}) {
   at::manual_seed(3);
   const auto options = at::TensorOptions(device).dtype(at::kFloat);
   BlockTrace trace;
-  trace.directions.push_back(RandomDirection(options));
+  trace.directions.push_back(RandomDirection(options, sizes));
   if (both_ways) {
-    trace.directions.push_back(RandomDirection(options));
+    trace.directions.push_back(RandomDirection(options, sizes));
     trace.directions.back().reversed = true;
     trace.scale = 0.5;
   }
   const auto random = [&] {
-    return at::randn({kSequences, kLength, kChannels}, options);
+    return at::randn({sizes.sequences, sizes.length, kChannels}, options);
   };
   trace.x = random();
   trace.gate = random();
   trace.output = random();
   trace.projection.weight = at::randn({6, kChannels}, options);
-  trace.stream = at::randn({kSequences, kLength, 6}, options);
+  trace.stream = at::randn({sizes.sequences, sizes.length, 6}, options);
   return trace;
 }
 
@@ -117,12 +123,35 @@ TEST(BatchedFoldsTest, EverySequenceGetsWhatItAsksFor) {
           const Reduced together =
               Reduce(FactoredAttention(batch, sequence), form, reduction);
           const Reduced alone = Reduce(
-              FactoredAttention(batch.Sequence(sequence)), form, reduction);
+              FactoredAttention(SequencesOf(batch.all(), Packing(), sequence)),
+              form, reduction);
           EXPECT_LE(Distance(together.matrix, alone.matrix), kTolerance);
           EXPECT_LE(Distance(together.error, alone.error), kTolerance);
           EXPECT_GT(alone.error.item().toDouble(), 0.1);
         }
       }
+    }
+  }
+}
+
+// Equally long neighbours among packed sequences are a batch.
+TEST(BatchedFoldsTest, EquallyLongOnesOfPackedSequencesFoldTogether) {
+  const std::vector<int64_t> lengths = {1, 70, 70, 70, 33};
+  const Packing packing(lengths);
+  for (const at::Device device : Devices()) {
+    const BlockTrace all =
+        RandomTrace(/*both_ways=*/false, device, {1, 1 + 3 * 70 + 33});
+    const BlockBatch batch(SequencesOf(all, packing, 1, 3));
+    for (int64_t i = 0; i < 3; ++i) {
+      SCOPED_TRACE(absl::StrCat(device.str(), ", sequence ", 1 + i));
+      const Reduced together =
+          Reduce(FactoredAttention(batch, i), AttentionForm::kFull,
+                 ChannelReduction::kMeanAbs);
+      const Reduced alone =
+          Reduce(FactoredAttention(SequencesOf(all, packing, 1 + i)),
+                 AttentionForm::kFull, ChannelReduction::kMeanAbs);
+      EXPECT_LE(Distance(together.matrix, alone.matrix), kTolerance);
+      EXPECT_LE(Distance(together.error, alone.error), kTolerance);
     }
   }
 }
@@ -150,8 +179,8 @@ TEST(BatchedFoldsTest, OthersGetNothingOfOneThatWasCancelled) {
   ASSERT_TRUE(FactoredAttention(batch, 0).Fold(fold, false, cancel));
   const auto other =
       FactoredAttention(batch, 1).Fold(fold, false, CancelToken());
-  const auto alone =
-      FactoredAttention(batch.Sequence(1)).Fold(fold, false, CancelToken());
+  const auto alone = FactoredAttention(SequencesOf(batch.all(), Packing(), 1))
+                         .Fold(fold, false, CancelToken());
   ASSERT_TRUE(other && alone);
   EXPECT_LE(Distance(other->matrix, alone->matrix), kTolerance);
 }

@@ -159,7 +159,7 @@ TEST(DenormalsTest, KernelsFlushThem) {
   recurrence.decay = ones * 0.7;
   at::Tensor value = at::zeros_like(ones);
   value.select(1, 0).fill_(1);
-  EXPECT_EQ(count(StateScan(recurrence, value)), 0);
+  EXPECT_EQ(count(StateScan(recurrence, value, Packing())), 0);
   at::Tensor heads = at::empty({kHeads, kLength, kLength});
   StateAttention(recurrence, 0, 0, heads);
   EXPECT_EQ(count(heads), 0);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // For every listed architecture: the fast and the differentiable path are one
-// function, batches do not mix, padding changes nothing, and gradients are
-// right.
+// function, sequences of a batch do not mix, packed ones neither, what comes
+// later changes nothing, and gradients are right.
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -70,9 +70,47 @@ TEST_P(PathsTest, SequencesOfABatchDoNotMix) {
   }
 }
 
-TEST_P(PathsTest, PaddingOnTheRightChangesNothing) {
+TEST_P(PathsTest, PackedSequencesDoNotMix) {
   const auto network = Make(at::kDouble);
-  if (!network->info().causal) GTEST_SKIP() << "not causal: never padded";
+  if (!network->info().causal) GTEST_SKIP() << "not causal: never packed";
+  const std::vector<int64_t> lengths = {2, 1, 257, 1, 64, 63, 65};
+  Sequences sequences;
+  sequences.packing = Packing(lengths);
+  std::vector<at::Tensor> alone;
+  for (const int64_t length : lengths) {
+    sequences.positions.push_back({length - 1, 0});
+    alone.push_back(Embedded(*network, 1, length, 100 + alone.size()));
+  }
+  // Each layer's outputs of each sequence.
+  const auto collect = [](std::vector<at::Tensor>& outputs) {
+    return [&](int64_t, int64_t, const BlockAttention& attention) {
+      outputs.push_back(attention.Map({}).output.clone());
+      return absl::OkStatus();
+    };
+  };
+  std::vector<at::Tensor> together;
+  const auto scores = network->ForwardSequences(
+      at::cat(alone, 1), sequences, collect(together), CancelToken());
+  ASSERT_TRUE(scores.ok()) << scores.status();
+  const size_t count = lengths.size();
+  ASSERT_EQ(together.size(), count * network->info().num_layers);
+  for (size_t i = 0; i < count; ++i) {
+    SCOPED_TRACE(lengths[i]);
+    std::vector<at::Tensor> outputs;
+    const auto expected = network->Forward(alone[i], sequences.positions[i],
+                                           collect(outputs), CancelToken());
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    EXPECT_TRUE(at::allclose((*scores)[i], expected->squeeze(0), 1e-10, 1e-12));
+    for (size_t layer = 0; layer < outputs.size(); ++layer) {
+      EXPECT_TRUE(at::allclose(together[layer * count + i], outputs[layer],
+                               1e-10, 1e-12));
+    }
+  }
+}
+
+TEST_P(PathsTest, WhatComesLaterChangesNothing) {
+  const auto network = Make(at::kDouble);
+  if (!network->info().causal) GTEST_SKIP() << "not causal";
   const at::Tensor e = Embedded(*network, 1, 30, 6);
   EXPECT_TRUE(at::allclose(Fast(*network, e, {16}),
                            Fast(*network, e.narrow(1, 0, 17), {16}), 1e-10,

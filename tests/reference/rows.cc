@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "server/kernels/sequences.h"
 #include "tests/reference/ssm.h"
 
 namespace limpid::reference {
@@ -127,12 +128,13 @@ void Run(const kernels::RowErrors<double>& op) {
 
 void Run(const kernels::Wkv<double>& op) {
   for (int64_t b = 0; b < op.num_sequences; ++b) {
+    const kernels::Span span = kernels::SpanOf(b, op.num_positions, op.begins);
     for (int64_t c = op.channel_begin; c < op.channel_end; ++c) {
       const auto at = [&](int64_t i) {
-        return (b * op.num_positions + i) * op.num_channels + c;
+        return (span.begin + i) * op.num_channels + c;
       };
       double large = -INFINITY;  // of the positions before i
-      for (int64_t i = 0; i < op.num_positions; ++i) {
+      for (int64_t i = 0; i < span.size(); ++i) {
         // Logarithms of the weights.
         std::vector<double> weights;
         for (int64_t j = 0; j < i; ++j) {

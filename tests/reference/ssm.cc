@@ -6,10 +6,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "server/kernels/sequences.h"
+
 namespace limpid::reference {
 namespace {
 
 using kernels::SelectiveSsm;
+using kernels::Span;
+using kernels::SpanOf;
 
 double Delta(const SelectiveSsm<double>& ssm, int64_t i, int64_t c) {
   return ssm.delta[i * ssm.delta_stride + c];
@@ -44,11 +48,11 @@ double StateAttention(const SelectiveSsm<double>& ssm, int64_t c, int64_t i,
 
 void Run(const kernels::SelectiveScan<double>& op) {
   const SelectiveSsm<double>& ssm = op.ssm;
-  const int64_t length = ssm.num_positions;
   for (int64_t b = 0; b < op.num_sequences; ++b) {
+    const Span span = SpanOf(b, ssm.num_positions, op.begins);
     for (int64_t c = op.channel_begin; c < op.channel_end; ++c) {
       std::vector<double> s(ssm.state_size, 0.0);
-      for (int64_t i = b * length; i < (b + 1) * length; ++i) {
+      for (int64_t i = span.begin; i < span.end; ++i) {
         const double u = op.u[i * op.u_stride + c];
         double y = Skip(ssm, c) * u;
         for (int64_t n = 0; n < ssm.state_size; ++n) {
@@ -56,7 +60,7 @@ void Run(const kernels::SelectiveScan<double>& op) {
                  Delta(ssm, i, c) * B(ssm, i, n) * u;
           y += C(ssm, i, n) * s[n];
         }
-        const int64_t at = op.reversed ? (2 * b + 1) * length - 1 - i : i;
+        const int64_t at = op.reversed ? span.begin + span.end - 1 - i : i;
         if (op.added != nullptr) y += op.added[at * op.y_stride + c];
         y *= op.scale;
         if (op.gate_input != nullptr) {
@@ -110,18 +114,18 @@ void Run(const kernels::SelectiveScanBackward<double>& op) {
 }
 
 void Run(const kernels::CausalConv1d<double>& op) {
-  const int64_t length = op.num_positions;
   for (int64_t b = 0; b < op.num_sequences; ++b) {
-    for (int64_t i = 0; i < length; ++i) {
+    const Span span = SpanOf(b, op.num_positions, op.begins);
+    for (int64_t i = 0; i < span.size(); ++i) {
       for (int64_t c = 0; c < op.num_channels; ++c) {
         double sum = op.bias == nullptr ? 0 : op.bias[c];
         for (int64_t k = 0; k < op.width; ++k) {
           const int64_t j = i - (op.width - 1) + k;
           if (j < 0) continue;
-          const int64_t at = b * length + (op.reversed ? length - 1 - j : j);
+          const int64_t at = op.reversed ? span.end - 1 - j : span.begin + j;
           sum += op.weight[c * op.width + k] * op.x[at * op.x_stride + c];
         }
-        const int64_t at = (b * length + i) * op.out_stride + c;
+        const int64_t at = (span.begin + i) * op.out_stride + c;
         const double ratio = 1 / (1 + std::exp(-sum));
         if (op.out != nullptr) op.out[at] = sum;
         if (op.ratio != nullptr) op.ratio[at] = ratio;

@@ -107,7 +107,9 @@ void Run(const kernels::StateScan<double>& op) {
     const int64_t b = head / r.num_heads;
     const int64_t h = head % r.num_heads;
     Matrix state = Zeros(r.key_size, op.value_size);
-    for (int64_t i = 0; i < r.num_positions; ++i) {
+    const bool packed = op.begins != nullptr;
+    const int64_t end = packed ? op.begins[b + 1] : r.num_positions;
+    for (int64_t i = packed ? op.begins[b] : 0; i < end; ++i) {
       const Position x(r, b, i, h);
       const Vector value = VectorAt(op.value, b, i, h, op.value_size);
       Vector out = TransposedTimes(state, x.query);
@@ -120,7 +122,8 @@ void Run(const kernels::StateScan<double>& op) {
       } else {
         out = TransposedTimes(state, x.query);
       }
-      Set(op.out, (b * r.num_positions + i) * r.num_heads + h, out);
+      const int64_t row = packed ? i : b * r.num_positions + i;
+      Set(op.out, row * r.num_heads + h, out);
     }
   }
 }

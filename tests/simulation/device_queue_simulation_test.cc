@@ -196,8 +196,7 @@ class DeviceSchedule {
         bytes += job.ticket.bytes;
       }
       EXPECT_EQ(queue_.num_running_on(device), num_running);
-      // What padding would take of equally long jobs is rounded up.
-      EXPECT_NEAR(queue_.running_bytes(device), bytes, num_running);
+      EXPECT_EQ(queue_.running_bytes(device), bytes);
       EXPECT_LE(bytes, limits_.max_running_bytes);
       EXPECT_LE(NumWorkersBusy(device), limits_.max_running);
     }

@@ -36,7 +36,6 @@ class QueueSchedule {
     batch_.max_size = Pick(random_, 1, 5);
     batch_.max_positions = Pick(random_, 20, 80);
     batch_.max_seconds = static_cast<double>(Pick(random_, 1, 40));
-    batch_.max_padding = std::uniform_real_distribution<>(0, 0.5)(random_);
     one_priority_ = Chance(random_, 0.5);
   }
 
@@ -98,7 +97,7 @@ class QueueSchedule {
     ticket.seconds = static_cast<double>(Pick(random_, 1, 10));
     if (memory_matters_) ticket.bytes = Pick(random_, 0, 35);
     if (Chance(random_, 0.7)) {
-      ticket.batch = {&kGroups[Pick(random_, 0, 1)], Pick(random_, 8, 16)};
+      ticket.batch = {&kGroups[Pick(random_, 0, 1)], Pick(random_, 1, 16)};
     }
     const Admission admission = queue_.Decide(ticket);
     EXPECT_EQ(admission == Admission::kTooLarge,
@@ -177,18 +176,17 @@ class QueueSchedule {
   void CheckBatch(const std::vector<JobId>& members) const {
     if (members.size() == 1) return;
     EXPECT_LE(std::ssize(members), batch_.max_size);
-    EXPECT_LE(std::ssize(members) * LongestOf(members), batch_.max_positions);
-    const auto longest = static_cast<double>(LongestOf(members));
+    int64_t positions = 0;
     double seconds = 0;
     for (const JobId id : members) {
       const Ticket& job = jobs_.at(id);
       EXPECT_NE(job.batch.group, nullptr);
       EXPECT_EQ(job.batch.group, jobs_.at(members.front()).batch.group);
-      const auto length = static_cast<double>(job.batch.length);
-      EXPECT_GE(length, longest * (1 - batch_.max_padding) - 1e-9);
-      seconds += job.seconds * longest / length;
+      positions += job.batch.length;
+      seconds += job.seconds;
     }
-    EXPECT_LE(seconds, batch_.max_seconds + 1e-9);
+    EXPECT_LE(positions, batch_.max_positions);
+    EXPECT_LE(seconds, batch_.max_seconds);
   }
 
   void Pause() {
@@ -334,10 +332,10 @@ class QueueSchedule {
     EXPECT_LE(num_busy(), limits_.max_running + limits_.max_paused);
     EXPECT_LE(queue_.num_waiting(),
               limits_.max_waiting + limits_.max_running + queue_.num_paused());
-    EXPECT_NEAR(static_cast<double>(queue_.running_bytes()), RunningBytes(),
-                static_cast<double>(num_busy()));
-    EXPECT_LE(queue_.running_bytes(), limits_.max_running_bytes);
-    EXPECT_LE(RunningBytes(), limits_.max_running_bytes + 1e-9);
+    int64_t bytes = 0;
+    for (const JobId id : running_) bytes += jobs_.at(id).bytes;
+    EXPECT_EQ(queue_.running_bytes(), bytes);
+    EXPECT_LE(bytes, limits_.max_running_bytes);
     double seconds = 0;
     for (const auto& [id, job] : jobs_) {
       if (running_.count(id) == 0) seconds += job.seconds;
@@ -345,21 +343,6 @@ class QueueSchedule {
     EXPECT_DOUBLE_EQ(queue_.waiting_seconds(), seconds);
   }
 
-  // At the padded length of batches.
-  double RunningBytes() const {
-    double bytes = 0;
-    for (const auto& [head, members] : batches_) {
-      const auto longest = static_cast<double>(LongestOf(members));
-      for (const JobId id : members) {
-        const Ticket& job = jobs_.at(id);
-        const auto own = static_cast<double>(job.bytes);
-        bytes += members.size() == 1
-                     ? own
-                     : own * longest / static_cast<double>(job.batch.length);
-      }
-    }
-    return bytes;
-  }
   // Workers that running jobs hold, or would if they did not pause.
   int64_t num_busy() const { return std::ssize(batches_); }
   int64_t num_waiting() const {

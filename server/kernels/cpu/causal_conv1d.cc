@@ -6,6 +6,7 @@
 #include "server/kernels/cpu/simd.h"
 #include "server/kernels/cpu/simd_math.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cpu {
 namespace {
@@ -28,13 +29,14 @@ struct ConvKernel {
         }
       }
       for (int64_t b = 0; b < op.num_sequences; ++b) {
-        for (int64_t i = 0; i < op.num_positions; ++i) {
+        const Span span = SpanOf(b, op.num_positions, op.begins);
+        for (int64_t i = 0; i < span.size(); ++i) {
           alignas(64) T sum[kGroup];
           for (int w = 0; w < kGroup; ++w) sum[w] = bias[w];
           // Before position 0 there are zeros.
           for (int64_t k = std::max<int64_t>(0, op.width - 1 - i); k < op.width;
                ++k) {
-            const T* x = Input(op, b, i - (op.width - 1) + k) + first;
+            const T* x = Input(op, span, i - (op.width - 1) + k) + first;
             if (count == kGroup) {
               Add(kGroup, weight + k * kGroup, x, sum);
             } else {
@@ -42,7 +44,7 @@ struct ConvKernel {
             }
           }
           Store<kGroup>(op, sum, count,
-                        (b * op.num_positions + i) * op.out_stride + first);
+                        (span.begin + i) * op.out_stride + first);
         }
       }
     }
@@ -50,9 +52,9 @@ struct ConvKernel {
 
   template <typename T>
   static LIMPID_INLINE const T* Input(const CausalConv1d<T>& op,
-                                      int64_t sequence, int64_t i) {
-    const int64_t at = op.reversed ? op.num_positions - 1 - i : i;
-    return op.x + (sequence * op.num_positions + at) * op.x_stride;
+                                      const Span& span, int64_t i) {
+    const int64_t at = op.reversed ? span.end - 1 - i : span.begin + i;
+    return op.x + at * op.x_stride;
   }
 
   template <int kGroup, typename T>

@@ -10,6 +10,7 @@
 #include "server/kernels/cpu/simd.h"
 #include "server/kernels/cpu/simd_math.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cpu {
 namespace {
@@ -44,19 +45,18 @@ struct ScanKernel {
     if (ssm.skip != nullptr) std::copy_n(ssm.skip + first, count, skip);
     for (int64_t b = 0; b < op.num_sequences; ++b) {
       std::fill_n(state, num_states * kWidth, T{0});
-      Sequence<kWidth>(op, first, count, b * ssm.num_positions, a, skip, state);
+      Sequence<kWidth>(op, first, count,
+                       SpanOf(b, ssm.num_positions, op.begins), a, skip, state);
     }
   }
 
-  // The sequence whose position 0 is at `begin` of everything.
+  // The sequence at `span` of everything.
   template <int kWidth, typename T>
   static LIMPID_INLINE void Sequence(const SelectiveScan<T>& op, int64_t first,
-                                     int count, int64_t begin, const T* a,
+                                     int count, const Span& span, const T* a,
                                      const T* skip, T* __restrict state) {
     const SelectiveSsm<T>& ssm = op.ssm;
-    const int64_t length = ssm.num_positions;
-    for (int64_t i = 0; i < length; ++i) {
-      const int64_t at = begin + i;
+    for (int64_t at = span.begin; at < span.end; ++at) {
       alignas(64) T delta[kWidth];
       alignas(64) T u[kWidth];
       LoadLanes<kWidth>(ssm.delta + at * ssm.delta_stride + first, count,
@@ -83,7 +83,7 @@ struct ScanKernel {
         }
       }
       Store<kWidth>(op, y, first, count,
-                    op.reversed ? begin + length - 1 - i : at);
+                    op.reversed ? span.begin + span.end - 1 - at : at);
     }
   }
 

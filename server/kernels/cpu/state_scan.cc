@@ -15,6 +15,7 @@
 #include "server/kernels/cpu/head_operand.h"
 #include "server/kernels/cpu/simd.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cpu {
 namespace {
@@ -30,6 +31,13 @@ bool HeadsSideBySide(const StateScan<T>& op) {
   return op.value_size <= kMaxColumns &&
          op.value_size * op.recurrence.key_size <= kMaxNumbers &&
          op.recurrence.num_heads >= kMinHeads;
+}
+
+// The positions of a sequence, as operands count them.
+template <typename T>
+Span PositionsOf(const StateScan<T>& op, int64_t sequence) {
+  return SpanOf(op.begins == nullptr ? 0 : sequence,
+                op.recurrence.num_positions, op.begins);
 }
 
 // States that a sum goes over before it goes to memory.
@@ -52,7 +60,8 @@ struct Scan {
     alignas(64) T left[kMaxStateSize] = {};
     alignas(64) T right[kMaxStateSize] = {};
     std::fill_n(state, (num_states + kPart - 1) / kPart * kPart * kWidth, T{0});
-    for (int64_t i = 0; i < r.num_positions; ++i) {
+    const Span span = PositionsOf(op, head.sequence);
+    for (int64_t i = span.begin; i < span.end; ++i) {
       LoadElements(r.query, head, i, num_states, query);
       LoadElements(r.key, head, i, num_states, key);
       LoadElements(r.decay, head, i, num_states, decay);
@@ -108,7 +117,8 @@ struct Scan {
     const int64_t size = r.key_size * op.value_size * kWidth;
     alignas(64) T state[kMaxNumbers * kWidth];
     std::fill_n(state, (num_heads + kWidth - 1) / kWidth * size, T{0});
-    for (int64_t i = 0; i < r.num_positions; ++i) {
+    const Span span = PositionsOf(op, head.sequence);
+    for (int64_t i = span.begin; i < span.end; ++i) {
       T* block_state = state;
       for (int64_t first = 0; first < num_heads; first += kWidth) {
         HeadOf block = head;
@@ -193,9 +203,9 @@ struct Scan {
   static LIMPID_INLINE T* Out(const StateScan<T>& op, const HeadOf& head,
                               int64_t i) {
     const StateRecurrence<T>& r = op.recurrence;
-    return op.out +
-           ((head.sequence * r.num_positions + i) * r.num_heads + head.head) *
-               op.value_size;
+    const int64_t before =
+        op.begins == nullptr ? head.sequence * r.num_positions : 0;
+    return op.out + ((before + i) * r.num_heads + head.head) * op.value_size;
   }
 
   template <typename T>

@@ -8,6 +8,7 @@
 #include "server/kernels/cpu/flush_denormals.h"
 #include "server/kernels/cpu/simd.h"
 #include "server/kernels/cpu/simd_math.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cpu {
 namespace {
@@ -19,16 +20,16 @@ struct WkvKernel {
     for (int64_t b = 0; b < op.num_sequences; ++b) {
       for (int64_t first = op.channel_begin; first < op.channel_end;
            first += kWidth) {
-        Block<kWidth>(op, b, first,
+        Block<kWidth>(op, SpanOf(b, op.num_positions, op.begins), first,
                       static_cast<int>(
                           std::min<int64_t>(kWidth, op.channel_end - first)));
       }
     }
   }
 
-  // Channels [first, first + count) of one sequence.
+  // Channels [first, first + count) of the sequence at `span`.
   template <int kWidth, typename T>
-  static LIMPID_INLINE void Block(const Wkv<T>& op, int64_t sequence,
+  static LIMPID_INLINE void Block(const Wkv<T>& op, const Span& span,
                                   int64_t first, int count) {
     alignas(64) double decay[kWidth] = {};
     alignas(64) double large[kWidth];
@@ -40,9 +41,8 @@ struct WkvKernel {
     }
     for (int w = 0; w < count; ++w) decay[w] = op.decay[first + w];
     std::copy_n(op.bonus + first, count, bonus);
-    for (int64_t i = 0; i < op.num_positions; ++i) {
-      const int64_t at =
-          (sequence * op.num_positions + i) * op.num_channels + first;
+    for (int64_t i = span.begin; i < span.end; ++i) {
+      const int64_t at = i * op.num_channels + first;
       alignas(64) T key[kWidth], value[kWidth];
       LoadLanes<kWidth>(op.key + at, count, key);
       LoadLanes<kWidth>(op.value + at, count, value);

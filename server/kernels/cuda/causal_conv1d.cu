@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One thread has a channel and kRun positions one after the other, whose inputs
-// pass through registers; neighbours are channels.
+// One thread has a channel and kRun positions one after the other, be they of
+// one sequence or of several, whose inputs pass through registers; neighbours
+// are channels.
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -13,17 +15,28 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kRun = 8;
 
+// The sequence that a position of all is in.
+template <typename T>
+__device__ int64_t SequenceAt(const CausalConv1d<T>& op, int64_t position) {
+  if (op.begins == nullptr) return position / op.num_positions;
+  int64_t sequence = 0, end = op.num_sequences;
+  while (end - sequence > 1) {
+    const int64_t middle = (sequence + end) / 2;
+    (op.begins[middle] <= position ? sequence : end) = middle;
+  }
+  return sequence;
+}
+
 // kWidth is the op's width or more; taps that are not there are zeros.
 template <int kWidth, typename T>
 __global__ void __launch_bounds__(kThreads)
-    Convolve(CausalConv1d<T> op, unsigned channel_blocks, unsigned runs) {
+    Convolve(CausalConv1d<T> op, unsigned channel_blocks, int64_t total) {
   const int64_t c =
       int64_t{blockIdx.x % channel_blocks} * kThreads + threadIdx.x;
   if (c >= op.num_channels) return;
-  const int64_t length = op.num_positions;
-  const unsigned run = blockIdx.x / channel_blocks;
-  const int64_t begin = int64_t{run % runs} * kRun;
-  const int64_t first = run / runs * length;  // position of the sequence
+  const int64_t begin = int64_t{blockIdx.x / channel_blocks} * kRun;
+  int64_t sequence = SequenceAt(op, begin);
+  Span span = SpanOf(sequence, op.num_positions, op.begins);
   const int width = static_cast<int>(op.width);
   T taps[kWidth];
 #pragma unroll
@@ -33,8 +46,8 @@ __global__ void __launch_bounds__(kThreads)
   }
   const T bias = op.bias == nullptr ? T{0} : op.bias[c];
   const auto input = [&](int64_t j) {
-    if (j < 0 || j >= length) return T{0};
-    const int64_t at = first + (op.reversed ? length - 1 - j : j);
+    if (j < span.begin) return T{0};
+    const int64_t at = op.reversed ? span.begin + span.end - 1 - j : j;
     return __ldg(op.x + at * op.x_stride + c);
   };
   // The last kWidth inputs, the newest last.
@@ -44,14 +57,19 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int r = 0; r < kRun; ++r) {
     const int64_t i = begin + r;
+    if (i >= total) break;
+    if (i == span.end) {  // where the next one begins
+      span = SpanOf(++sequence, op.num_positions, op.begins);
+#pragma unroll
+      for (int k = 1; k < kWidth; ++k) window[k] = 0;
+    }
 #pragma unroll
     for (int k = 0; k < kWidth - 1; ++k) window[k] = window[k + 1];
     window[kWidth - 1] = input(i);
     T sum = bias;
 #pragma unroll
     for (int k = 0; k < kWidth; ++k) sum += taps[k] * window[k];
-    if (i >= length) break;
-    const int64_t at = (first + i) * op.out_stride + c;
+    const int64_t at = i * op.out_stride + c;
     if (op.out != nullptr) op.out[at] = sum;
     const T ratio = T{1} / (T{1} + exp(-sum));
     if (op.ratio != nullptr) op.ratio[at] = ratio;
@@ -65,14 +83,16 @@ template <typename T>
 absl::Status Run(const CausalConv1d<T>& op, void* stream) {
   LIMPID_RETURN_IF_ERROR(Validate(op));
   const int64_t channel_blocks = CeilDiv(op.num_channels, kThreads);
-  const int64_t runs = CeilDiv(op.num_positions, kRun);
-  const int64_t num_blocks = channel_blocks * runs * op.num_sequences;
+  const int64_t total = op.begins == nullptr
+                            ? op.num_positions * op.num_sequences
+                            : op.num_positions;
+  const int64_t num_blocks = channel_blocks * CeilDiv(total, kRun);
   LIMPID_RETURN_IF_ERROR(CheckGrid("CausalConv1d", num_blocks));
   const auto kernel =
       op.width <= 4 ? Convolve<4, T> : Convolve<kMaxConvWidth, T>;
   kernel<<<static_cast<unsigned>(num_blocks), kThreads, 0,
            static_cast<cudaStream_t>(stream)>>>(
-      op, static_cast<unsigned>(channel_blocks), static_cast<unsigned>(runs));
+      op, static_cast<unsigned>(channel_blocks), total);
   return CheckLaunch("CausalConv1d");
 }
 

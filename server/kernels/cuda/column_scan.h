@@ -25,7 +25,8 @@ namespace limpid::kernels::cuda {
 template <typename T>
 struct ColumnScan {
   int64_t num_positions = 0;
-  int64_t num_heads = 0;  // H
+  const int64_t* begins = nullptr;  // of sequences, as StateScan has it
+  int64_t num_heads = 0;            // H
   int64_t key_size = 0;
   int64_t value_size = 0;
   int64_t head_begin = 0;

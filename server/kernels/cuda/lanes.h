@@ -44,6 +44,15 @@ __device__ T GroupSum(T x) {
   return x;
 }
 
+// The largest number of a warp's threads, all of which must come here.
+__device__ inline int64_t WarpMax(int64_t x) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    x = max(x, __shfl_xor_sync(0xffffffffu, x, offset));
+  }
+  return x;
+}
+
 // One lane's numbers of an operand of one head, at any position.
 template <typename T>
 struct OwnNumbers {

@@ -11,6 +11,7 @@
 #include "server/kernels/cuda/row_of_states.h"
 #include "server/kernels/cuda/selective_scan.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -40,13 +41,13 @@ __global__ void __launch_bounds__(kChannels* kSegments<kStates, T>)
   const int lane = threadIdx.x % kChannels, segment = threadIdx.x / kChannels;
   const int64_t first_channel =
       op.channel_begin + int64_t{blockIdx.x % channel_blocks} * kChannels;
-  const int64_t length = ssm.num_positions;
-  const int64_t first = blockIdx.x / channel_blocks * length;
+  const Span span =
+      SpanOf(blockIdx.x / channel_blocks, ssm.num_positions, op.begins);
   // Channels past the last one repeat it and write nothing.
   const int64_t channel = first_channel + lane;
   const int64_t c = min(channel, op.channel_end - 1);
-  const int64_t begin = first + length * segment / kParts;
-  const int64_t end = first + length * (segment + 1) / kParts;
+  const int64_t begin = span.begin + span.size() * segment / kParts;
+  const int64_t end = span.begin + span.size() * (segment + 1) / kParts;
   T a[kStates];
   T state[kStates];
 #pragma unroll kUnroll < kStates>
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kChannels* kSegments<kStates, T>)
       state[n] = Decay(delta * a[n]) * state[n] + input * b[n];
       y += c_row[n] * state[n];
     }
-    const int64_t at = op.reversed ? 2 * first + length - 1 - i : i;
+    const int64_t at = op.reversed ? span.begin + span.end - 1 - i : i;
     if (op.added != nullptr) y += op.added[at * op.y_stride + c];
     y *= op.scale;
     if (op.gate_input != nullptr) {

@@ -12,6 +12,7 @@
 #include "server/kernels/cuda/selective_scan.h"
 #include "server/kernels/cuda/warp.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -58,19 +59,20 @@ struct Own {
 // A lane's share of a channel in positions [begin, end) of a sequence.
 class Segment {
  public:
-  __device__ Segment(const Op& op, int64_t first, int begin, int end,
+  __device__ Segment(const Op& op, const Span& sequence, int begin, int end,
                      int64_t channel)
       : begin_(begin),
         end_(end),
         lane_(threadIdx.x % kQuad),
-        length_(static_cast<int>(op.ssm.num_positions)),
+        length_(static_cast<int>(sequence.size())),
         reversed_(op.reversed),
-        delta_(op.ssm.delta, op.ssm.delta_stride, first, channel),
-        u_(op.u, op.u_stride, first, channel),
-        added_(op.added, op.y_stride, first, channel),
-        gate_inputs_(op.gate_input, op.gate_input_stride, first, channel),
-        b_(op.ssm.b, op.ssm.b_stride, first, kQuad * lane_),
-        c_(op.ssm.c, op.ssm.c_stride, first, kQuad * lane_) {
+        delta_(op.ssm.delta, op.ssm.delta_stride, sequence.begin, channel),
+        u_(op.u, op.u_stride, sequence.begin, channel),
+        added_(op.added, op.y_stride, sequence.begin, channel),
+        gate_inputs_(op.gate_input, op.gate_input_stride, sequence.begin,
+                     channel),
+        b_(op.ssm.b, op.ssm.b_stride, sequence.begin, kQuad * lane_),
+        c_(op.ssm.c, op.ssm.c_stride, sequence.begin, kQuad * lane_) {
     const float4 a = LoadFour(op.ssm.a + channel * kStates + kQuad * lane_);
     rate_ = {Rate(a.x), Rate(a.y), Rate(a.z), Rate(a.w)};
   }
@@ -161,16 +163,16 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
   const SelectiveSsm<float>& ssm = op.ssm;
   const int lane = threadIdx.x % 32;
   const int part = WarpIndex();
-  const int length = static_cast<int>(ssm.num_positions);
-  const int64_t first = int64_t{blockIdx.x / channel_blocks} * length;
+  const Span sequence =
+      SpanOf(blockIdx.x / channel_blocks, ssm.num_positions, op.begins);
   // Channels past the last one repeat it and write nothing.
   const int64_t channel = op.channel_begin +
                           int64_t{blockIdx.x % channel_blocks} * kChannels +
                           lane / kQuad;
   const int64_t c = min(channel, op.channel_end - 1);
-  const int begin = static_cast<int>(int64_t{length} * part / kParts);
-  const int end = static_cast<int>(int64_t{length} * (part + 1) / kParts);
-  const Segment segment(op, first, begin, end, c);
+  const int begin = static_cast<int>(sequence.size() * part / kParts);
+  const int end = static_cast<int>(sequence.size() * (part + 1) / kParts);
+  const Segment segment(op, sequence, begin, end, c);
 
   float4 state = {0, 0, 0, 0};
   if constexpr (kParts > 1) {
@@ -194,8 +196,8 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
     state = borders[part][lane];
   }
   const float skip = ssm.skip != nullptr ? ssm.skip[c] : 0.0f;
-  const Rows<float> y_rows(op.y, op.y_stride, first, c);
-  const Rows<float> gates(op.gate, ssm.num_channels, first, c);
+  const Rows<float> y_rows(op.y, op.y_stride, sequence.begin, c);
+  const Rows<float> gates(op.gate, ssm.num_channels, sequence.begin, c);
   const bool is_gated = op.gate_input != nullptr;
   segment.Walk<true>(
       state, [&](int i, const Own& own, const float(&outputs)[kQuad]) {

@@ -11,6 +11,7 @@
 #include "server/kernels/cuda/launch.h"
 #include "server/kernels/cuda/state_scan.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -42,8 +43,11 @@ __global__ void __launch_bounds__(kThreads) Scan(ColumnScan<T> op) {
   const int64_t p = column % op.value_size;
   const int64_t sequence = (op.head_begin + slot) / op.num_heads;
   const int64_t head = (op.head_begin + slot) % op.num_heads;
+  // As operands count them.
+  const Span span =
+      SpanOf(op.begins == nullptr ? 0 : sequence, op.num_positions, op.begins);
   const int count = OwnCount<kLanes>(op.key_size, lane);
-  const bool writes = active && lane == 0;
+  const bool writer = active && lane == 0;
 
   const OwnNumbers<T> query(op.query, sequence, head, lane, kLanes);
   const OwnNumbers<T> key(op.key, sequence, head, lane, kLanes);
@@ -61,12 +65,10 @@ __global__ void __launch_bounds__(kThreads) Scan(ColumnScan<T> op) {
   }
   const T* value = op.value.data + sequence * op.value.sequence_stride +
                    head * op.value.head_stride + p * op.value.element_stride;
+  const int64_t before = op.begins == nullptr ? sequence * op.num_positions : 0;
   T* out = op.out == nullptr
                ? nullptr
-               : op.out +
-                     (sequence * op.num_positions * op.num_heads + head) *
-                         op.value_size +
-                     p;
+               : op.out + (before * op.num_heads + head) * op.value_size + p;
   T* projected =
       op.projected == nullptr
           ? nullptr
@@ -86,16 +88,20 @@ __global__ void __launch_bounds__(kThreads) Scan(ColumnScan<T> op) {
     return x;
   };
   const auto position = [&](int64_t step) {
-    return op.backwards ? op.num_positions - 1 - step : step;
+    return op.backwards ? span.end - 1 - step : span.begin + step;
   };
 
   T state[kOwn];
 #pragma unroll
   for (int k = 0; k < kOwn; ++k) state[k] = 0;
   Operands<kOwn, kRankOne, T> next = fetch(position(0));
-  for (int64_t step = 0; step < op.num_positions; ++step) {
+  // Groups of a warp may have different sequences, and go along with the
+  // longest one, for the sums.
+  const int64_t num_steps = WarpMax(span.size());
+  for (int64_t step = 0; step < num_steps; ++step) {
+    const bool writes = writer && step < span.size();
     const Operands<kOwn, kRankOne, T> x = next;
-    if (step + 1 < op.num_positions) next = fetch(position(step + 1));
+    if (step + 1 < span.size()) next = fetch(position(step + 1));
     const int64_t i = position(step);
 
     if (op.adds_first) {
@@ -167,6 +173,7 @@ absl::Status Run(const StateScan<T>& op, void* stream) {
   }
   ColumnScan<T> scan;
   scan.num_positions = r.num_positions;
+  scan.begins = op.begins;
   scan.num_heads = r.num_heads;
   scan.key_size = r.key_size;
   scan.value_size = op.value_size;

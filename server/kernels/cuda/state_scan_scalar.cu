@@ -9,6 +9,7 @@
 #include "server/kernels/cuda/launch.h"
 #include "server/kernels/cuda/state_scan.h"
 #include "server/kernels/ops.h"
+#include "server/kernels/sequences.h"
 
 namespace limpid::kernels::cuda {
 namespace {
@@ -48,8 +49,11 @@ __global__ void __launch_bounds__(kHeads * kSegments)
   const Numbers<T> value(op.value, sequence, head);
   const Numbers<T> diagonal(
       kDiagonal ? recurrence.diagonal : recurrence.query, sequence, head);
-  const int64_t begin = recurrence.num_positions * segment / kSegments;
-  const int64_t end = recurrence.num_positions * (segment + 1) / kSegments;
+  // As operands count them.
+  const Span span = SpanOf(op.begins == nullptr ? 0 : sequence,
+                           recurrence.num_positions, op.begins);
+  const int64_t begin = span.begin + span.size() * segment / kSegments;
+  const int64_t end = span.begin + span.size() * (segment + 1) / kSegments;
 
   T state = 0, through = 1;
 #pragma unroll 4
@@ -72,9 +76,9 @@ __global__ void __launch_bounds__(kHeads * kSegments)
   __syncthreads();
   if (!own) return;
   state = states[segment][lane];
-  T* const out =
-      op.out + sequence * recurrence.num_positions * recurrence.num_heads +
-      head;
+  const int64_t before =
+      op.begins == nullptr ? sequence * recurrence.num_positions : 0;
+  T* const out = op.out + before * recurrence.num_heads + head;
 #pragma unroll 4
   for (int64_t i = begin; i < end; ++i) {
     const T added = key[i] * value[i];

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "server/kernels/cuda/launch.h"
+#include "server/kernels/sequences.h"
 #include "server/kernels/wkv.h"
 
 namespace limpid::kernels::cuda {
@@ -54,13 +55,14 @@ __global__ void __launch_bounds__(kThreads)
                           lane;
   const bool own = channel < op.channel_end;
   const int64_t c = own ? channel : op.channel_end - 1;
-  const int64_t length = op.num_positions;
-  const int64_t first = blockIdx.x / channel_blocks * length;
+  const Span span =
+      SpanOf(blockIdx.x / channel_blocks, op.num_positions, op.begins);
+  const int64_t length = span.size();
   const int64_t begin = length * segment / kSegments;
   const int64_t end = length * (segment + 1) / kSegments;
   const double decay = op.decay[c];
   const auto place = [&](int64_t i) {
-    return (first + i) * op.num_channels + c;
+    return (span.begin + i) * op.num_channels + c;
   };
 
   double large = nothing;

@@ -82,30 +82,26 @@ TEST_F(ConfigTest, BatchesDependOnTheDeviceUnlessTheyAreSet) {
   EXPECT_EQ(on_gpu.max_size, 16);
   EXPECT_EQ(on_gpu.max_positions, std::numeric_limits<int64_t>::max());
   EXPECT_EQ(on_gpu.max_wait, absl::Milliseconds(2));
-  EXPECT_EQ(on_gpu.max_padding, 0.25);
   EXPECT_EQ(on_gpu.max_seconds, 1);
   const auto set = ParseFile(
       R"({"batching": {"max_batch_size": 3, "max_wait_milliseconds": 0.5,
-                       "max_padding": 0.1, "max_batch_seconds": 2,
-                       "max_batch_tokens": 99}})");
+                       "max_batch_seconds": 2, "max_batch_tokens": 99}})");
   ASSERT_TRUE(set.ok()) << set.status();
   for (const char* device : {"cpu", "cuda:0"}) {
     const BatchLimits limits = BatchingOn(set->settings, {device});
     EXPECT_EQ(limits.max_size, 3);
     EXPECT_EQ(limits.max_positions, 99);
     EXPECT_EQ(limits.max_wait, absl::Microseconds(500));
-    EXPECT_EQ(limits.max_padding, 0.1);
     EXPECT_EQ(limits.max_seconds, 2);
   }
-  EXPECT_THAT(
-      Fields(ParseFile(
-                 R"({"batching": {"max_batch_size": 0, "max_padding": 1,
+  EXPECT_THAT(Fields(ParseFile(
+                         R"({"batching": {"max_batch_size": 0,
                                   "max_wait_milliseconds": -1,
                                   "max_batch_seconds": 0}})")
-                 .status()),
-      UnorderedElementsAre("batching.max_batch_size", "batching.max_padding",
-                           "batching.max_wait_milliseconds",
-                           "batching.max_batch_seconds"));
+                         .status()),
+              UnorderedElementsAre("batching.max_batch_size",
+                                   "batching.max_wait_milliseconds",
+                                   "batching.max_batch_seconds"));
 }
 
 TEST_F(ConfigTest, EveryMistakeIsNamed) {

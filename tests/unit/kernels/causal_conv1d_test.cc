@@ -107,6 +107,33 @@ TYPED_TEST(CausalConv1dTest, SequencesDirectionsAndActivation) {
   }
 }
 
+TYPED_TEST(CausalConv1dTest, PackedSequences) {
+  using T = TypeParam;
+  constexpr int64_t kChannels = 37;
+  for (const int64_t width : {1, 4, 7}) {
+    for (const bool reversed : {false, true}) {
+      SCOPED_TRACE(absl::StrCat("K=", width, reversed ? " reversed" : ""));
+      const Inputs<T> in(Sizes{kPackedPositions, kChannels, 1, width});
+      std::vector<double> expected(kPackedPositions * kChannels);
+      reference::Run(CausalConv1d<double>{
+          kPackedPositions, kChannels, width, in.conv_weight.exact(),
+          in.conv_bias.exact(), in.u.exact(), in.stride, expected.data(),
+          kChannels, kPackedSequences, reversed, nullptr, nullptr, kBegins});
+      ForEachSimdWidth([&] {
+        std::vector<T> actual(kPackedPositions * kChannels, T{-7});
+        ASSERT_TRUE(
+            cpu::Run(CausalConv1d<T>{kPackedPositions, kChannels, width,
+                                     in.conv_weight.data(), in.conv_bias.data(),
+                                     in.u.data(), in.stride, actual.data(),
+                                     kChannels, kPackedSequences, reversed,
+                                     nullptr, nullptr, kBegins})
+                .ok());
+        EXPECT_TRUE(Near(actual, expected));
+      });
+    }
+  }
+}
+
 // A thread's share: the same call with shifted pointers.
 TYPED_TEST(CausalConv1dTest, SharesOfChannelsMakeTheWhole) {
   const Inputs<TypeParam> in(Sizes{12, 50, 1, 4});

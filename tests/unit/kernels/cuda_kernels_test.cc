@@ -382,6 +382,27 @@ TYPED_TEST(CudaKernelsTest, StateScan) {
   }
 }
 
+TYPED_TEST(CudaKernelsTest, StateScanOfPackedSequences) {
+  const OnDevice<int64_t> begins(kBegins, std::size(kBegins));
+  for (const StateSizes& sizes : kPackedShapes) {
+    SCOPED_TRACE(sizes.ToString());
+    ForEachStateOption([&](const StateOptions& options) {
+      const StateInputs<TypeParam> in(sizes, options);
+      std::vector<TypeParam> expected(sizes.Rows() * sizes.value);
+      const OnDevice<TypeParam> out(expected);
+      StateScan<TypeParam> op = Packed(in.Scan(), kBegins);
+      op.out = expected.data();
+      ASSERT_TRUE(cpu::Run(op).ok());
+      const DeviceStateInputs<TypeParam> device(in);
+      op = Packed(device.Move(in.Scan()), begins.data());
+      op.out = out.data();
+      ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
+      this->Synchronize();
+      EXPECT_TRUE(Near(out.Fetch(), ToDouble(expected)));
+    });
+  }
+}
+
 // All sizes of groups of threads, full and not.
 TYPED_TEST(CudaKernelsTest, StateScanOfAllStateSizes) {
   StateOptions options;

@@ -331,6 +331,101 @@ TYPED_TEST(CudaRowsTest, Wkv) {
   }
 }
 
+// Sequences of different lengths, one after the other, in one launch.
+TYPED_TEST(CudaRowsTest, ScansOfPackedSequences) {
+  using T = TypeParam;
+  constexpr int64_t kChannels = 21, kSize = kPackedPositions * kChannels;
+  const OnDevice<int64_t> begins(kBegins, std::size(kBegins));
+  for (const int64_t states : {5, 16, 64}) {
+    for (const bool reversed : {false, true}) {
+      const Inputs<T> in(Sizes{kPackedPositions, kChannels, states});
+      SCOPED_TRACE(in.sizes.ToString());
+      std::vector<double> y(kSize);
+      ASSERT_TRUE(
+          cpu::Run(SelectiveScan<double>{
+                       in.ExactSsm(), 0, kChannels, in.u.exact(), in.stride,
+                       y.data(), kChannels, kPackedSequences, reversed, nullptr,
+                       in.row.exact(), in.stride, nullptr, 1, kBegins})
+              .ok());
+      const DeviceInputs<T> device(in);
+      const OnDevice<T> actual(std::vector<T>(kSize, T{-7}));
+      ASSERT_TRUE(
+          cuda::Run(SelectiveScan<T>{device.Move(in.Ssm()), 0, kChannels,
+                                     device.u.data(), in.stride, actual.data(),
+                                     kChannels, kPackedSequences, reversed,
+                                     nullptr, device.row.data(), in.stride,
+                                     nullptr, 1, begins.data()},
+                    this->stream_)
+              .ok());
+      this->Synchronize();
+      EXPECT_TRUE(Near(actual.Fetch(), y));
+    }
+  }
+}
+
+TYPED_TEST(CudaRowsTest, ConvolutionsOfPackedSequences) {
+  using T = TypeParam;
+  constexpr int64_t kChannels = 133, kSize = kPackedPositions * kChannels;
+  const OnDevice<int64_t> begins(kBegins, std::size(kBegins));
+  for (const int64_t width : {1, 3, 4, 7, 16}) {
+    for (const bool reversed : {false, true}) {
+      const Inputs<T> in(Sizes{kPackedPositions, kChannels, 1, width});
+      SCOPED_TRACE(in.sizes.ToString());
+      std::vector<double> expected(kSize);
+      ASSERT_TRUE(
+          cpu::Run(CausalConv1d<double>{
+                       kPackedPositions, kChannels, width,
+                       in.conv_weight.exact(), in.conv_bias.exact(),
+                       in.u.exact(), in.stride, expected.data(), kChannels,
+                       kPackedSequences, reversed, nullptr, nullptr, kBegins})
+              .ok());
+      const DeviceInputs<T> device(in);
+      const OnDevice<T> actual(std::vector<T>(kSize, T{-7}));
+      ASSERT_TRUE(
+          cuda::Run(CausalConv1d<T>{kPackedPositions, kChannels, width,
+                                    device.conv_weight.data(),
+                                    device.conv_bias.data(), device.u.data(),
+                                    in.stride, actual.data(), kChannels,
+                                    kPackedSequences, reversed, nullptr,
+                                    nullptr, begins.data()},
+                    this->stream_)
+              .ok());
+      this->Synchronize();
+      EXPECT_TRUE(Near(actual.Fetch(), expected));
+    }
+  }
+}
+
+TYPED_TEST(CudaRowsTest, WkvOfPackedSequences) {
+  using T = TypeParam;
+  const WkvInputs<T> in({1, kPackedPositions, 33});
+  std::vector<double> expected(in.sizes.size());
+  Wkv<double> exact = in.Exact();
+  exact.num_sequences = kPackedSequences;
+  exact.begins = kBegins;
+  exact.out = expected.data();
+  ASSERT_TRUE(cpu::Run(exact).ok());
+  const OnDevice<int64_t> begins(kBegins, std::size(kBegins));
+  const OnDevice<T> key(in.key.data(), in.sizes.size());
+  const OnDevice<T> value(in.value.data(), in.sizes.size());
+  const OnDevice<T> gate_input(in.gate_input.data(), in.sizes.size());
+  const OnDevice<T> decay(in.decay.data(), in.sizes.channels);
+  const OnDevice<T> bonus(in.bonus.data(), in.sizes.channels);
+  const OnDevice<T> actual(std::vector<T>(in.sizes.size(), T{-7}));
+  Wkv<T> op = in.Op();
+  op.num_sequences = kPackedSequences;
+  op.begins = begins.data();
+  op.key = key.data();
+  op.value = value.data();
+  op.gate_input = gate_input.data();
+  op.decay = decay.data();
+  op.bonus = bonus.data();
+  op.out = actual.data();
+  ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
+  this->Synchronize();
+  EXPECT_TRUE(Near(actual.Fetch(), expected, std::max(kTolerance<T>, 1e-12)));
+}
+
 TYPED_TEST(CudaRowsTest, RefusesWhatValidateRefuses) {
   EXPECT_FALSE(cuda::Run(SsmRowsFold<TypeParam>{}, this->stream_).ok());
   EXPECT_FALSE(cuda::Run(RowErrors<TypeParam>{}, this->stream_).ok());

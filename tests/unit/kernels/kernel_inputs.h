@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <random>
 #include <string>
 #include <vector>
@@ -50,6 +51,12 @@ class Values {
   std::vector<T> narrow_;
   std::vector<double> exact_;
 };
+
+// Where packed sequences begin, and the end of the last: from one position to
+// 257, and around the sizes that kernels cut positions into.
+inline constexpr int64_t kBegins[] = {0, 1, 258, 266, 329, 393, 458, 460};
+inline constexpr int64_t kPackedSequences = std::size(kBegins) - 1;
+inline constexpr int64_t kPackedPositions = kBegins[kPackedSequences];
 
 struct Sizes {
   int64_t positions = 1;

@@ -209,6 +209,13 @@ TEST(ValidateTest, StateScan) {
   refused([](Op& op) { op.head_end = 7; }, "heads");
   refused([](Op& op) { op.head_begin = 3, op.head_end = 2; }, "heads");
   refused([](Op& op) { op.out = nullptr; }, "out is null");
+  refused(
+      [](Op& op) {
+        static constexpr int64_t kBegins[] = {0, 8};
+        op.begins = kBegins;
+        op.value.sequence_stride = 1;
+      },
+      "sequence_stride");
 
   StateScan<float> plain = GoodStateScan();
   plain.recurrence.left.data = plain.recurrence.right.data = nullptr;

@@ -164,6 +164,32 @@ TYPED_TEST(SelectiveScanTest, SequencesAndWhatFollows) {
   }
 }
 
+TYPED_TEST(SelectiveScanTest, PackedSequences) {
+  using T = TypeParam;
+  constexpr int64_t kChannels = 21;
+  const Inputs<T> in(Sizes{kPackedPositions, kChannels, 16});
+  for (const bool reversed : {false, true}) {
+    SCOPED_TRACE(reversed ? "reversed" : "");
+    const int64_t size = kPackedPositions * kChannels;
+    std::vector<double> expected(size), expected_gate(size);
+    reference::Run(SelectiveScan<double>{
+        in.ExactSsm(), 0, kChannels, in.u.exact(), in.stride, expected.data(),
+        kChannels, kPackedSequences, reversed, nullptr, in.row.exact(),
+        in.stride, expected_gate.data(), 1, kBegins});
+    ForEachSimdWidth([&] {
+      std::vector<T> y(size, T{-7}), gate(size, T{-7});
+      ASSERT_TRUE(cpu::Run(SelectiveScan<T>{in.Ssm(), 0, kChannels, in.u.data(),
+                                            in.stride, y.data(), kChannels,
+                                            kPackedSequences, reversed, nullptr,
+                                            in.row.data(), in.stride,
+                                            gate.data(), 1, kBegins})
+                      .ok());
+      EXPECT_TRUE(Near(y, expected));
+      EXPECT_TRUE(Near(gate, expected_gate));
+    });
+  }
+}
+
 TYPED_TEST(SelectiveScanTest, LeavesDenormalsOnForItsCaller) {
   const Inputs<TypeParam> in(Sizes{3, 3, 3});
   this->Scan(in, in.Ssm());

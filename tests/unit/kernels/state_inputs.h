@@ -221,6 +221,26 @@ struct StateInputs {
   }
 };
 
+// The scan of one sequence of kPackedPositions, cut into those that `begins`
+// says.
+template <typename T>
+StateScan<T> Packed(StateScan<T> op, const int64_t* begins) {
+  StateRecurrence<T>& r = op.recurrence;
+  r.num_sequences = kPackedSequences;
+  for (HeadOperand<T>* operand : {&r.query, &r.key, &r.decay, &r.left, &r.right,
+                                  &r.diagonal, &op.value}) {
+    operand->sequence_stride = 0;
+  }
+  op.head_end = kPackedSequences * r.num_heads;
+  op.begins = begins;
+  return op;
+}
+
+// One or more columns side by side, and heads.
+inline constexpr StateSizes kPackedShapes[] = {{1, kPackedPositions, 19, 1, 1},
+                                               {1, kPackedPositions, 9, 2, 4},
+                                               {1, kPackedPositions, 3, 8, 20}};
+
 // Gradients by all operands of all heads. Those that there are not stay as they
 // are.
 template <typename T>

@@ -86,6 +86,32 @@ TYPED_TEST(StateScanTest, SharesOfHeadsMakeTheWhole) {
   }
 }
 
+TYPED_TEST(StateScanTest, PackedSequences) {
+  for (const StateSizes& sizes : kPackedShapes) {
+    SCOPED_TRACE(sizes.ToString());
+    ForEachStateOption([&](const StateOptions& options) {
+      const StateInputs<TypeParam> in(sizes, options);
+      std::vector<double> expected(sizes.Rows() * sizes.value);
+      StateScan<double> exact = Packed(in.ExactScan(), kBegins);
+      exact.out = expected.data();
+      reference::Run(exact);
+      ForEachSimdWidth([&] {
+        std::vector<TypeParam> actual(expected.size(), TypeParam{-7});
+        StateScan<TypeParam> op = Packed(in.Scan(), kBegins);
+        op.out = actual.data();
+        // In two shares, which begin and end within a sequence.
+        const int64_t all = op.head_end;
+        op.head_end = sizes.heads + 2;
+        ASSERT_TRUE(cpu::Run(op).ok());
+        op.head_begin = op.head_end;
+        op.head_end = all;
+        ASSERT_TRUE(cpu::Run(op).ok());
+        EXPECT_TRUE(Near(actual, expected));
+      });
+    });
+  }
+}
+
 TYPED_TEST(StateScanTest, WritesItsHeadsOnly) {
   for (const StateSizes& sizes :
        {StateSizes{2, 4, 30, 1, 2}, StateSizes{2, 4, 6, 9, 20}}) {

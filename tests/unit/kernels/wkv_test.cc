@@ -65,6 +65,28 @@ TYPED_TEST(WkvTest, WeakDecaysOverManyPositions) {
   this->ExpectMatchesReference(WkvInputs<TypeParam>({1, 2048, 2}, 30, 1e-3));
 }
 
+TYPED_TEST(WkvTest, PackedSequences) {
+  using T = TypeParam;
+  const WkvInputs<T> in({1, kPackedPositions, 11});
+  WkvOutputs<double> expected(in.sizes);
+  Wkv<double> exact = in.Exact();
+  expected.Point(exact);
+  exact.num_sequences = kPackedSequences;
+  exact.begins = kBegins;
+  reference::Run(exact);
+  ForEachSimdWidth([&] {
+    WkvOutputs<T> actual(in.sizes);
+    Wkv<T> op = in.Op();
+    actual.Point(op);
+    op.num_sequences = kPackedSequences;
+    op.begins = kBegins;
+    ASSERT_TRUE(cpu::Run(op).ok());
+    for (int i = 0; i < WkvOutputs<T>::kOutputs; ++i) {
+      EXPECT_TRUE(Near(actual.all[i], expected.all[i])) << "output " << i;
+    }
+  });
+}
+
 TYPED_TEST(WkvTest, OutputAloneAndWithoutGate) {
   using T = TypeParam;
   const WkvInputs<T> in({2, 17, 11});

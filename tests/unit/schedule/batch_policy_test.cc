@@ -11,70 +11,63 @@ constexpr int kGroup = 0, kOther = 0;
 BatchLimits Limits() {
   BatchLimits limits;
   limits.max_size = 4;
-  limits.max_padding = 0.25;
   limits.max_seconds = 10;
   return limits;
 }
 
-TEST(BatchPolicyTest, SumsPricesAtThePaddedLength) {
-  const Batch one = BatchOf({&kGroup, 80}, 4, 800);
-  EXPECT_DOUBLE_EQ(one.seconds(), 4);
-  EXPECT_EQ(one.bytes(), 800);
-  const auto two = Joined(one, {&kGroup, 100}, 2, 300, true, Limits());
+TEST(BatchPolicyTest, MembersAddUp) {
+  const Batch one = BatchOf({&kGroup, 80}, 4);
+  EXPECT_DOUBLE_EQ(one.seconds, 4);
+  const auto two = Joined(one, {&kGroup, 1}, 0.5, true, Limits());
   ASSERT_TRUE(two);
-  EXPECT_EQ(two->size, 2);
-  EXPECT_EQ(two->shortest, 80);
-  EXPECT_EQ(two->longest, 100);
-  EXPECT_DOUBLE_EQ(two->seconds(), 4 * 100 / 80. + 2);
-  EXPECT_EQ(two->bytes(), 1000 + 300);
+  const auto three = Joined(*two, {&kGroup, 300}, 2, true, Limits());
+  ASSERT_TRUE(three);
+  EXPECT_EQ(three->group, &kGroup);
+  EXPECT_EQ(three->size, 3);
+  EXPECT_EQ(three->positions, 381);
+  EXPECT_EQ(three->longest, 300);
+  EXPECT_DOUBLE_EQ(three->seconds, 6.5);
 }
 
 TEST(BatchPolicyTest, OtherGroupsAndLoneJobsDoNotJoin) {
-  const Batch one = BatchOf({&kGroup, 80}, 1, 1);
-  EXPECT_TRUE(Joined(one, {&kGroup, 80}, 1, 1, true, Limits()));
-  EXPECT_FALSE(Joined(one, {&kOther, 80}, 1, 1, true, Limits()));
-  EXPECT_FALSE(Joined(one, {nullptr, 80}, 1, 1, true, Limits()));
+  const Batch one = BatchOf({&kGroup, 80}, 1);
+  EXPECT_TRUE(Joined(one, {&kGroup, 80}, 1, true, Limits()));
+  EXPECT_FALSE(Joined(one, {&kOther, 80}, 1, true, Limits()));
+  EXPECT_FALSE(Joined(one, {nullptr, 80}, 1, true, Limits()));
   EXPECT_FALSE(
-      Joined(BatchOf({nullptr, 0}, 1, 1), {nullptr, 0}, 1, 1, true, Limits()));
+      Joined(BatchOf({nullptr, 0}, 1), {nullptr, 0}, 1, true, Limits()));
 }
 
-TEST(BatchPolicyTest, PaddingIsBounded) {
-  const Batch one = BatchOf({&kGroup, 80}, 1, 1);
-  EXPECT_TRUE(Joined(one, {&kGroup, 60}, 1, 1, true, Limits()));
-  EXPECT_FALSE(Joined(one, {&kGroup, 59}, 1, 1, true, Limits()));
-  EXPECT_TRUE(Joined(one, {&kGroup, 106}, 1, 1, true, Limits()));
-  EXPECT_FALSE(Joined(one, {&kGroup, 107}, 1, 1, true, Limits()));
-  // Every member counts, not only the newest and the longest.
-  const auto wide = Joined(one, {&kGroup, 60}, 1, 1, true, Limits());
-  EXPECT_FALSE(Joined(*wide, {&kGroup, 81}, 1, 1, true, Limits()));
-}
-
-TEST(BatchPolicyTest, PositionsAreBoundedWithTheirPadding) {
+TEST(BatchPolicyTest, PositionsAreBounded) {
   BatchLimits limits = Limits();
   limits.max_positions = 200;
-  const Batch one = BatchOf({&kGroup, 80}, 1, 1);
-  EXPECT_TRUE(Joined(one, {&kGroup, 100}, 1, 1, true, limits));
-  EXPECT_FALSE(Joined(one, {&kGroup, 101}, 1, 1, true, limits));
-  const auto two = Joined(one, {&kGroup, 60}, 1, 1, true, limits);
-  EXPECT_FALSE(Joined(*two, {&kGroup, 60}, 1, 1, true, limits));
+  const Batch one = BatchOf({&kGroup, 80}, 1);
+  EXPECT_TRUE(Joined(one, {&kGroup, 120}, 1, true, limits));
+  EXPECT_FALSE(Joined(one, {&kGroup, 121}, 1, true, limits));
+  const auto two = Joined(one, {&kGroup, 60}, 1, true, limits);
+  EXPECT_TRUE(Joined(*two, {&kGroup, 60}, 1, true, limits));
+  EXPECT_FALSE(Joined(*two, {&kGroup, 61}, 1, true, limits));
+  // A single one may be longer, and is then alone.
+  EXPECT_FALSE(
+      Joined(BatchOf({&kGroup, 300}, 1), {&kGroup, 1}, 1, true, limits));
 }
 
 TEST(BatchPolicyTest, WhoMayNotLengthenTheBatchIsNoLonger) {
-  const Batch one = BatchOf({&kGroup, 80}, 1, 1);
-  EXPECT_TRUE(Joined(one, {&kGroup, 80}, 1, 1, false, Limits()));
-  EXPECT_FALSE(Joined(one, {&kGroup, 81}, 1, 1, false, Limits()));
+  const Batch one = BatchOf({&kGroup, 80}, 1);
+  EXPECT_TRUE(Joined(one, {&kGroup, 80}, 1, false, Limits()));
+  EXPECT_FALSE(Joined(one, {&kGroup, 81}, 1, false, Limits()));
 }
 
 TEST(BatchPolicyTest, SizeAndTimeAreBounded) {
-  Batch batch = BatchOf({&kGroup, 80}, 2.5, 1);
+  Batch batch = BatchOf({&kGroup, 80}, 2.5);
   for (int i = 0; i < 3; ++i) {
-    const auto more = Joined(batch, {&kGroup, 80}, 2.5, 1, true, Limits());
+    const auto more = Joined(batch, {&kGroup, 80}, 2.5, true, Limits());
     ASSERT_TRUE(more);
     batch = *more;
   }
-  EXPECT_FALSE(Joined(batch, {&kGroup, 80}, 0, 1, true, Limits()));
-  EXPECT_FALSE(Joined(BatchOf({&kGroup, 80}, 6, 1), {&kGroup, 80}, 5, 1, true,
-                      Limits()));
+  EXPECT_FALSE(Joined(batch, {&kGroup, 80}, 0, true, Limits()));
+  EXPECT_FALSE(
+      Joined(BatchOf({&kGroup, 80}, 6), {&kGroup, 80}, 5, true, Limits()));
 }
 
 TEST(BatchPolicyTest, WaitsForAsManyAsTheLastBatchHad) {

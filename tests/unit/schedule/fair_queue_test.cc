@@ -280,16 +280,17 @@ TEST_F(FairQueueBatchTest, LeavesJobsToWorkersThatAreFree) {
   EXPECT_EQ(queue.Pick(), 3u);
 }
 
-TEST_F(FairQueueBatchTest, PaddingCountsAsMemory) {
+TEST_F(FairQueueBatchTest, MembersFitInMemoryTogether) {
   QueueLimits limits;
-  limits.max_running_bytes = 199;
+  limits.max_running_bytes = 200;
   FairQueue queue(limits);
   PushTo(queue, "a", 80, Priority::kNormal, 80);
-  PushTo(queue, "b", 100, Priority::kNormal, 100);  // padded 200 in all
-  const JobId fits = PushTo(queue, "c", 80, Priority::kNormal, 80);
+  PushTo(queue, "b", 20, Priority::kNormal, 20);
+  PushTo(queue, "b", 101, Priority::kNormal, 101);
+  const JobId fits = PushTo(queue, "c", 100, Priority::kNormal, 100);
   EXPECT_EQ(queue.Pick(), 1u);
-  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{fits}));
-  EXPECT_EQ(queue.running_bytes(), 160);
+  EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{2, fits}));
+  EXPECT_EQ(queue.running_bytes(), 200);
 }
 
 TEST_F(FairQueueBatchTest, NobodyJoinsWhileTheFirstInLineWaitsForMemory) {
@@ -310,7 +311,7 @@ TEST_F(FairQueueBatchTest, MayGrowWhileItWaits) {
   EXPECT_TRUE(queue.PickCompanions(1, batch_).empty());
   PushTo(queue, "a", 100, Priority::kNormal, 100);
   EXPECT_EQ(queue.PickCompanions(1, batch_), (std::vector<JobId>{2}));
-  EXPECT_EQ(queue.running_bytes(), 200);
+  EXPECT_EQ(queue.running_bytes(), 180);
   queue.SetPaused(1, true);  // batches don't
   EXPECT_EQ(queue.num_paused(), 0);
   queue.End(2);
