@@ -25,7 +25,9 @@ namespace {
 using testing::CollectingSink;
 using testing::TinyCase;
 
-constexpr double kTolerance = 1e-5;  // relative L2
+// Relative L2. A GPU multiplies matrices of other sizes in another order, which
+// methods that compare norms (ALTI) make an order of magnitude of.
+constexpr double kTolerance = 1e-5, kGpuTolerance = 2e-5;
 
 // |a - b| / |b|; infinite if they differ in shape.
 double Distance(const NamedTensor& a, const NamedTensor& b) {
@@ -55,6 +57,7 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
     info.name = "tiny";
     model_ = std::make_shared<Servable>(info, copy, nullptr, std::nullopt);
     info_ = model_->info();
+    tolerance_ = device.is_cpu() ? kTolerance : kGpuTolerance;
   }
 
   bool Has(AttentionForm form) const {
@@ -156,6 +159,7 @@ class BatchConformanceTest : public ::testing::TestWithParam<TinyCase> {
 
   std::shared_ptr<const Servable> model_;
   ModelInfo info_;
+  double tolerance_ = kTolerance;
   std::mt19937_64 random_{5};
 };
 
@@ -179,13 +183,14 @@ std::vector<CollectingSink> RunTogether(
   return sinks;
 }
 
-void ExpectSame(const CollectingSink& together, const CollectingSink& alone) {
+void ExpectSame(const CollectingSink& together, const CollectingSink& alone,
+                double tolerance) {
   EXPECT_EQ(together.header->num_positions, alone.header->num_positions);
   ASSERT_EQ(together.tensors.size(), alone.tensors.size());
   for (const auto& [name, tensor] : alone.tensors) {
     const auto found = together.tensors.find(name);
     ASSERT_NE(found, together.tensors.end()) << name;
-    EXPECT_LE(Distance(found->second, tensor), kTolerance) << name;
+    EXPECT_LE(Distance(found->second, tensor), tolerance) << name;
   }
   const ResultSummary& a = *together.summary;
   const ResultSummary& b = *alone.summary;
@@ -216,7 +221,7 @@ void BatchConformanceTest::CompareWithAlone(
     SCOPED_TRACE(absl::StrCat("member ", i, ", ", plans[i]->method()));
     const std::vector<CollectingSink> alone = RunTogether(copy, {plans[i]});
     ASSERT_TRUE(together[i].summary && alone[0].summary);
-    ExpectSame(together[i], alone[0]);
+    ExpectSame(together[i], alone[0], tolerance_);
   }
 }
 
@@ -236,7 +241,7 @@ void BatchConformanceTest::CompareWithSplit(at::Device device,
     const auto whole = RunTogether(model_->FirstCopy(), {plan});
     const auto apart = RunTogether(split, {plan});
     ASSERT_TRUE(whole[0].summary && apart[0].summary);
-    ExpectSame(apart[0], whole[0]);
+    ExpectSame(apart[0], whole[0], tolerance_);
   }
 }
 

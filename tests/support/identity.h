@@ -20,13 +20,14 @@ inline at::Tensor Entries(const BlockAttention& attention,
 
 // Largest |alpha value + bias - output|, relative to the largest sum of
 // absolute terms: with random weights the few terms of an early row can cancel
-// in every channel at once.
+// in every channel at once. `alpha` is on the CPU, the map anywhere.
 inline double IdentityError(const at::Tensor& alpha, const BlockMap& map) {
-  const at::Tensor value = map.value.t().unsqueeze(2);
-  const at::Tensor mapped = at::bmm(alpha, value).squeeze(2).t() + map.bias;
+  const at::Tensor value = map.value.cpu().t().unsqueeze(2);
+  const at::Tensor bias = map.bias.cpu();
+  const at::Tensor mapped = at::bmm(alpha, value).squeeze(2).t() + bias;
   const at::Tensor terms =
-      at::bmm(alpha.abs(), value.abs()).max() + map.bias.abs().max();
-  return ((mapped - map.output).abs().max() / terms).item().toDouble();
+      at::bmm(alpha.abs(), value.abs()).max() + bias.abs().max();
+  return ((mapped - map.output.cpu()).abs().max() / terms).item().toDouble();
 }
 
 }  // namespace limpid::testing
