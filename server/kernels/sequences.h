@@ -6,11 +6,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define LIMPID_HOST_DEVICE __host__ __device__
-#else
-#define LIMPID_HOST_DEVICE
-#endif
+#include "server/kernels/host_device.h"
 
 namespace limpid::kernels {
 
@@ -30,6 +26,16 @@ LIMPID_HOST_DEVICE inline Span SpanOf(int64_t b, int64_t length,
   return {begins[b], begins[b + 1]};
 }
 
-}  // namespace limpid::kernels
+// The same as operands with a stride between sequences count positions: from 0
+// in each sequence, unless `begins` says where it begins.
+LIMPID_HOST_DEVICE inline Span SpanInOperands(int64_t b, int64_t length,
+                                              const int64_t* begins) {
+  return SpanOf(begins == nullptr ? 0 : b, length, begins);
+}
+// And the positions of an output without such a stride before these.
+LIMPID_HOST_DEVICE inline int64_t PositionsBefore(int64_t b, int64_t length,
+                                                  const int64_t* begins) {
+  return begins == nullptr ? b * length : 0;
+}
 
-#undef LIMPID_HOST_DEVICE
+}  // namespace limpid::kernels

@@ -6,13 +6,8 @@
 
 #include <cstdint>
 
+#include "server/kernels/host_device.h"
 #include "server/kernels/ops.h"
-
-#ifdef __CUDACC__
-#define LIMPID_HOST_DEVICE __host__ __device__
-#else
-#define LIMPID_HOST_DEVICE
-#endif
 
 namespace limpid::kernels {
 
@@ -61,5 +56,3 @@ class SsmDiagonal {
 };
 
 }  // namespace limpid::kernels
-
-#undef LIMPID_HOST_DEVICE

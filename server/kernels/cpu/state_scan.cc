@@ -33,13 +33,6 @@ bool HeadsSideBySide(const StateScan<T>& op) {
          op.recurrence.num_heads >= kMinHeads;
 }
 
-// The positions of a sequence, as operands count them.
-template <typename T>
-Span PositionsOf(const StateScan<T>& op, int64_t sequence) {
-  return SpanOf(op.begins == nullptr ? 0 : sequence,
-                op.recurrence.num_positions, op.begins);
-}
-
 // States that a sum goes over before it goes to memory.
 constexpr int kPart = 4;
 static_assert(kMaxStateSize % kPart == 0);
@@ -60,7 +53,7 @@ struct Scan {
     alignas(64) T left[kMaxStateSize] = {};
     alignas(64) T right[kMaxStateSize] = {};
     std::fill_n(state, (num_states + kPart - 1) / kPart * kPart * kWidth, T{0});
-    const Span span = PositionsOf(op, head.sequence);
+    const Span span = SpanInOperands(head.sequence, r.num_positions, op.begins);
     for (int64_t i = span.begin; i < span.end; ++i) {
       LoadElements(r.query, head, i, num_states, query);
       LoadElements(r.key, head, i, num_states, key);
@@ -117,7 +110,7 @@ struct Scan {
     const int64_t size = r.key_size * op.value_size * kWidth;
     alignas(64) T state[kMaxNumbers * kWidth];
     std::fill_n(state, (num_heads + kWidth - 1) / kWidth * size, T{0});
-    const Span span = PositionsOf(op, head.sequence);
+    const Span span = SpanInOperands(head.sequence, r.num_positions, op.begins);
     for (int64_t i = span.begin; i < span.end; ++i) {
       T* block_state = state;
       for (int64_t first = 0; first < num_heads; first += kWidth) {
@@ -204,7 +197,7 @@ struct Scan {
                               int64_t i) {
     const StateRecurrence<T>& r = op.recurrence;
     const int64_t before =
-        op.begins == nullptr ? head.sequence * r.num_positions : 0;
+        PositionsBefore(head.sequence, r.num_positions, op.begins);
     return op.out + ((before + i) * r.num_heads + head.head) * op.value_size;
   }
 

@@ -57,17 +57,23 @@ __device__ inline float Decay(float exponent) {
 }
 __device__ inline double Decay(double exponent) { return exp(exponent); }
 
+// Whether rows of B and C are as RowOfStates<kWideStates, true> takes them.
+inline constexpr int kWideStates = 16;
+inline bool HasWideRows(const SelectiveSsm<float>& ssm) {
+  const auto aligned = [](const float* data, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0;
+  };
+  return ssm.state_size == kWideStates && aligned(ssm.b, ssm.b_stride) &&
+         aligned(ssm.c, ssm.c_stride);
+}
+
 // Calls launch.template operator()<kStates, kWide>() with what fits the rows of
 // B and C.
 template <typename T, typename Launch>
 absl::Status WithRows(const SelectiveSsm<T>& ssm, const Launch& launch) {
   if constexpr (sizeof(T) == 4) {
-    const auto aligned = [](const T* data, int64_t stride) {
-      return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0;
-    };
-    if (ssm.state_size == 16 && aligned(ssm.b, ssm.b_stride) &&
-        aligned(ssm.c, ssm.c_stride)) {
-      return launch.template operator()<16, true>();
+    if (HasWideRows(ssm)) {
+      return launch.template operator()<kWideStates, true>();
     }
   }
   return WithStateSize(ssm.state_size, [&]<int kStates>() {

@@ -25,11 +25,6 @@ template <int kStates, typename T>
 inline constexpr int kSegments = std::clamp<int>(
     kBorderBytes / (kChannels * kStates * static_cast<int>(sizeof(T))), 1, 64);
 
-template <typename T>
-__device__ T Silu(T x) {
-  return x / (T{1} + exp(-x));
-}
-
 template <int kStates, typename T>
 __global__ void __launch_bounds__(kChannels* kSegments<kStates, T>)
     Scan(SelectiveScan<T> op, unsigned channel_blocks) {

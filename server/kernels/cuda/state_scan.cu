@@ -43,9 +43,7 @@ __global__ void __launch_bounds__(kThreads) Scan(ColumnScan<T> op) {
   const int64_t p = column % op.value_size;
   const int64_t sequence = (op.head_begin + slot) / op.num_heads;
   const int64_t head = (op.head_begin + slot) % op.num_heads;
-  // As operands count them.
-  const Span span =
-      SpanOf(op.begins == nullptr ? 0 : sequence, op.num_positions, op.begins);
+  const Span span = SpanInOperands(sequence, op.num_positions, op.begins);
   const int count = OwnCount<kLanes>(op.key_size, lane);
   const bool writer = active && lane == 0;
 
@@ -65,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) Scan(ColumnScan<T> op) {
   }
   const T* value = op.value.data + sequence * op.value.sequence_stride +
                    head * op.value.head_stride + p * op.value.element_stride;
-  const int64_t before = op.begins == nullptr ? sequence * op.num_positions : 0;
+  const int64_t before = PositionsBefore(sequence, op.num_positions, op.begins);
   T* out = op.out == nullptr
                ? nullptr
                : op.out + (before * op.num_heads + head) * op.value_size + p;

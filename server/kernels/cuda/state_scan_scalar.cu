@@ -32,7 +32,7 @@ struct Numbers {
 };
 
 template <bool kDiagonal, typename T>
-__global__ void __launch_bounds__(kHeads * kSegments)
+__global__ void __launch_bounds__(kHeads* kSegments)
     ScanScalars(StateScan<T> op) {
   __shared__ T states[kSegments][kHeads];
   __shared__ T decays[kSegments][kHeads];
@@ -47,11 +47,10 @@ __global__ void __launch_bounds__(kHeads * kSegments)
   const Numbers<T> key(recurrence.key, sequence, head);
   const Numbers<T> decay(recurrence.decay, sequence, head);
   const Numbers<T> value(op.value, sequence, head);
-  const Numbers<T> diagonal(
-      kDiagonal ? recurrence.diagonal : recurrence.query, sequence, head);
-  // As operands count them.
-  const Span span = SpanOf(op.begins == nullptr ? 0 : sequence,
-                           recurrence.num_positions, op.begins);
+  const Numbers<T> diagonal(kDiagonal ? recurrence.diagonal : recurrence.query,
+                            sequence, head);
+  const Span span =
+      SpanInOperands(sequence, recurrence.num_positions, op.begins);
   const int64_t begin = span.begin + span.size() * segment / kSegments;
   const int64_t end = span.begin + span.size() * (segment + 1) / kSegments;
 
@@ -77,7 +76,7 @@ __global__ void __launch_bounds__(kHeads * kSegments)
   if (!own) return;
   state = states[segment][lane];
   const int64_t before =
-      op.begins == nullptr ? sequence * recurrence.num_positions : 0;
+      PositionsBefore(sequence, recurrence.num_positions, op.begins);
   T* const out = op.out + before * recurrence.num_heads + head;
 #pragma unroll 4
   for (int64_t i = begin; i < end; ++i) {

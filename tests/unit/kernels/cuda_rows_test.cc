@@ -214,7 +214,7 @@ TYPED_TEST(CudaRowsTest, ScansOfAlignedRows) {
   // Many sequences fill the device with fewer segments of each.
   for (const auto& [sequences, length] :
        std::vector<std::pair<int64_t, int64_t>>{
-           {1, 1}, {1, 64}, {1, 1000}, {300, 5}, {300, 19}}) {
+           {1, 1}, {1, 64}, {1, 1000}, {120, 19}, {300, 5}, {300, 19}}) {
     const int64_t rows = sequences * length;
     Inputs<T> in(Sizes{rows, 19, 16});
     SCOPED_TRACE(in.sizes.ToString());
@@ -285,6 +285,27 @@ TYPED_TEST(CudaRowsTest, ConvolutionsOfBatches) {
   }
 }
 
+template <typename T>
+struct WkvOnDevice {
+  explicit WkvOnDevice(const WkvInputs<T>& in)
+      : key(in.key.data(), in.sizes.size()),
+        value(in.value.data(), in.sizes.size()),
+        gate_input(in.gate_input.data(), in.sizes.size()),
+        decay(in.decay.data(), in.sizes.channels),
+        bonus(in.bonus.data(), in.sizes.channels) {}
+  // An operation with pointers of the host.
+  Wkv<T> Move(Wkv<T> op) const {
+    op.key = key.data();
+    op.value = value.data();
+    op.gate_input = gate_input.data();
+    op.decay = decay.data();
+    op.bonus = bonus.data();
+    return op;
+  }
+
+  OnDevice<T> key, value, gate_input, decay, bonus;
+};
+
 TYPED_TEST(CudaRowsTest, Wkv) {
   using T = TypeParam;
   const std::vector<WkvInputs<T>> cases = {
@@ -300,21 +321,12 @@ TYPED_TEST(CudaRowsTest, Wkv) {
     Wkv<double> exact = in.Exact();
     expected.Point(exact);
     ASSERT_TRUE(cpu::Run(exact).ok());
-    const OnDevice<T> key(in.key.data(), in.sizes.size());
-    const OnDevice<T> value(in.value.data(), in.sizes.size());
-    const OnDevice<T> gate_input(in.gate_input.data(), in.sizes.size());
-    const OnDevice<T> decay(in.decay.data(), in.sizes.channels);
-    const OnDevice<T> bonus(in.bonus.data(), in.sizes.channels);
+    const WkvOnDevice<T> device(in);
     const std::vector<T> fill(in.sizes.size(), T{-7});
     const OnDevice<T> actual[] = {OnDevice<T>(fill), OnDevice<T>(fill),
                                   OnDevice<T>(fill), OnDevice<T>(fill),
                                   OnDevice<T>(fill), OnDevice<T>(fill)};
-    Wkv<T> op = in.Op();
-    op.key = key.data();
-    op.value = value.data();
-    op.gate_input = gate_input.data();
-    op.decay = decay.data();
-    op.bonus = bonus.data();
+    Wkv<T> op = device.Move(in.Op());
     op.out = actual[0].data();
     op.key_factor = actual[1].data();
     op.decay_factor = actual[2].data();
@@ -406,20 +418,11 @@ TYPED_TEST(CudaRowsTest, WkvOfPackedSequences) {
   exact.out = expected.data();
   ASSERT_TRUE(cpu::Run(exact).ok());
   const OnDevice<int64_t> begins(kBegins, std::size(kBegins));
-  const OnDevice<T> key(in.key.data(), in.sizes.size());
-  const OnDevice<T> value(in.value.data(), in.sizes.size());
-  const OnDevice<T> gate_input(in.gate_input.data(), in.sizes.size());
-  const OnDevice<T> decay(in.decay.data(), in.sizes.channels);
-  const OnDevice<T> bonus(in.bonus.data(), in.sizes.channels);
+  const WkvOnDevice<T> device(in);
   const OnDevice<T> actual(std::vector<T>(in.sizes.size(), T{-7}));
-  Wkv<T> op = in.Op();
+  Wkv<T> op = device.Move(in.Op());
   op.num_sequences = kPackedSequences;
   op.begins = begins.data();
-  op.key = key.data();
-  op.value = value.data();
-  op.gate_input = gate_input.data();
-  op.decay = decay.data();
-  op.bonus = bonus.data();
   op.out = actual.data();
   ASSERT_TRUE(cuda::Run(op, this->stream_).ok());
   this->Synchronize();
