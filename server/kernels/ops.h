@@ -308,9 +308,6 @@ struct SsmAttentionFold {
   int64_t value_stride = 0;
   const T* conv_bias = nullptr;  // [D], CUDA only
   T* product = nullptr;  // [B, L, D] contiguous, set for the channels
-  // CUDA: the product of position i is added to what is there of position
-  // L - 1 - i, as that of a block's other direction.
-  bool adds_turned_product = false;
   // CUDA: by what every GPU can do, although this one could do more; for tests.
   bool portable = false;
   // CUDA: FoldScratchBytes(...) on the device, aligned to 16 bytes.

@@ -136,15 +136,13 @@ void FoldRowsOnCpu(const kernels::SsmRowsFold<T>& op,
                at::Tensor(), matrix);
 }
 
-// FoldSsmAttention, of a direction that is `turned` as SetInputs has it: then a
-// GPU adds the products where they belong in the sequence.
+// FoldSsmAttention, of a direction that is `turned` as SetInputs has it.
 bool FoldDirection(const FrozenSsm& ssm, const FrozenFactors& factors,
                    const AttentionFold& fold, bool turned) {
   if (!fold.matrix.is_cpu()) {
     return FoldOnGpu<kernels::SsmAttentionFold<float>>(fold, [&](auto& op) {
       SetInputs(ssm, factors, fold.value, turned, op);
       op.conv_bias = Data<float>(factors.conv_bias);
-      op.adds_turned_product = turned;
     });
   }
   if (fold.matrix.dim() == 2) {
@@ -193,8 +191,7 @@ bool FoldBothDirections(const FrozenSsm& ahead,
   AttentionFold of_ahead = fold, of_back = fold;
   of_ahead.matrix = matrices[0];
   of_back.matrix = matrices[1];
-  const bool adds_itself = fold.matrix.is_cuda();
-  if (fold.product.defined() && !adds_itself) {
+  if (fold.product.defined()) {
     of_back.product = at::empty_like(fold.product);
   }
   if (!FoldDirection(ahead, ahead_factors, of_ahead, /*turned=*/false) ||
@@ -219,9 +216,7 @@ bool FoldBothDirections(const FrozenSsm& ahead,
             share.row_end = to;
           });
   });
-  if (fold.product.defined() && !adds_itself) {
-    fold.product.add_(of_back.product.flip(-2));
-  }
+  if (fold.product.defined()) fold.product.add_(of_back.product.flip(-2));
   return true;
 }
 

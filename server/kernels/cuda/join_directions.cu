@@ -9,7 +9,7 @@
 namespace limpid::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 
 // A block per row. Channels are folded in an order that is always the same.
 template <ChannelFold kFold, typename T>
@@ -22,7 +22,6 @@ __global__ void __launch_bounds__(kThreads) Join(JoinDirections<T> op) {
   const SsmDiagonal<T> ahead(op.ahead, sequence, i);
   const SsmDiagonal<T> back(op.back, sequence, length - 1 - i);
   T sum = EmptyFold<kFold>();
-#pragma unroll 3
   for (int64_t c = tid; c < op.ahead.attention.ssm.num_channels;
        c += kThreads) {
     const T weight =

@@ -20,12 +20,12 @@ namespace {
 using Op = SelectiveScan<float>;
 
 constexpr int kBytes = sizeof(float);
-constexpr int kStates = 16;
+constexpr int kStates = kWideStates;
 constexpr int kQuad = 4;
 constexpr int kChannels = 32 / kQuad;  // of a warp, and of a block of threads
 // Warps that a device should have: as many as hide each other's loads on 132
 // multiprocessors, and no more, since segments are work of their own.
-constexpr int64_t kWantedWarps = 132 * 24;
+constexpr int64_t kWantedWarps = 132 * 8;
 
 __device__ float4 LoadFour(const float* from) {
   return __ldg(reinterpret_cast<const float4*>(from));
@@ -143,8 +143,9 @@ class Segment {
     own.u = __ldg(u_[at]);
     if (!kOutputs) return own;
     if (added_.exist()) own.added = *added_[OutputOf(at)];
-    if (gate_inputs_.exist())
+    if (gate_inputs_.exist()) {
       own.gate_input = __ldg(gate_inputs_[OutputOf(at)]);
+    }
     return own;
   }
 
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
         const int at = segment.OutputOf(i);
         y = (y + own.added) * op.scale;
         if (is_gated) {
-          const float gate = own.gate_input / (1.0f + exp(-own.gate_input));
+          const float gate = Silu(own.gate_input);
           y *= gate;
           if (gates.exist()) *gates[at] = gate;
         }
@@ -217,18 +218,15 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
 }  // namespace
 
 bool CanScanQuads(const Op& op) {
-  const auto aligned = [](const float* data, int64_t stride) {
-    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 4 == 0;
-  };
   const auto fits = [](int64_t number) {
     return number <= std::numeric_limits<int>::max() / kBytes;
   };
-  return op.ssm.state_size == kStates && fits(op.ssm.num_positions) &&
-         fits(op.ssm.delta_stride) && fits(op.ssm.b_stride) &&
-         fits(op.ssm.c_stride) && fits(op.u_stride) && fits(op.y_stride) &&
-         fits(op.gate_input_stride) && fits(op.ssm.num_channels) &&
-         aligned(op.ssm.a, 0) && aligned(op.ssm.b, op.ssm.b_stride) &&
-         aligned(op.ssm.c, op.ssm.c_stride);
+  return HasWideRows(op.ssm) &&
+         reinterpret_cast<uintptr_t>(op.ssm.a) % 16 == 0 &&
+         fits(op.ssm.num_positions) && fits(op.ssm.delta_stride) &&
+         fits(op.ssm.b_stride) && fits(op.ssm.c_stride) && fits(op.u_stride) &&
+         fits(op.y_stride) && fits(op.gate_input_stride) &&
+         fits(op.ssm.num_channels);
 }
 
 absl::Status ScanInQuads(const Op& op, cudaStream_t stream) {
@@ -245,7 +243,7 @@ absl::Status ScanInQuads(const Op& op, cudaStream_t stream) {
   };
   const int64_t parts = kWantedWarps / num_blocks;
   if (parts < 2) return launch.template operator()<1>();
-  if (parts < 8) return launch.template operator()<4>();
+  if (parts < 4) return launch.template operator()<4>();
   return launch.template operator()<16>();
 }
 

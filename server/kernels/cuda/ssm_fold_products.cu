@@ -45,17 +45,14 @@ __global__ void __launch_bounds__(kThreads, 6)
   const int64_t begin = int64_t{block} * kTile;
   const int rows =
       static_cast<int>(min(int64_t{kTile}, ssm.num_positions - begin));
-  // All on their way before anything waits; before the first block there is
-  // nothing to carry.
+  // All on their way before anything waits, also of rows past the last one,
+  // which write nothing.
   RowFactor factors[kChannels];
   float of_block[kChannels];
 #pragma unroll
   for (int k = 0; k < kChannels; ++k) {
     const int channel = first + min(k, count - 1);
-    factors[k] = {};
-    of_block[k] = 0;
-    if (row >= rows) continue;
-    if (block > 0) factors[k] = group.FactorsAt(channel, block).rows.rows[row];
+    factors[k] = group.FactorsAt(channel, block).rows.rows[row];
     of_block[k] = group.ProductsOf(channel, block)[row];
   }
   // Channels past the last one repeat it and write nothing.
@@ -117,11 +114,8 @@ __global__ void __launch_bounds__(kThreads, 6)
   for (int at = row; at < rows * kChannels; at += kThreads) {
     const int r = at / kChannels, k = at % kChannels;
     if (k >= count) continue;
-    const int64_t position =
-        op.adds_turned_product ? ssm.num_positions - 1 - begin - r : begin + r;
-    float& product = op.product[position * ssm.num_channels +
-                                group.channel_begin + first + k];
-    product = shared.products[r][k] + (op.adds_turned_product ? product : 0.0f);
+    op.product[(begin + r) * ssm.num_channels + group.channel_begin + first +
+               k] = shared.products[r][k];
   }
 }
 

@@ -58,8 +58,7 @@ class CudaSsmFoldTest : public GpuTest {
     const OnDevice<float> weights(weight.data(), channels);
     const OnDevice<float> accumulator(
         std::vector<float>(length * length, static_cast<float>(StartOf(fold))));
-    const OnDevice<float> products(
-        std::vector<float>(length * channels, kBefore));
+    const OnDevice<float> products(std::vector<float>(length * channels, -7));
     SsmAttentionFold<float> op;
     op.attention = device.Move(attention);
     op.fold = fold;
@@ -69,7 +68,6 @@ class CudaSsmFoldTest : public GpuTest {
     op.value_stride = in.stride;
     op.conv_bias = has_bias_ ? device.conv_bias.data() : nullptr;
     op.product = products.data();
-    op.adds_turned_product = turned_;
     op.portable = portable_;
     ASSERT_TRUE(cuda::CanFold(op));
     constexpr unsigned char kCanary = 199;
@@ -108,9 +106,6 @@ class CudaSsmFoldTest : public GpuTest {
 
   bool portable_ = false;
   bool has_bias_ = true;
-  bool turned_ = false;
-  // What products hold before they are set.
-  static constexpr float kBefore = -7;
 };
 
 // Sequences one after the other, with a few positions of nobody's in between.
@@ -259,23 +254,6 @@ TEST_F(CudaSsmFoldTest, FactorsThatAreNotThere) {
   }
   has_bias_ = false;
   ExpectMatches(in, in.Attention(), in.ExactAttention(), ChannelFold::kSumAbs);
-}
-
-TEST_F(CudaSsmFoldTest, AddsProductsOfADirectionThatReadsBackwards) {
-  constexpr int64_t kLength = 197, kChannels = 21;
-  const Inputs<float> in({kLength, kChannels, 16, 4});
-  std::mt19937_64 g(7);
-  const auto weight = Values<float>::Random(kChannels, 0, 1, g);
-  std::vector<float> matrix, product, turned;
-  Fold(in, in.Attention(), ChannelFold::kSumAbs, weight, matrix, product);
-  turned_ = true;
-  Fold(in, in.Attention(), ChannelFold::kSumAbs, weight, matrix, turned);
-  for (int64_t i = 0; i < kLength; ++i) {
-    for (int64_t c = 0; c < kChannels; ++c) {
-      ASSERT_EQ(turned[(kLength - 1 - i) * kChannels + c],
-                kBefore + product[i * kChannels + c]);
-    }
-  }
 }
 
 TEST_F(CudaSsmFoldTest, DecaysFromNoneToAll) {
