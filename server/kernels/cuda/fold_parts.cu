@@ -2,6 +2,7 @@
 #include "server/kernels/cuda/fold_parts.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "server/kernels/cuda/fold.h"
 #include "server/kernels/cuda/launch.h"
@@ -50,28 +51,17 @@ __global__ void __launch_bounds__(kThreads)
     }
   } else {
     const int64_t size = int64_t{kTile} * kDiagonalStride;
-    const float* part = parts.diagonals + row * size +
+    const float* part = parts.diagonals +
+                        parts.FirstDiagonalPartOf(row) * size +
                         i % kTile * kDiagonalStride + j + kShift - row * kTile;
-    for (int s = 0; s < parts.diagonal_splits; ++s) {
-      sum = Joined<kFold>(sum, part[s * parts.num_blocks * size]);
-    }
+    const int splits = parts.DiagonalSplitsOf(row);
+    for (int s = 0; s < splits; ++s) sum = Joined<kFold>(sum, part[s * size]);
   }
   target.accumulator[at] = sum;
 }
 
-struct PartBytes {
-  int64_t factors, tiles, diagonals, products;
-};
-
-PartBytes PartsOf(const FoldParts& parts, int64_t block_bytes, bool products) {
-  const int64_t blocks = parts.num_blocks, channels = parts.num_channels;
-  // Every part begins at a multiple of 16 bytes.
-  const auto aligned = [](int64_t bytes) { return CeilDiv(bytes, 16) * 16; };
-  return {aligned(channels * blocks * block_bytes),
-          parts.tile_splits * parts.num_tiles() * kTile * kTile * kFloat,
-          parts.diagonal_splits * blocks * kTile * kDiagonalStride * kFloat,
-          products ? channels * blocks * kTile * kFloat : 0};
-}
+// More would leave each with little to do.
+int64_t MostSplits(int64_t channels) { return CeilDiv(channels, 16); }
 
 }  // namespace
 
@@ -101,21 +91,60 @@ FoldParts FoldPlan::Sizes(int64_t channels) const {
   parts.num_sequences = static_cast<int>(sequences_);
   parts.num_channels = static_cast<int>(channels);
   parts.num_blocks = static_cast<int>(CeilDiv(target_.num_positions, kTile));
-  const auto splits = [&](int64_t blocks, int64_t wanted) {
-    return static_cast<int>(
-        std::clamp<int64_t>(wanted / std::max<int64_t>(sequences_ * blocks, 1),
-                            1, CeilDiv(channels, 16)));
+  const auto splits = [&](int64_t wanted) {
+    return static_cast<int>(std::clamp<int64_t>(
+        wanted / std::max<int64_t>(sequences_ * parts.num_tiles(), 1), 1,
+        MostSplits(channels)));
   };
-  parts.tile_splits = splits(parts.num_tiles(), kWanted);
+  parts.tile_splits = splits(kWanted);
   // Two one after the other, if one would leave multiprocessors idle.
   if (sequences_ * parts.num_tiles() * parts.tile_splits < kWanted * 15 / 16) {
-    parts.tile_splits = splits(parts.num_tiles(), 2 * kWanted);
+    parts.tile_splits = splits(2 * kWanted);
   }
-  parts.diagonal_splits = splits(parts.num_blocks, kWanted);
-  const PartBytes bytes = PartsOf(parts, block_bytes_, target_.has_products);
+  SplitDiagonals(parts);
+  const PartBytes bytes = BytesOf(parts);
   parts.sequence_bytes =
       bytes.factors + bytes.tiles + bytes.diagonals + bytes.products;
   return parts;
+}
+
+void FoldPlan::SplitDiagonals(FoldParts& parts) const {
+  const int64_t blocks = std::max(parts.num_blocks, 1);
+  const int64_t wanted = kWanted / sequences_;
+  const int64_t most = MostSplits(parts.num_channels);
+  const auto clamped = [&](int64_t splits) {
+    return static_cast<int>(std::clamp<int64_t>(splits, 1, most));
+  };
+  parts.has_short_block =
+      target_.num_positions - (blocks - 1) * kTile <= target_.short_rows &&
+      channels_ % 8 == 0 && (end_ - begin_) % 8 == 0;
+  parts.diagonal_splits = parts.last_splits = clamped(wanted / blocks);
+  if (!parts.has_short_block) return;
+  // As many for the last block as make the slowest of all blocks of threads the
+  // fastest, in channels of a block that is not short.
+  const int64_t others = blocks - 1;
+  double least = INFINITY;
+  for (int last = 1; last <= clamped(wanted - others); ++last) {
+    const int other = others > 0 ? clamped((wanted - last) / others) : 1;
+    const double slowest = std::max(others > 0 ? 1.0 / other : 0.0, 0.5 / last);
+    if (slowest >= least) continue;
+    least = slowest;
+    parts.diagonal_splits = other;
+    parts.last_splits = last;
+  }
+}
+
+FoldPlan::PartBytes FoldPlan::BytesOf(const FoldParts& parts) const {
+  const int64_t blocks = parts.num_blocks, channels = parts.num_channels;
+  const int64_t diagonals = std::max(
+      blocks, std::min(kWanted / sequences_, blocks * MostSplits(channels)));
+  // Every part begins at a multiple of 16 bytes.
+  const auto aligned = [](int64_t bytes) { return CeilDiv(bytes, 16) * 16; };
+  return {
+      aligned(channels * blocks * block_bytes_),
+      int64_t{parts.tile_splits} * parts.num_tiles() * kTile * kTile * kFloat,
+      diagonals * kTile * kDiagonalStride * kFloat,
+      target_.has_products ? channels * blocks * kTile * kFloat : 0};
 }
 
 FoldParts FoldPlan::Group(int64_t sequence, int64_t channel, void* scratch,
@@ -125,7 +154,7 @@ FoldParts FoldPlan::Group(int64_t sequence, int64_t channel, void* scratch,
   parts.num_sequences =
       static_cast<int>(std::min(sequences_, target_.num_sequences - sequence));
   parts.channel_begin = static_cast<int>(channel);
-  const PartBytes bytes = PartsOf(parts, block_bytes_, target_.has_products);
+  const PartBytes bytes = BytesOf(parts);
   *factors = static_cast<char*>(scratch);
   char* const tiles = *factors + bytes.factors;
   parts.tiles = reinterpret_cast<float*>(tiles);

@@ -36,11 +36,16 @@ struct FoldParts {
   int channel_begin = 0;
   int num_channels = 0;
   int num_blocks = 0;
+  // Whether the last block has so few rows that its diagonal takes half as long
+  // as another's: see FoldTarget.
+  bool has_short_block = false;
   // Channels of a group are split, so that there is work for all
-  // multiprocessors.
-  int tile_splits = 1, diagonal_splits = 1;
+  // multiprocessors; at the diagonal those of the last block otherwise than
+  // those of the blocks before.
+  int tile_splits = 1, diagonal_splits = 1, last_splits = 1;
   // Folds of the channels of a split: [tile_splits, tiles, kTile, kTile] and
-  // [diagonal_splits, blocks, kTile, kDiagonalStride].
+  // [diagonal parts, kTile, kDiagonalStride], all parts of a block one after
+  // the other.
   float* tiles = nullptr;
   float* diagonals = nullptr;
   // What diagonal parts give to the products: [channels, blocks, kTile]; null:
@@ -50,6 +55,15 @@ struct FoldParts {
   // Off the diagonal: tile row (row - 1) / 2 + column.
   __host__ __device__ int num_tiles() const {
     return num_blocks * (num_blocks - 1) / 2;
+  }
+  __host__ __device__ int num_diagonal_parts() const {
+    return FirstDiagonalPartOf(num_blocks - 1) + last_splits;
+  }
+  __host__ __device__ int FirstDiagonalPartOf(int block) const {
+    return block * diagonal_splits;
+  }
+  __host__ __device__ int DiagonalSplitsOf(int block) const {
+    return block + 1 < num_blocks ? diagonal_splits : last_splits;
   }
   __device__ float* ProductsOf(int channel, int block) const {
     return products + (int64_t{channel} * num_blocks + block) * kTile;
@@ -104,6 +118,8 @@ struct FoldTarget {
   int64_t num_positions;
   float* accumulator;
   bool has_products;
+  // A last block of at most so many rows is short if channels come by eights.
+  int short_rows = 0;
 };
 
 // Groups of the sequences and of the channels [begin, end) whose parts, and
@@ -132,8 +148,15 @@ class FoldPlan {
   }
 
  private:
+  struct PartBytes {
+    int64_t factors, tiles, diagonals, products;
+  };
+
   // Without pointers, of a group that is not the last one.
   FoldParts Sizes(int64_t channels) const;
+  void SplitDiagonals(FoldParts& parts) const;
+  // At least as much as of any group with fewer channels.
+  PartBytes BytesOf(const FoldParts& parts) const;
   FoldParts Group(int64_t sequence, int64_t channel, void* scratch,
                   char** factors) const;
   absl::Status Join(const FoldParts& parts, cudaStream_t stream) const;

@@ -43,7 +43,7 @@ absl::Status RunGroup(const Op& op, const FoldGroup& group,
 FoldPlan PlanOf(const Op& op) {
   const SsmAttention<float>& attention = op.attention;
   return FoldPlan({op.fold, op.num_sequences, attention.ssm.num_positions,
-                   op.accumulator, op.product != nullptr},
+                   op.accumulator, op.product != nullptr, ShortRows()},
                   attention.channel_begin, attention.channel_end,
                   sizeof(BlockFactors));
 }

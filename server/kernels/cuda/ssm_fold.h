@@ -114,6 +114,9 @@ absl::Status BoundFactors(const SsmAttentionFold<float>& op,
 // Whether the current device has the shared memory for FoldDiagonals: A100,
 // H100 and newer ones of their kind.
 bool DiagonalsFit();
+// Rows of a short block (fold_parts.h), for which it takes shared memory that
+// only H100 and newer ones have; 0 elsewhere.
+int ShortRows();
 // Folds the parts at the diagonal, and sets the arrays: in
 // ssm_fold_diagonal.cu.
 absl::Status FoldDiagonals(const SsmAttentionFold<float>& op,

@@ -15,9 +15,12 @@
 // row. Three entries per row, where taps are still to come, stand by
 // themselves.
 //
-// A block of threads has a block of rows and some channels at a time. Two warps
-// have the upper and the lower 64 rows of a channel (ssm_fold_span.h) and wait
-// for nobody; four have the square between these, of the channels before.
+// A block of threads has a block of rows and some channels at a time, in slots.
+// Two warps have the upper and the lower 64 rows of a channel (ssm_fold_span.h)
+// and wait for nobody; four have the square between these, of the channels
+// before. In a short block, whose lower span is an eight at most, all of those
+// warps have upper spans, of twice as many channels at a time; one of the four
+// has the eights behind, a channel in every quad of lanes, and two the squares.
 #include <cstdint>
 
 #include "server/kernels/cuda/async_copy.h"
@@ -35,29 +38,69 @@ namespace {
 
 using Op = SsmAttentionFold<float>;
 
-// Channels at a time, in slots.
-constexpr int kSlots = 4;
-constexpr int kSpanWarps = 2 * kSlots;
+constexpr int kSpanWarps = 8;
+constexpr int kSlots = kSpanWarps / 2;  // channels at a time
+constexpr int kShortSlots = kSpanWarps;
 constexpr int kSquareWarps = kSpan / 16;
 constexpr int kThreads = 32 * (kSpanWarps + kSquareWarps);
+// Rows of a short block, and its positions from kShift before it.
+constexpr int kShortRows = kSpan + kEight;
+constexpr int kShortDiagonal = kShortRows + kShift;
+static_assert(32 / 4 == kShortSlots, "a channel in every quad of lanes");
 // Inputs of this round's channels, of the next one's, and those that the
 // square's warps still read.
 constexpr int kInputRounds = 3;
 
-struct WorkMemory {
-  SpanMemory spans[kSpanWarps];
-  SquareInputs squares[2][kSlots];
-};
 using Part = float[kTile][kDiagonalStride];
+
+struct alignas(16) Slot {
+  ChannelInputs inputs[kInputRounds];
+  SquareInputs squares[2];
+};
 
 struct alignas(16) DiagonalMemory {
   BlockStates states;
-  ChannelInputs inputs[kInputRounds][kSlots];
   float bounds[kThreads / 32];
   union {
-    WorkMemory work;
-    Part part;  // when the work is done
+    SpanMemory spans[kSpanWarps + 1];  // and of the eights behind
+    Part part;                         // when the work is done
   };
+  Slot slots[kSlots];  // or kShortSlots
+
+  static constexpr int BytesFor(int slots) {
+    return static_cast<int>(sizeof(DiagonalMemory) +
+                            (slots - kSlots) * sizeof(Slot));
+  }
+};
+
+// What a block of threads makes.
+struct DiagonalPart {
+  int index;  // among the parts
+  int block, rows;
+  int channel_begin, channel_end;
+  bool is_short;
+
+  __device__ DiagonalPart(const Op& op, const FoldGroup& group, int index,
+                          bool can_be_short)
+      : index(index) {
+    const int last = group.num_blocks - 1;
+    block = min(index / group.diagonal_splits, last);
+    rows = static_cast<int>(min(int64_t{kTile}, op.attention.ssm.num_positions -
+                                                    int64_t{block} * kTile));
+    is_short = can_be_short && block == last;
+    const int split = index - group.FirstDiagonalPartOf(block);
+    const int splits = group.DiagonalSplitsOf(block);
+    // Whole rounds: loads of channels that begin within a sector of memory are
+    // slower by an eighth of all.
+    const int units = (group.num_channels + slots() - 1) / slots();
+    channel_begin = units * split / splits * slots();
+    channel_end =
+        min(units * (split + 1) / splits * slots(), group.num_channels);
+  }
+  __device__ int slots() const { return is_short ? kShortSlots : kSlots; }
+  __device__ int rounds() const {
+    return (channel_end - channel_begin + slots() - 1) / slots();
+  }
 };
 
 __device__ void LoadStates(const SelectiveSsm<float>& ssm, int64_t begin,
@@ -76,24 +119,31 @@ __device__ void LoadStates(const SelectiveSsm<float>& ssm, int64_t begin,
   }
 }
 
-// Begins to load what `count` channels need, by the square's warps; neighbours
-// are channels.
+// Begins to load what the channels of a round need, by the square's warps;
+// neighbours are channels.
 template <bool kProducts>
-__device__ void LoadInputs(const Op& op, const FoldGroup& group, int block,
-                           int channel, int count,
-                           ChannelInputs (&out)[kSlots]) {
+__device__ void LoadInputs(const Op& op, const FoldGroup& group,
+                           const DiagonalPart& part, int round,
+                           Slot* const slots) {
   const SsmAttention<float>& attention = op.attention;
   const SelectiveSsm<float>& ssm = attention.ssm;
-  const int64_t begin = int64_t{block} * kTile - kShift;
+  const int64_t begin = int64_t{part.block} * kTile - kShift;
+  const int num_slots = part.slots();
+  const int channel = part.channel_begin + round * num_slots;
+  const int count = min(num_slots, part.channel_end - channel);
+  const int positions = part.is_short ? kShortDiagonal : kDiagonal;
   const int thread = static_cast<int>(threadIdx.x) - 32 * kSpanWarps;
-  for (int at = thread; at < kDiagonal * kSlots; at += 32 * kSquareWarps) {
-    const int slot = at % kSlots, x = at / kSlots;
+  for (int at = thread; at < positions * num_slots; at += 32 * kSquareWarps) {
+    // Without a division.
+    const int slot = at & (num_slots - 1);
+    const int x = part.is_short ? at / kShortSlots : at / kSlots;
     if (slot >= count) continue;
+    ChannelInputs& out = slots[slot].inputs[round % kInputRounds];
     const int64_t p = begin + x;
     const bool exists = p >= 0 && p < ssm.num_positions;
     const int64_t from = exists ? p : 0;
     const int64_t c = group.channel_begin + channel + slot;
-    float* const to = reinterpret_cast<float*>(&out[slot].positions[Padded(x)]);
+    float* const to = reinterpret_cast<float*>(&out.positions[Padded(x)]);
     CopyWordAsync(to, ssm.delta + from * ssm.delta_stride + c, exists);
     if (attention.source_scale != nullptr) {
       CopyWordAsync(to + 1,
@@ -114,11 +164,12 @@ __device__ void LoadInputs(const Op& op, const FoldGroup& group, int block,
     }
   }
   constexpr int kQuads = (kFoldStates + kTaps + 4) / 4;
+  static_assert(kQuads * kShortSlots <= 32 * kSquareWarps);
   const int slot = thread / kQuads, quad = thread % kQuads;
-  if (slot < min(kSlots, count)) {
+  if (slot < count) {
     CopyQuadAsync(
-        out[slot].rate + 4 * quad,
-        group.FactorsAt(channel + slot, block).columns.rate + 4 * quad);
+        slots[slot].inputs[round % kInputRounds].rate + 4 * quad,
+        group.FactorsAt(channel + slot, part.block).columns.rate + 4 * quad);
   }
 }
 
@@ -187,7 +238,184 @@ struct SquarePart {
   }
 };
 
+// What the warps of a block share, and their roles.
 template <ChannelFold kFold, bool kProducts>
+class DiagonalWork {
+ public:
+  __device__ DiagonalWork(const Op& op, const FoldGroup& group,
+                          const DiagonalPart& part, float scale,
+                          DiagonalMemory& shared)
+      : op_(op), group_(group), part_(part), scale_(scale), shared_(shared) {}
+
+  // By one of the first kSpanWarps.
+  __device__ __forceinline__ void Spans(int warp) {
+    const int lane = threadIdx.x % 32;
+    const int slot = part_.is_short ? warp : warp / 2;
+    const int first = part_.is_short ? 0 : warp % 2 * kSpan;
+    SpanSums sums;
+    sums.ForEach(lane,
+                 [](float& sum, int, int, bool) { sum = EmptyFold<kFold>(); });
+    // One barrier per round: what it makes has another place in the next.
+    for (int round = 0; round <= part_.rounds(); ++round) {
+      __syncthreads();
+      const int channel = ChannelOf(round, slot);
+      if (channel >= part_.channel_end || first >= part_.rows) continue;
+      SpanWork<kFold, kProducts> work(shared_.states, InputsOf(round, slot),
+                                      first, scale_, shared_.spans[warp], sums);
+      work.Run(part_.block + 1 < group_.num_blocks, FactorsOf(channel),
+               SquareOf(round, slot), ProductsOf(channel));
+    }
+    // Slots one after the other.
+    for (int turn = 0; turn < part_.slots(); ++turn) {
+      __syncthreads();
+      if (turn != slot) continue;
+      sums.ForEach(lane, [&](float sum, int row, int column, bool is_scaled) {
+        float& out = shared_.part[first + row][first + column];
+        if (is_scaled) sum *= factor();
+        out = turn == 0 ? sum : Joined<kFold>(out, sum);
+      });
+    }
+  }
+
+  // By the other warps: the square between the spans.
+  __device__ __forceinline__ void Squares(int warp) {
+    // Rows of warps, and turns of the channels.
+    const int rows = part_.is_short ? 0 : warp;
+    const int slot_begin = part_.is_short ? warp * kSlots : 0;
+    SquarePart<kFold, kProducts> square;
+#pragma unroll
+    for (int x = 0; x < kEights; ++x) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) square.sums[x][e] = EmptyFold<kFold>();
+    }
+    const bool has_rows = kSpan + 16 * rows < part_.rows;
+    for (int round = 0; round <= part_.rounds(); ++round) {
+      BeginRound(round);
+      if (round == 0 || !has_rows) continue;
+      for (int slot = slot_begin; slot < slot_begin + kSlots; ++slot) {
+        const int channel = ChannelOf(round - 1, slot);
+        if (channel >= part_.channel_end) break;
+        square.Add(shared_.states, InputsOf(round - 1, slot),
+                   SquareOf(round - 1, slot), rows, scale_,
+                   ProductsOf(channel) + kSpan);
+      }
+    }
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (int turn = 0; turn < part_.slots(); ++turn) {
+      __syncthreads();
+      if (turn * kSlots != slot_begin) continue;
+#pragma unroll
+      for (int x = 0; x < kEights; ++x) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          float& out = shared_.part[kSpan + 16 * rows + g + e / 2 * 8]
+                                   [8 * x + 2 * t + e % 2];
+          const float sum = square.sums[x][e] * factor();
+          out = turn == 0 ? sum : Joined<kFold>(out, sum);
+        }
+      }
+    }
+  }
+
+  // By one warp of a short block: the eight behind the span, channel m by lane
+  // 4 m + t.
+  __device__ __forceinline__ void EightsBehind() {
+    const int lane = threadIdx.x % 32, m = lane / 4, t = lane % 4;
+    SpanMemory& memory = shared_.spans[kSpanWarps];
+    float sums[kEntriesOfLane];
+#pragma unroll
+    for (int k = 0; k < kEntriesOfLane; ++k) sums[k] = EmptyFold<kFold>();
+    const bool has_rows = kSpan < part_.rows;
+    for (int round = 0; round <= part_.rounds(); ++round) {
+      BeginRound(round);
+      if (round == part_.rounds() || !has_rows) continue;
+      const ChannelInputs& in = InputsOf(round, m);
+      EightWalk<kFold, kProducts> walk;
+      __syncwarp();
+      walk.Down(shared_.states, in, kEights, memory, sums);
+      float of_span = 0;
+#pragma unroll
+      for (int k = 0; k < kSpan; k += 4) {
+        of_span += in.At(0, k + t + kShift).delta;
+      }
+      of_span += __shfl_xor_sync(kAllLanes, of_span, 1);
+      of_span += __shfl_xor_sync(kAllLanes, of_span, 2);
+      __syncwarp();
+      RowFactors& rows = FactorsOf(ChannelOf(round, m)).rows;
+      SquareInputs& square = SquareOf(round, m);
+#pragma unroll
+      for (int i = t; i < kEight; i += 4) {
+        const float sum = memory.sums[kEight * m + i];
+        rows.rows[kSpan + i] = {of_span + sum, in.RowScale(kEights, i)};
+        square.sums[i] = sum;
+        if (kProducts) square.products[i] = memory.products[kEight * m + i];
+      }
+    }
+    // Channels are lanes.
+#pragma unroll
+    for (int k = 0; k < kEntriesOfLane; ++k) {
+#pragma unroll
+      for (int offset = 4; offset < 32; offset *= 2) {
+        sums[k] =
+            Joined<kFold>(sums[k], __shfl_xor_sync(kAllLanes, sums[k], offset));
+      }
+    }
+    for (int turn = 0; turn < part_.slots(); ++turn) {
+      __syncthreads();
+      if (turn > 0 || m > 0) continue;
+#pragma unroll
+      for (int k = 0; k < kEntriesOfLane; ++k) {
+        const PlaceInEight place = PlaceOfEntry(4 * k + t);
+        shared_.part[kSpan + place.row][kSpan + place.column] = sums[k];
+      }
+    }
+  }
+
+  // By a warp with nothing else to do than to load.
+  __device__ void Load() {
+    for (int round = 0; round <= part_.rounds(); ++round) BeginRound(round);
+    for (int turn = 0; turn < part_.slots(); ++turn) __syncthreads();
+  }
+
+ private:
+  // By those that load.
+  __device__ __forceinline__ void BeginRound(int round) {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+    if (round + 1 >= part_.rounds()) return;
+    LoadInputs<kProducts>(op_, group_, part_, round + 1, shared_.slots);
+  }
+
+  __device__ int ChannelOf(int round, int slot) const {
+    return part_.channel_begin + round * part_.slots() + slot;
+  }
+  __device__ const ChannelInputs& InputsOf(int round, int slot) const {
+    return shared_.slots[slot].inputs[round % kInputRounds];
+  }
+  __device__ SquareInputs& SquareOf(int round, int slot) const {
+    return shared_.slots[slot].squares[round % 2];
+  }
+  __device__ BlockFactors& FactorsOf(int channel) const {
+    return group_.FactorsAt(channel, part_.block);
+  }
+  __device__ float* ProductsOf(int channel) const {
+    return kProducts ? group_.ProductsOf(channel, part_.block) : nullptr;
+  }
+  // Of squares, which are in units of 1 / S.
+  __device__ float factor() const {
+    const float unscale = 1 / scale_;
+    return kFold == ChannelFold::kSumSquares ? unscale * unscale : unscale;
+  }
+
+  const Op& op_;
+  const FoldGroup& group_;
+  const DiagonalPart& part_;
+  const float scale_;
+  DiagonalMemory& shared_;
+};
+
+// What short blocks need makes others slower by 5 % if they have to carry it.
+template <ChannelFold kFold, bool kProducts, bool kHasShort>
 __global__ void __launch_bounds__(kThreads, 1)
     FoldDiagonal(Op op, FoldGroup group) {
   op = SequenceOf(op, blockIdx.z);
@@ -196,24 +424,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   DiagonalMemory& shared = *reinterpret_cast<DiagonalMemory*>(memory);
   const int tid = threadIdx.x;
   const int lane = tid % 32, warp = WarpIndex();
-  const int block = blockIdx.x, split = blockIdx.y;
-  const int64_t begin = int64_t{block} * kTile;
-  const int rows = static_cast<int>(
-      min(int64_t{kTile}, op.attention.ssm.num_positions - begin));
-  const int channel_begin = group.SplitBegin(split, group.diagonal_splits);
-  const int channel_end = group.SplitBegin(split + 1, group.diagonal_splits);
-  const int rounds = (channel_end - channel_begin + kSlots - 1) / kSlots;
+  const DiagonalPart part(op, group, blockIdx.x, kHasShort);
 
   if (warp >= kSpanWarps) {
-    LoadInputs<kProducts>(op, group, block, channel_begin,
-                          channel_end - channel_begin, shared.inputs[0]);
+    LoadInputs<kProducts>(op, group, part, 0, shared.slots);
   }
-  LoadStates(op.attention.ssm, begin, shared.states);
+  LoadStates(op.attention.ssm, int64_t{part.block} * kTile, shared.states);
   // S must fit the largest |Q K| of all channels; decays only make it smaller.
   float bound = 0;
-  for (int channel = channel_begin + tid; channel < channel_end;
+  for (int channel = part.channel_begin + tid; channel < part.channel_end;
        channel += kThreads) {
-    const BlockFactors& factors = group.FactorsAt(channel, block);
+    const BlockFactors& factors = group.FactorsAt(channel, part.block);
     bound = fmaxf(bound, factors.query_bound * factors.key_bound);
   }
   for (int offset = 16; offset > 0; offset /= 2) {
@@ -223,114 +444,70 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   for (int w = 0; w < kThreads / 32; ++w)
     bound = fmaxf(bound, shared.bounds[w]);
-  const float scale = PowerOfTwoScale(bound, 26);
-  const float unscale = 1 / scale;
-  const float factor =
-      kFold == ChannelFold::kSumSquares ? unscale * unscale : unscale;
 
-  const auto product_at = [&](int channel) {
-    return kProducts ? group.ProductsOf(channel, block) : nullptr;
-  };
-  if (warp < kSpanWarps) {
-    const int slot = warp / 2, first = warp % 2 * kSpan;
-    SpanSums sums;
-    sums.ForEach(lane,
-                 [](float& sum, int, int, bool) { sum = EmptyFold<kFold>(); });
-    // One barrier per round: what it makes has another place in the next.
-    for (int round = 0; round <= rounds; ++round) {
-      __syncthreads();
-      const int channel = channel_begin + round * kSlots + slot;
-      if (channel >= channel_end || first >= rows) continue;
-      SpanWork<kFold, kProducts> work(
-          shared.states, shared.inputs[round % kInputRounds][slot], first,
-          scale, shared.work.spans[warp], sums);
-      work.Run(block + 1 < group.num_blocks, group.FactorsAt(channel, block),
-               shared.work.squares[round % 2][slot], product_at(channel));
-    }
-    // Slots one after the other.
-    for (int turn = 0; turn < kSlots; ++turn) {
-      __syncthreads();
-      if (turn != slot) continue;
-      sums.ForEach(lane, [&](float sum, int row, int column, bool is_scaled) {
-        float& out = shared.part[first + row][first + column];
-        if (is_scaled) sum *= factor;
-        out = turn == 0 ? sum : Joined<kFold>(out, sum);
-      });
-    }
+  DiagonalWork<kFold, kProducts> work(op, group, part,
+                                      PowerOfTwoScale(bound, 26), shared);
+  const int other = warp - kSpanWarps;
+  if (other < 0) {
+    work.Spans(warp);
+  } else if (!part.is_short || other < kShortSlots / kSlots) {
+    work.Squares(other);
+  } else if (other == kShortSlots / kSlots) {
+    work.EightsBehind();
   } else {
-    const int own = warp - kSpanWarps;
-    SquarePart<kFold, kProducts> part;
-#pragma unroll
-    for (int x = 0; x < kEights; ++x) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) part.sums[x][e] = EmptyFold<kFold>();
-    }
-    for (int round = 0; round <= rounds; ++round) {
-      asm volatile("cp.async.wait_all;" ::: "memory");
-      __syncthreads();
-      const int next = channel_begin + (round + 1) * kSlots;
-      if (next < channel_end) {
-        LoadInputs<kProducts>(op, group, block, next, channel_end - next,
-                              shared.inputs[(round + 1) % kInputRounds]);
-      }
-      if (round == 0 || kSpan + 16 * own >= rows) continue;
-      const int before = round - 1;
-      for (int slot = 0; slot < kSlots; ++slot) {
-        const int channel = channel_begin + before * kSlots + slot;
-        if (channel >= channel_end) break;
-        part.Add(shared.states, shared.inputs[before % kInputRounds][slot],
-                 shared.work.squares[before % 2][slot], own, scale,
-                 product_at(channel) + kSpan);
-      }
-    }
-    __syncthreads();
-    const int g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int x = 0; x < kEights; ++x) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        shared.part[kSpan + 16 * own + g + e / 2 * 8][8 * x + 2 * t + e % 2] =
-            part.sums[x][e] * factor;
-      }
-    }
-    for (int turn = 1; turn < kSlots; ++turn) __syncthreads();
+    work.Load();
   }
   __syncthreads();
   float* const out =
-      group.diagonals +
-      (int64_t{split} * group.num_blocks + block) * kTile * kDiagonalStride;
-  for (int row = warp; row < rows; row += kThreads / 32) {
+      group.diagonals + int64_t{part.index} * kTile * kDiagonalStride;
+  for (int row = warp; row < part.rows; row += kThreads / 32) {
     for (int column = lane; column <= row + kShift; column += 32) {
       out[row * kDiagonalStride + column] = shared.part[row][column];
     }
   }
 }
 
-template <ChannelFold kFold, bool kProducts>
+template <ChannelFold kFold, bool kProducts, bool kHasShort>
 absl::Status Launch(const Op& op, const FoldGroup& group, cudaStream_t stream) {
   return LaunchWithSharedMemory(
-      "SsmAttentionFold", FoldDiagonal<kFold, kProducts>,
-      dim3(group.num_blocks, group.diagonal_splits, group.num_sequences),
-      kThreads, sizeof(DiagonalMemory), stream, op, group);
+      "SsmAttentionFold", FoldDiagonal<kFold, kProducts, kHasShort>,
+      dim3(group.num_diagonal_parts(), 1, group.num_sequences), kThreads,
+      DiagonalMemory::BytesFor(kHasShort ? kShortSlots : kSlots), stream, op,
+      group);
+}
+
+// That a block of the current device can have; 0 where that is not known.
+int SharedMemoryOfBlock() {
+  int device = 0, bytes = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+                 cudaDeviceGetAttribute(&bytes,
+                                        cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                        device) == cudaSuccess
+             ? bytes
+             : 0;
 }
 
 }  // namespace
 
 bool DiagonalsFit() {
-  int device = 0, bytes = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                device) == cudaSuccess &&
-         bytes >= static_cast<int>(sizeof(DiagonalMemory));
+  return SharedMemoryOfBlock() >= DiagonalMemory::BytesFor(kSlots);
+}
+
+int ShortRows() {
+  return SharedMemoryOfBlock() >= DiagonalMemory::BytesFor(kShortSlots)
+             ? kShortRows
+             : 0;
 }
 
 absl::Status FoldDiagonals(const Op& op, const FoldGroup& group,
                            cudaStream_t stream) {
-  return WithFoldAndProducts(op.fold, group.products != nullptr,
-                             [&]<ChannelFold kFold, bool kProducts>() {
-                               return Launch<kFold, kProducts>(op, group,
-                                                               stream);
-                             });
+  return WithFoldAndProducts(
+      op.fold, group.products != nullptr,
+      [&]<ChannelFold kFold, bool kProducts>() {
+        return group.has_short_block
+                   ? Launch<kFold, kProducts, true>(op, group, stream)
+                   : Launch<kFold, kProducts, false>(op, group, stream);
+      });
 }
 
 }  // namespace limpid::kernels::cuda

@@ -31,32 +31,22 @@ struct ProductMemory {
   float products[kTile][kChannels + 1];
 };
 
-// As many blocks as there usually are should be on their way at once.
-__global__ void __launch_bounds__(kThreads, 6)
-    CarryProducts(Op op, FoldGroup group) {
-  __shared__ ProductMemory shared;
-  op = SequenceOf(op, blockIdx.z);
-  group = SequenceOf(group, blockIdx.z);
+// Adds what the blocks before `block` give to the products of the thread's row;
+// all threads must come here.
+__device__ __forceinline__ void AddCarried(const Op& op, const FoldGroup& group,
+                                           int block, int first, int count,
+                                           int row, ProductMemory& shared,
+                                           float (&products)[kChannels]) {
   const SelectiveSsm<float>& ssm = op.attention.ssm;
-  const int row = threadIdx.x;
-  const int first = blockIdx.x * kChannels;
-  const int count = min(kChannels, group.num_channels - first);
-  const int block = blockIdx.y;
-  const int64_t begin = int64_t{block} * kTile;
-  const int rows =
-      static_cast<int>(min(int64_t{kTile}, ssm.num_positions - begin));
-  // All on their way before anything waits, also of rows past the last one,
-  // which write nothing.
+  // On their way before anything waits.
   RowFactor factors[kChannels];
-  float of_block[kChannels];
 #pragma unroll
   for (int k = 0; k < kChannels; ++k) {
     const int channel = first + min(k, count - 1);
     factors[k] = group.FactorsAt(channel, block).rows.rows[row];
-    of_block[k] = group.ProductsOf(channel, block)[row];
   }
-  // Channels past the last one repeat it and write nothing.
-  for (int at = row; at < kChannels * kQuads; at += kThreads) {
+  // Channels past the last one repeat it.
+  for (int at = threadIdx.x; at < kChannels * kQuads; at += kThreads) {
     const int k = at / kQuads, quad = at % kQuads;
     const int channel = first + min(k, count - 1);
     float4 carried = {};
@@ -83,9 +73,9 @@ __global__ void __launch_bounds__(kThreads, 6)
   }
 #pragma unroll
   for (int k = 0; k < kFoldStates; ++k) {
-    const int at = k * kThreads + row, r = at / kFoldStates;
+    const int at = k * kThreads + threadIdx.x, r = at / kFoldStates;
     const int n = at % kFoldStates;
-    const int64_t position = begin + r;
+    const int64_t position = int64_t{block} * kTile + r;
     shared.c[r][n] = position < ssm.num_positions && n < ssm.state_size
                          ? ssm.c[position * ssm.c_stride + n]
                          : 0.0f;
@@ -108,10 +98,38 @@ __global__ void __launch_bounds__(kThreads, 6)
       sum = fmaf(of_row[2] * carried.z, ExpOfLog2(rate.z * delta), sum);
       sum = fmaf(of_row[3] * carried.w, ExpOfLog2(rate.w * delta), sum);
     }
-    shared.products[row][k] = fmaf(sum, factors[k].scale, of_block[k]);
+    products[k] = fmaf(sum, factors[k].scale, products[k]);
+  }
+}
+
+// As many blocks as there usually are should be on their way at once.
+__global__ void __launch_bounds__(kThreads, 6)
+    CarryProducts(Op op, FoldGroup group) {
+  __shared__ ProductMemory shared;
+  op = SequenceOf(op, blockIdx.z);
+  group = SequenceOf(group, blockIdx.z);
+  const SelectiveSsm<float>& ssm = op.attention.ssm;
+  const int first = blockIdx.x * kChannels;
+  const int count = min(kChannels, group.num_channels - first);
+  const int block = blockIdx.y;
+  const int64_t begin = int64_t{block} * kTile;
+  const int rows =
+      static_cast<int>(min(int64_t{kTile}, ssm.num_positions - begin));
+  // Rows past the last one repeat it and write nothing; so do channels.
+  const int row = min(static_cast<int>(threadIdx.x), rows - 1);
+  float products[kChannels];
+#pragma unroll
+  for (int k = 0; k < kChannels; ++k) {
+    products[k] = group.ProductsOf(first + min(k, count - 1), block)[row];
+  }
+  if (block > 0)
+    AddCarried(op, group, block, first, count, row, shared, products);
+#pragma unroll
+  for (int k = 0; k < kChannels; ++k) {
+    shared.products[threadIdx.x][k] = products[k];
   }
   __syncthreads();
-  for (int at = row; at < rows * kChannels; at += kThreads) {
+  for (int at = threadIdx.x; at < rows * kChannels; at += kThreads) {
     const int r = at / kChannels, k = at % kChannels;
     if (k >= count) continue;
     op.product[(begin + r) * ssm.num_channels + group.channel_begin + first +

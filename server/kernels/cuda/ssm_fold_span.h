@@ -174,6 +174,134 @@ struct SpanSums {
   }
 };
 
+// A quad of lanes on the rows and columns of an eight of one channel: lane t
+// has states 4t to 4t + 3.
+template <ChannelFold kFold, bool kProducts>
+struct EightWalk {
+  float rate[4];          // of the lane's states
+  float keys[kEight][4];  // of columns at the eight's end, in units of keys
+  float sum;              // of delta
+
+  // Adds the entries of the triangle and of the columns behind it to `entries`,
+  // and sets the quad's sums, products and of_bias in `memory`. All lanes of a
+  // warp at once.
+  __device__ __forceinline__ void Down(const BlockStates& states,
+                                       const ChannelInputs& in, int eight,
+                                       SpanMemory& memory,
+                                       float (&entries)[kEntriesOfLane]) {
+    const int m = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const float4 rates = reinterpret_cast<const float4*>(in.rate)[t];
+    rate[0] = rates.x, rate[1] = rates.y;
+    rate[2] = rates.z, rate[3] = rates.w;
+    float taps[kTaps];
+#pragma unroll
+    for (int d = 0; d < kTaps; ++d) taps[d] = in.taps[d];
+    const float to_key = 1 / in.unit;
+    // Counted once in a quad.
+    const float skip = t == 0 ? in.skip : 0.0f;
+
+    // Columns that have met one, two and three taps.
+    float one[4] = {}, two[4] = {}, three[4] = {};
+    float values[kEight + kShift];
+    float pending[4];
+    float row_products[4];
+    float of_bias[4] = {};
+    int num_made = 0;
+    const auto add = [&](float entry, float value, float& product) {
+      if (kProducts) product = fmaf(entry, value, product);
+      pending[num_made % 4] = entry;
+      if (++num_made % 4 != 0) return;
+      float& folded = entries[num_made / 4 - 1];
+      folded = Folded<kFold>(folded, SumOfQuad(pending, t), in.weight);
+    };
+#pragma unroll
+    for (int k = 0; k < kEight + kShift; ++k) values[k] = 0;
+    if (kProducts) {
+#pragma unroll
+      for (int k = 0; k < kEight + kShift; ++k) {
+        values[k] = in.Value(eight, k);
+      }
+    }
+    sum = 0;
+#pragma unroll
+    for (int k = 0; k < kEight + kShift; ++k) {
+      const Position position = in.At(eight, k);
+      const float4 b = states.b[Padded(eight, k)][t];
+      const float input = position.delta * position.source * to_key;
+      const float key[4] = {b.x * input, b.y * input, b.z * input, b.w * input};
+      float decay[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        decay[n] = ExpOfLog2(rate[n] * position.delta);
+      }
+      const int i = k - kShift;
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        if (i >= 0) {
+          keys[i >= 0 ? i : 0][n] = fmaf(three[n], decay[n], taps[3] * key[n]);
+        }
+        if (k >= 2) three[n] = fmaf(two[n], decay[n], taps[2] * key[n]);
+        if (k >= 1) two[n] = fmaf(one[n], decay[n], taps[1] * key[n]);
+        one[n] = taps[0] * key[n];
+      }
+      if (i < 0) continue;
+#pragma unroll
+      for (int j = 0; j < i; ++j) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) keys[j][n] *= decay[n];
+      }
+      sum += position.delta;
+      if (i % 4 == t) memory.sums[kEight * m + i] = sum;
+      const float4 c = states.c[Padded(eight, i)][t];
+      const float whole = position.row_scale * in.unit;
+      const float query[4] = {c.x * whole, c.y * whole, c.z * whole,
+                              c.w * whole};
+      const float past = position.row_scale * position.source * skip;
+      float product = 0;
+      if constexpr (kProducts) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          of_bias[n] = fmaf(of_bias[n], decay[n], key[n]);
+        }
+        product = (Dot(query, of_bias) + past) * in.conv_bias;
+      }
+#pragma unroll
+      for (int j = 0; j < i; ++j) {
+        add(Dot(query, keys[j]), values[j], product);
+      }
+      add(fmaf(taps[3], past, Dot(query, keys[i])), values[i], product);
+      add(fmaf(taps[2], past, Dot(query, three)), values[i + 1], product);
+      add(fmaf(taps[1], past, Dot(query, two)), values[i + 2], product);
+      add(fmaf(taps[0], past, Dot(query, one)), values[i + 3], product);
+      row_products[i % 4] = product;
+      if (kProducts && i % 4 == 3) {
+        memory.products[kEight * m + i - 3 + t] = SumOfQuad(row_products, t);
+      }
+    }
+    if constexpr (kProducts) {
+      const float bias = in.conv_bias;
+      memory.of_bias[m][t] = {of_bias[0] * bias, of_bias[1] * bias,
+                              of_bias[2] * bias, of_bias[3] * bias};
+    }
+  }
+
+  // Calls visit(column, key) with the keys of the eight after `delta` more.
+  template <typename Visit>
+  __device__ __forceinline__ void ForEachKeyAfter(float delta,
+                                                  const Visit& visit) const {
+    float decay[4];
+#pragma unroll
+    for (int n = 0; n < 4; ++n) decay[n] = ExpOfLog2(rate[n] * delta);
+#pragma unroll
+    for (int j = 0; j < kEight; ++j) {
+      float key[4];
+#pragma unroll
+      for (int n = 0; n < 4; ++n) key[n] = keys[j][n] * decay[n];
+      visit(j, key);
+    }
+  }
+};
+
 // The work of one warp on one channel.
 template <ChannelFold kFold, bool kProducts>
 class SpanWork {
@@ -200,10 +328,11 @@ class SpanWork {
     const bool is_lower = first_ > 0;
     // The warp's lanes are done with the channel before.
     __syncwarp();
-    WalkDown();
+    const int m = lane_ / 4, t = lane_ % 4;
+    walk_.Down(states_, in_, first_eight_ + m, memory_, sums_.eights);
     // Sums of delta of the eights before, of those behind, and of the other
     // span.
-    const float through = sum_;
+    const float through = walk_.sum;
     float before = through, behind = through;
 #pragma unroll
     for (int offset = 4; offset < 32; offset *= 2) {
@@ -217,19 +346,20 @@ class SpanWork {
     if (lane_ < 4) before = 0;
     if (lane_ >= 28) behind = 0;
     float sum_of_other = 0;
+    if (is_lower || has_columns) {
 #pragma unroll
-    for (int k = 0; k < kSpan; k += 32) {
-      const int row = kSpan - first_ + k + lane_;
-      sum_of_other += in_.At(0, row + kShift).delta;
-    }
+      for (int k = 0; k < kSpan; k += 32) {
+        const int row = kSpan - first_ + k + lane_;
+        sum_of_other += in_.At(0, row + kShift).delta;
+      }
 #pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      sum_of_other += __shfl_xor_sync(kAllLanes, sum_of_other, offset);
+      for (int offset = 16; offset > 0; offset /= 2) {
+        sum_of_other += __shfl_xor_sync(kAllLanes, sum_of_other, offset);
+      }
     }
 
-    const int m = lane_ / 4, t = lane_ % 4;
     if (!is_lower) {
-      ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
+      walk_.ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
         StoreHalves(key, t, j, square.keys[m].keys);
       });
       behind += sum_of_other;
@@ -237,8 +367,8 @@ class SpanWork {
     if (has_columns) MakeColumns(behind, is_lower, factors.columns);
     if (t == 0) memory_.before[m] = before;
     memory_.through[m][t] = {
-        ExpOfLog2(rate_[0] * through), ExpOfLog2(rate_[1] * through),
-        ExpOfLog2(rate_[2] * through), ExpOfLog2(rate_[3] * through)};
+        ExpOfLog2(walk_.rate[0] * through), ExpOfLog2(walk_.rate[1] * through),
+        ExpOfLog2(walk_.rate[2] * through), ExpOfLog2(walk_.rate[3] * through)};
     __syncwarp();
 #pragma unroll
     for (int row = lane_; row < kSpan; row += 32) {
@@ -249,8 +379,8 @@ class SpanWork {
     }
 #pragma unroll
     for (int j = 0; j < kEight; ++j) {
-      memory_.keys[m][j][t] = {keys_[j][0], keys_[j][1], keys_[j][2],
-                               keys_[j][3]};
+      memory_.keys[m][j][t] = {walk_.keys[j][0], walk_.keys[j][1],
+                               walk_.keys[j][2], walk_.keys[j][3]};
     }
     __syncwarp();
     Multiply(square, is_lower ? square.products : products);
@@ -266,12 +396,12 @@ class SpanWork {
     if constexpr (kProducts) {
       // Beside the bias's.
       const float4 own = memory_.of_bias[m][t];
-      value_keys[0] = own.x * ExpOfLog2(rate_[0] * behind);
-      value_keys[1] = own.y * ExpOfLog2(rate_[1] * behind);
-      value_keys[2] = own.z * ExpOfLog2(rate_[2] * behind);
-      value_keys[3] = own.w * ExpOfLog2(rate_[3] * behind);
+      value_keys[0] = own.x * ExpOfLog2(walk_.rate[0] * behind);
+      value_keys[1] = own.y * ExpOfLog2(walk_.rate[1] * behind);
+      value_keys[2] = own.z * ExpOfLog2(walk_.rate[2] * behind);
+      value_keys[3] = own.w * ExpOfLog2(walk_.rate[3] * behind);
     }
-    ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
+    walk_.ForEachKeyAfter(behind, [&](int j, const float(&key)[4]) {
       StoreHalves(key, t, j, memory_.halves[m].keys);
       if constexpr (kProducts) {
         const float value = in_.Value(first_eight_ + m, j);
@@ -302,123 +432,6 @@ class SpanWork {
     }
   }
 
-  // Entries of the triangles and of the columns behind them; leaves the keys at
-  // the ends of the eights, in units of keys, and sums of delta.
-  __device__ __forceinline__ void WalkDown() {
-    const int m = lane_ / 4, t = lane_ % 4;
-    const float4 rates = reinterpret_cast<const float4*>(in_.rate)[t];
-    rate_[0] = rates.x, rate_[1] = rates.y;
-    rate_[2] = rates.z, rate_[3] = rates.w;
-    float taps[kTaps];
-#pragma unroll
-    for (int d = 0; d < kTaps; ++d) taps[d] = in_.taps[d];
-    const float to_key = 1 / in_.unit;
-    // Counted once in a quad.
-    const float skip = t == 0 ? in_.skip : 0.0f;
-
-    // Columns that have met one, two and three taps.
-    float one[4] = {}, two[4] = {}, three[4] = {};
-    float values[kEight + kShift];
-    float pending[4];
-    float row_products[4];
-    float of_bias[4] = {};
-    int num_made = 0;
-    const auto add = [&](float entry, float value, float& product) {
-      if (kProducts) product = fmaf(entry, value, product);
-      pending[num_made % 4] = entry;
-      if (++num_made % 4 != 0) return;
-      float& sum = sums_.eights[num_made / 4 - 1];
-      sum = Folded<kFold>(sum, SumOfQuad(pending, t), in_.weight);
-    };
-#pragma unroll
-    for (int k = 0; k < kEight + kShift; ++k) values[k] = 0;
-    if (kProducts) {
-#pragma unroll
-      for (int k = 0; k < kEight + kShift; ++k) {
-        values[k] = in_.Value(first_eight_ + m, k);
-      }
-    }
-    float sum = 0;
-#pragma unroll
-    for (int k = 0; k < kEight + kShift; ++k) {
-      const Position position = in_.At(first_eight_ + m, k);
-      const float4 b = states_.b[Padded(first_eight_ + m, k)][t];
-      const float input = position.delta * position.source * to_key;
-      const float key[4] = {b.x * input, b.y * input, b.z * input, b.w * input};
-      float decay[4];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        decay[n] = ExpOfLog2(rate_[n] * position.delta);
-      }
-      const int i = k - kShift;
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        if (i >= 0) {
-          keys_[i >= 0 ? i : 0][n] = fmaf(three[n], decay[n], taps[3] * key[n]);
-        }
-        if (k >= 2) three[n] = fmaf(two[n], decay[n], taps[2] * key[n]);
-        if (k >= 1) two[n] = fmaf(one[n], decay[n], taps[1] * key[n]);
-        one[n] = taps[0] * key[n];
-      }
-      if (i < 0) continue;
-#pragma unroll
-      for (int j = 0; j < i; ++j) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n) keys_[j][n] *= decay[n];
-      }
-      sum += position.delta;
-      if (i % 4 == t) memory_.sums[kEight * m + i] = sum;
-      const float4 c = states_.c[Padded(first_eight_ + m, i)][t];
-      const float whole = position.row_scale * in_.unit;
-      const float query[4] = {c.x * whole, c.y * whole, c.z * whole,
-                              c.w * whole};
-      const float past = position.row_scale * position.source * skip;
-      float product = 0;
-      if constexpr (kProducts) {
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          of_bias[n] = fmaf(of_bias[n], decay[n], key[n]);
-        }
-        product = (Dot(query, of_bias) + past) * in_.conv_bias;
-      }
-#pragma unroll
-      for (int j = 0; j < i; ++j) {
-        add(Dot(query, keys_[j]), values[j], product);
-      }
-      add(fmaf(taps[3], past, Dot(query, keys_[i])), values[i], product);
-      add(fmaf(taps[2], past, Dot(query, three)), values[i + 1], product);
-      add(fmaf(taps[1], past, Dot(query, two)), values[i + 2], product);
-      add(fmaf(taps[0], past, Dot(query, one)), values[i + 3], product);
-      row_products[i % 4] = product;
-      if (kProducts && i % 4 == 3) {
-        memory_.products[kEight * m + i - 3 + t] = SumOfQuad(row_products, t);
-      }
-    }
-    sum_ = sum;
-    if constexpr (kProducts) {
-      const float bias = in_.conv_bias;
-      memory_.of_bias[m][t] = {of_bias[0] * bias, of_bias[1] * bias,
-                               of_bias[2] * bias, of_bias[3] * bias};
-    }
-  }
-
-  // Calls visit(column, key) with the keys of the lane's eight after `sum` of
-  // delta more.
-  template <typename Visit>
-  __device__ __forceinline__ void ForEachKeyAfter(float sum,
-                                                  const Visit& visit) const {
-    float decay[4];
-#pragma unroll
-    for (int n = 0; n < 4; ++n) decay[n] = ExpOfLog2(rate_[n] * sum);
-#pragma unroll
-    for (int j = 0; j < kEight; ++j) {
-      float key[4];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) key[n] = keys_[j][n] * decay[n];
-      visit(j, key);
-    }
-  }
-
   // Squares of 16, 32 and 64 rows, and products of all rows.
   __device__ __forceinline__ void Multiply(SquareInputs& square,
                                            float* to_products) {
@@ -437,7 +450,8 @@ class SpanWork {
         const float states[4] = {c.x, c.y, c.z, c.w};
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
-          queries[m].of[h][n] = states[n] * scale * ExpOfLog2(rate_[n] * sum);
+          queries[m].of[h][n] =
+              states[n] * scale * ExpOfLog2(walk_.rate[n] * sum);
         }
       }
     }
@@ -549,9 +563,7 @@ class SpanWork {
   const int lane_;
   SpanMemory& memory_;
   SpanSums& sums_;
-  float rate_[4];  // of the lane's states
-  float keys_[kEight][4];
-  float sum_;  // of delta, of the lane's eight
+  EightWalk<kFold, kProducts> walk_;
 };
 
 }  // namespace limpid::kernels::cuda

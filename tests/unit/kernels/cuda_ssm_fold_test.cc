@@ -206,6 +206,34 @@ TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfBlocks) {
   }
 }
 
+// Where a last block is short, channels must come by eights.
+TEST_F(CudaSsmFoldTest, MatchesTheCpuAtBordersOfShortBlocks) {
+  for (const int64_t length :
+       {1, 8, 9, 63, 64, 65, 71, 72, 73, 191, 192, 193, 197, 200, 201, 320}) {
+    for (const int64_t channels : {8, 40}) {
+      const Inputs<float> in({length, channels, 16, 4});
+      SCOPED_TRACE(in.sizes.ToString());
+      ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                    ChannelFold::kSumAbs);
+    }
+  }
+  // As many splits as there can be.
+  for (const int64_t length : {70, 197}) {
+    const Inputs<float> in({length, 1544, 16, 4});
+    SCOPED_TRACE(in.sizes.ToString());
+    ExpectMatches(in, in.Attention(), in.ExactAttention(),
+                  ChannelFold::kSumAbs);
+  }
+}
+
+TEST_F(CudaSsmFoldTest, EveryFoldOfShortBlocks) {
+  for (const ChannelFold fold : kFolds) {
+    SCOPED_TRACE(absl::StrCat("fold ", static_cast<int>(fold)));
+    const Inputs<float> in({197, 48, 16, 4});
+    ExpectMatches(in, in.Attention(), in.ExactAttention(), fold);
+  }
+}
+
 TEST_F(CudaSsmFoldTest, EveryFoldOnEveryGpu) {
   for (const bool portable : {false, true}) {
     portable_ = portable;
@@ -315,6 +343,7 @@ TEST_F(CudaSsmFoldBatchTest, SequencesMatchTheCpu) {
 TEST_F(CudaSsmFoldBatchTest, SequencesAreWhatTheyAreAlone) {
   for (const ChannelFold fold : {ChannelFold::kSum, ChannelFold::kMax}) {
     ExpectAsAlone(InputsOf(5, 260, 100), 5, 260, fold);
+    ExpectAsAlone(InputsOf(16, 197, 192), 16, 197, fold);
   }
 }
 
