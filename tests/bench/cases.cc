@@ -126,6 +126,14 @@ double Difference(const Network& network, const Network& exact,
   return std::sqrt(difference / size);
 }
 
+// Of a Mamba with random weights, as its size grows.
+struct Growth {
+  int64_t length = 1024;
+  int64_t channels = 1536;  // D
+  int64_t states = 16;      // N
+  int64_t layers = 1;
+};
+
 // What a case's line says of its error.
 enum class Error { kNothing, kToDouble, kToFloat32 };
 
@@ -175,6 +183,18 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
     }
     return prepared;
   };
+  return out;
+}
+
+Case GrowthCase(const Growth& size) {
+  const std::string config = absl::StrCat(
+      R"({"model_type": "mamba", "vocab_size": 64, "hidden_size": )",
+      size.channels / 2, R"(, "state_size": )", size.states,
+      R"(, "num_hidden_layers": )", size.layers, "}");
+  Case out = NetworkCase("mamba", config, Rows::kAll, size.length, false);
+  out.name =
+      absl::StrCat("growth/matrices/L=", size.length, "/D=", size.channels,
+                   "/N=", size.states, "/layers=", size.layers);
   return out;
 }
 
@@ -252,6 +272,18 @@ std::vector<Case> Cases() {
                                     precision));
       }
     }
+  }
+  for (const int64_t length : {256, 512, 1024, 2048, 4096, 8192}) {
+    cases.push_back(GrowthCase({.length = length}));
+  }
+  for (const int64_t channels : {384, 768, 3072, 6144}) {
+    cases.push_back(GrowthCase({.channels = channels}));
+  }
+  for (const int64_t states : {2, 4, 8, 32, 64}) {
+    cases.push_back(GrowthCase({.states = states}));
+  }
+  for (const int64_t layers : {2, 4, 8, 16}) {
+    cases.push_back(GrowthCase({.layers = layers}));
   }
   return cases;
 }
