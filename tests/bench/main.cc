@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <regex>
@@ -28,20 +29,20 @@ struct Options {
   int repeats = 10;
   int threads = 0;
   bool list = false;
+  std::string peers;
 };
 
 std::string Milliseconds(const std::string& name, const Times& times) {
-  return absl::StrFormat(
-      "\"%s\": %.4f, \"%s_least\": %.4f, \"%s_most\": %.4f", name,
-      times.median, name, times.least, name, times.most);
+  return absl::StrFormat("\"%s\": %.4f, \"%s_least\": %.4f, \"%s_most\": %.4f",
+                         name, times.median, name, times.least, name,
+                         times.most);
 }
 
 int RunCases(const Options& options) {
   // Float32 is float32, as in the server.
   at::globalContext().setAllowTF32CuBLAS(false);
   if (options.threads > 0) at::set_num_threads(options.threads);
-  const at::Device device(options.device == "cuda" ? "cuda:0"
-                                                   : options.device);
+  const at::Device device(options.device == "cuda" ? "cuda:0" : options.device);
   const std::regex filter(options.filter);
   const std::string where = DescribeDevice(device);
   const Roofline roofline = ProbeRoofline(device);
@@ -57,15 +58,17 @@ int RunCases(const Options& options) {
   const auto emit = [&](const std::string& line) {
     if (file.is_open()) file << line << "\n" << std::flush;
   };
-  emit(absl::StrFormat("{\"op\": \"roofline\", %s, \"copy_gb_per_s\": %.1f, "
-                       "\"float32_tflops\": %.2f}",
-                       where, roofline.bytes_per_second / 1e9,
-                       roofline.flops_per_second / 1e12));
-  std::printf("%s\ncopy %.0f GB/s, float32 products %.2f TFLOP/s\n\n"
-              "%-36s %10s %10s %10s %9s\n",
-              where.c_str(), roofline.bytes_per_second / 1e9,
-              roofline.flops_per_second / 1e12, "", "median ms", "least",
-              "added", "roofline");
+  emit(
+      absl::StrFormat("{\"op\": \"roofline\", %s, \"copy_gb_per_s\": %.1f, "
+                      "\"float32_tflops\": %.2f}",
+                      where, roofline.bytes_per_second / 1e9,
+                      roofline.flops_per_second / 1e12));
+  std::printf(
+      "%s\ncopy %.0f GB/s, float32 products %.2f TFLOP/s\n\n"
+      "%-36s %10s %10s %10s %9s\n",
+      where.c_str(), roofline.bytes_per_second / 1e9,
+      roofline.flops_per_second / 1e12, "", "median ms", "least", "added",
+      "roofline");
   int failed = 0;
   for (const Case& one : Cases()) {
     if (!std::regex_search(one.name, filter)) continue;
@@ -76,7 +79,8 @@ int RunCases(const Options& options) {
     }
     try {
       const absl::StatusOr<Prepared> prepared = one.prepare(device);
-      if (!prepared.ok()) throw std::runtime_error(prepared.status().ToString());
+      if (!prepared.ok())
+        throw std::runtime_error(prepared.status().ToString());
       Times base;
       std::string line =
           absl::StrCat("{\"op\": \"", one.name, "\", ", where, ", ");
@@ -104,6 +108,15 @@ int RunCases(const Options& options) {
       ++failed;
     }
   }
+  if (!options.peers.empty()) {
+    file.close();
+    std::printf("\n");
+    std::fflush(stdout);
+    const std::string command =
+        absl::StrCat(options.peers, " --threads ", at::get_num_threads(),
+                     " --repeats ", options.repeats, " '", options.out, "'");
+    if (std::system(command.c_str()) != 0) ++failed;
+  }
   return failed == 0 ? 0 : 1;
 }
 
@@ -116,12 +129,22 @@ int Main(int argc, char** argv) {
       "matrices, measured in the same run, as a share of it.");
   app.add_option("--device", options.device, "cpu, cuda or cuda:N");
   app.add_option("--filter", options.filter, "regular expression of names");
-  app.add_option("--out", options.out, "file for JSON lines");
+  CLI::Option* const out =
+      app.add_option("--out", options.out, "file for JSON lines");
   app.add_option("--repeats", options.repeats, "timed runs of each")
       ->check(CLI::Range(1, 1000));
   app.add_option("--threads", options.threads, "CPU threads; default: cores");
   app.add_flag("--list", options.list, "only print the names");
+  CLI::Option* const peers = app.add_option(
+      "--peers", options.peers,
+      "then time what others would use for the same work, on the CPU, by this "
+      "program, which adds its lines to --out; default: scripts/peers");
+  peers->expected(0, 1)->default_str("scripts/peers")->needs(out);
   CLI11_PARSE(app, argc, argv);
+  if (peers->count() > 0 && options.device != "cpu") {
+    std::fprintf(stderr, "limpid_bench: --peers needs --device cpu\n");
+    return 1;
+  }
   return RunCases(options);
 }
 

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times what others would use for the work of limpid_bench, in the same run.
+"""Times what others would use for the work of limpid_bench, as the last part of
+its run (`limpid_bench --peers`): reads the lines of FILE, adds those of peers.
 
 Peers of one Mamba layer's mean-abs matrix: PyTorch, eager and vectorised over
 channels, states, rows and columns; and the triple loop of the paper authors'
 code, implemented anew. Peer of the forward pass: Hugging Face transformers
 without compiled extensions. All on the CPU with random weights of the shape of
-mamba-130m. One JSON line each: both times and their ratio.
+mamba-130m. One JSON line for each peer of a line there is: both times and their
+ratio.
 """
 
 import argparse
 import json
 import pathlib
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 
 import torch
@@ -121,29 +120,9 @@ def milliseconds(work, repeats):
     return statistics.median(times), min(times), max(times)
 
 
-def limpid_lines(bench, threads, ops):
-    """What limpid_bench says about each of the ops."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder, "bench.jsonl")
-        subprocess.run(
-            [
-                bench,
-                "--device=cpu",
-                f"--threads={threads}",
-                "--filter=^(" + "|".join(ops) + ")$",
-                f"--out={out}",
-            ],
-            check=True,
-            stdout=sys.stderr,
-        )
-        lines = [json.loads(line) for line in out.read_text().splitlines()]
-    return {line["op"]: line for line in lines}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bench", default="build/bin/limpid_bench")
-    parser.add_argument("--out", help="file for JSON lines; default: print them")
+    parser.add_argument("file", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3, help="of each peer")
     options = parser.parse_args()
@@ -165,34 +144,31 @@ def main():
         ),
         ("mamba-130m/forward/L=256", hugging_face, hugging_face_forward(256)),
     ]
-    ours = limpid_lines(options.bench, options.threads, [p[0] for p in peers])
-    lines = [json.dumps(line) for line in ours.values()]
+    ours = {line["op"]: line
+            for line in map(json.loads, options.file.read_text().splitlines())}
+    print(f"{'peer':70} {'median ms':>10} {'Limpid':>10} {'ratio':>7}")
     for op, name, work in peers:
+        if op not in ours:
+            continue
         with torch.inference_mode():
             median, least, most = milliseconds(work, options.repeats)
         # Of matrices what they take beside the forward pass, as of the peer.
         own = ours[op]["added_ms"]
-        lines.append(
-            json.dumps(
-                {
-                    "op": op,
-                    "peer": name,
-                    "device": ours[op]["device"],
-                    "threads": options.threads,
-                    "peer_ms": round(median, 3),
-                    "peer_ms_least": round(least, 3),
-                    "peer_ms_most": round(most, 3),
-                    "limpid_ms": own,
-                    "ratio": round(median / own, 1),
-                }
-            )
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    if options.out:
-        pathlib.Path(options.out).write_text(text)
-    else:
-        sys.stdout.write(text)
+        line = {
+            "op": op,
+            "peer": name,
+            "device": ours[op]["device"],
+            "threads": options.threads,
+            "peer_ms": round(median, 3),
+            "peer_ms_least": round(least, 3),
+            "peer_ms_most": round(most, 3),
+            "limpid_ms": own,
+            "ratio": round(median / own, 1),
+        }
+        with options.file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{op + ': ' + name:70.70} {median:10.1f} {own:10.1f} "
+              f"{line['ratio']:6.1f}x", flush=True)
 
 
 if __name__ == "__main__":
