@@ -79,8 +79,9 @@ int RunCases(const Options& options) {
     }
     try {
       const absl::StatusOr<Prepared> prepared = one.prepare(device);
-      if (!prepared.ok())
+      if (!prepared.ok()) {
         throw std::runtime_error(prepared.status().ToString());
+      }
       Times base;
       std::string line =
           absl::StrCat("{\"op\": \"", one.name, "\", ", where, ", ");
