@@ -41,7 +41,9 @@ struct Stage {
 struct TileMemory {
   Stage stages[kStages];
   // Complete when a stage's factors have come, when its queries are made, and
-  // when its readers are done.
+  // when its readers are done. Every lane that made or read something says so
+  // itself: one that spoke for its warp after __syncwarp would do, but checkers
+  // of races do not follow it.
   uint64_t full[kStages], built[kStages], empty[kStages];
   float bounds[kThreads / 32];
   float gaps[1];  // of every channel of the split
@@ -252,8 +254,7 @@ __device__ __forceinline__ void Build(const Op& op, const TileShare& share,
     }
     // For wgmma, which reads past what this thread sees.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncwarp();
-    if (lane == 0) Arrive(&shared.built[turn.slot]);
+    Arrive(&shared.built[turn.slot]);
     turn.Next(kBuilderGroups);
   }
 }
@@ -288,8 +289,7 @@ __device__ __forceinline__ void Consume(const FoldGroup& group,
                              ? shared.stages[turn.slot].columns.weight
                              : 1.0f;
     AwaitEntries(entries);
-    __syncwarp();
-    if (lane == 0) Arrive(&shared.empty[turn.slot]);
+    Arrive(&shared.empty[turn.slot]);
     turn.Next(1);
 #pragma unroll
     for (int x = 0; x < kParts; ++x) {
@@ -314,8 +314,8 @@ __global__ void __launch_bounds__(kThreads, 1) Fold(Op op, FoldGroup group) {
   const TileShare share(group, tile, split);
   if (tid < kStages) {
     InitBarrier(&shared.full[tid], 1);
-    InitBarrier(&shared.built[tid], kBuilders / 32);
-    InitBarrier(&shared.empty[tid], kConsumers / 32);
+    InitBarrier(&shared.built[tid], kBuilders);
+    InitBarrier(&shared.empty[tid], kConsumers);
   }
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   __syncthreads();
