@@ -58,6 +58,9 @@ void SetTransport(const Settings& s, Config& config) {
       absl::ToDoubleSeconds(s.keepalive_timeout));
   connections.set_max_resets_per_second(
       static_cast<int32_t>(s.max_resets_per_second));
+  for (const AddressRange& range : s.trusted_proxies) {
+    connections.add_trusted_proxies(range.text());
+  }
 }
 
 // Every setting spelled out, but for those that depend on the device.

@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/status.h"
+#include "server/rpc/address_range.h"
 #include "server/rpc/tls.h"
 #include "server/schedule/batch_policy.h"
 
@@ -41,6 +42,7 @@ struct Settings {
   absl::Duration keepalive = absl::Seconds(30);
   absl::Duration keepalive_timeout = absl::Seconds(10);
   int64_t max_resets_per_second = 1000;  // 0: no limit
+  std::vector<AddressRange> trusted_proxies;
 
   int64_t max_tokens = 4096;
   int64_t max_request_bytes = int64_t{16} << 20;

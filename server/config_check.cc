@@ -168,6 +168,14 @@ void CheckConnections(const config::v1::Connections& connections,
                        connections.has_max_resets_per_second(),
                        connections.max_resets_per_second(), 0, 1000000,
                        [&](int64_t v) { s.max_resets_per_second = v; });
+  for (const std::string& text : connections.trusted_proxies()) {
+    const auto range = AddressRange::Parse(text);
+    if (range.ok()) {
+      s.trusted_proxies.push_back(*range);
+    } else {
+      check.Wrong("connections.trusted_proxies", range.status().message());
+    }
+  }
 }
 
 void CheckBatching(const config::v1::Batching& batching, Checker& check,

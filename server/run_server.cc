@@ -87,7 +87,8 @@ ServingOptions ToServingOptions(const Settings& settings,
                              settings.max_age_grace,
                              settings.keepalive,
                              settings.keepalive_timeout,
-                             settings.max_resets_per_second};
+                             settings.max_resets_per_second,
+                             settings.trusted_proxies};
   options.token_file = settings.token_file;
   options.slow_request = settings.slow_request;
   options.serving_window = settings.serving_window;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "server/rpc/caller_address.h"
 #include "server/rpc/parse.h"
 #include "server/rpc/status_map.h"
 #include "server/schedule/admission_policy.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr char kRequestIdKey[] = "x-request-id";
 constexpr char kTraceKey[] = "traceparent";
 constexpr char kAuthorizationKey[] = "authorization";
+constexpr char kForwardedKey[] = "x-forwarded-for";
 constexpr char kTimingKey[] = "server-timing";
 constexpr size_t kMaxRequestIdBytes = 128;
 // gRPC's timer and our clock need not agree to the millisecond.
@@ -126,9 +128,13 @@ void Call::NoteClientGone() {
 
 std::string Call::client() const {
   if (!caller_.empty()) return caller_;
-  // "ipv4:127.0.0.1:50000": each connection has another port.
-  const std::string peer = context_.peer();
-  return peer.substr(0, peer.rfind(':'));
+  std::vector<absl::string_view> forwarded;
+  const auto [first, last] =
+      context_.client_metadata().equal_range(kForwardedKey);
+  for (auto value = first; value != last; ++value) {
+    forwarded.emplace_back(value->second.data(), value->second.size());
+  }
+  return CallerAddress(context_.peer(), forwarded, services_.trusted_proxies);
 }
 
 void LogStarted(const CallServices& services, const RpcName& rpc,

@@ -15,6 +15,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/base/clock.h"
@@ -22,6 +23,7 @@
 #include "server/base/status.h"
 #include "server/observe/log.h"
 #include "server/observe/metrics.h"
+#include "server/rpc/address_range.h"
 #include "server/rpc/tokens.h"
 #include "server/rpc/trace_context.h"
 #include "server/schedule/worker_pool.h"
@@ -55,6 +57,8 @@ struct CallServices {
   // From which time on a request is called slow in the log.
   absl::Duration slow_request = absl::InfiniteDuration();
   TokenFile* tokens = nullptr;  // none: everybody may do everything
+  // Whose word is taken for whom a call comes from.
+  std::vector<AddressRange> trusted_proxies = {};
 };
 
 struct RpcName {
@@ -89,7 +93,7 @@ class Call {
   absl::Status Receive(const grpc::ByteBuffer& bytes,
                        google::protobuf::Message& message);
   // Who is to have a fair share of the workers: the name of the token, else
-  // the address of the caller's machine.
+  // the address of the caller's machine (CallerAddress).
   std::string client() const;
 
   // What to do when the caller is gone, beside cancelling the token; set before

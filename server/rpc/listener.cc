@@ -169,7 +169,8 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& own,
   if (options.connections.max_resets_per_second > 0) {
     listener.guard = std::make_unique<ResetGuard>(
         options.connections.max_resets_per_second, kMaxStreamsPerConnection,
-        *listener.acceptor, options.on_barred);
+        options.connections.trusted_proxies, *listener.acceptor,
+        options.on_barred);
   }
   return listener;
 }

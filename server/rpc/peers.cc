@@ -43,6 +43,21 @@ std::string PackedHost(const sockaddr_storage& address) {
   return IN6_IS_ADDR_V4MAPPED(&v6) ? packed.substr(12) : packed;
 }
 
+std::string PackedHost(absl::string_view text) {
+  const std::string terminated(text);
+  sockaddr_storage address = {};
+  address.ss_family = AF_INET;
+  auto& v4 = reinterpret_cast<sockaddr_in&>(address).sin_addr;
+  if (inet_pton(AF_INET, terminated.c_str(), &v4) == 1) {
+    return PackedHost(address);
+  }
+  address = {};
+  address.ss_family = AF_INET6;
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(address).sin6_addr;
+  return inet_pton(AF_INET6, terminated.c_str(), &v6) == 1 ? PackedHost(address)
+                                                           : "";
+}
+
 std::string HostText(const std::string& packed) {
   char text[INET6_ADDRSTRLEN] = "";
   const int family = packed.size() == sizeof(in_addr) ? AF_INET : AF_INET6;

@@ -9,11 +9,15 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 namespace limpid {
 
 // An IP address as its 4 or 16 bytes in network order, so that one peer has one
 // spelling: an IPv4 address within IPv6 is IPv4. Empty for other families.
 std::string PackedHost(const sockaddr_storage& address);
+// The same of an address as people write it; empty if the text is none.
+std::string PackedHost(absl::string_view text);
 
 // As people write it; for logs.
 std::string HostText(const std::string& packed);

@@ -20,8 +20,10 @@ constexpr double kMaxShare = 0.1;
 }  // namespace
 
 ResetGuard::ResetGuard(int64_t max_per_second, int64_t max_streams,
-                       Acceptor& acceptor, OnBarred on_barred)
+                       std::vector<AddressRange> exempt, Acceptor& acceptor,
+                       OnBarred on_barred)
     : max_per_second_(max_per_second),
+      exempt_(std::move(exempt)),
       acceptor_(acceptor),
       on_barred_(std::move(on_barred)),
       meter_(max_per_second, max_streams),
@@ -40,6 +42,7 @@ void ResetGuard::Look() {
   if (grown <= allowed) return;
   for (const ResetMeter::Offender& offender :
        meter_.Look(CountStreams(acceptor_.port()), now)) {
+    if (AnyContains(exempt_, offender.host)) continue;
     acceptor_.Bar(offender.host, now + kBarredFor);
     on_barred_(HostText(offender.host), offender.num_resets);
   }

@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "server/base/periodic.h"
 #include "server/rpc/acceptor.h"
+#include "server/rpc/address_range.h"
 #include "server/rpc/reset_meter.h"
 
 namespace limpid {
@@ -22,14 +24,16 @@ class ResetGuard {
       std::function<void(const std::string& host, int64_t num_resets)>;
 
   // Looks at the connections of `acceptor`, which outlives this, on a thread of
-  // its own. The limits are those of ResetMeter.
-  ResetGuard(int64_t max_per_second, int64_t max_streams, Acceptor& acceptor,
+  // its own. The limits are those of ResetMeter; `exempt` are never barred.
+  ResetGuard(int64_t max_per_second, int64_t max_streams,
+             std::vector<AddressRange> exempt, Acceptor& acceptor,
              OnBarred on_barred);
 
  private:
   void Look();
 
   const int64_t max_per_second_;
+  const std::vector<AddressRange> exempt_;
   Acceptor& acceptor_;
   const OnBarred on_barred_;
   // Of the thread alone once it runs.

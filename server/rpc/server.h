@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/status.h"
+#include "server/rpc/address_range.h"
 #include "server/rpc/tls.h"
 
 namespace limpid {
@@ -28,6 +29,9 @@ struct ConnectionOptions {
   absl::Duration keepalive_timeout = absl::Seconds(10);
   // Streams of a peer that end without a reply; 0: no limit.
   int64_t max_resets_per_second = 1000;
+  // Peers that pass on the calls of others: that limit is not theirs, and their
+  // x-forwarded-for says whose calls they are.
+  std::vector<AddressRange> trusted_proxies = {};
 };
 
 struct RpcServerOptions {

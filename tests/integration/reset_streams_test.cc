@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "server/rpc/address.h"
@@ -94,26 +96,50 @@ class Peer {
   const int socket_;
 };
 
+// Opens streams and resets them until the server ends the connection, `most` at
+// most; how many it took.
+uint32_t ResetStreams(const Peer& peer, uint32_t most) {
+  const std::string block = HeaderBlock();
+  EXPECT_TRUE(peer.Send(kPreface + Frame(kSettings, 0, 0, "")));
+  const auto limit = steady_clock::now() + std::chrono::seconds(60);
+  for (uint32_t count = 0; count < most; ++count) {
+    EXPECT_LT(steady_clock::now(), limit);
+    const uint32_t stream = 2 * count + 1;
+    if (steady_clock::now() >= limit ||
+        !peer.Send(Frame(kHeaders, kEndHeaders, stream, block) +
+                   Frame(kReset, 0, stream, BigEndian(8, 4)))) {
+      return count;
+    }
+  }
+  return most;
+}
+
 TEST(ResetStreamsTest, BarThePeerAndNobodyElse) {
   InProcessServer server;
   server.options.metrics = "127.0.0.1:0";
   server.options.rpc.connections.max_resets_per_second = 100;
   server.Start();
-  const std::string block = HeaderBlock();
   const Peer peer(server.serving().address());
-  ASSERT_TRUE(peer.Send(kPreface + Frame(kSettings, 0, 0, "")));
-  const auto limit = steady_clock::now() + std::chrono::seconds(60);
-  for (uint32_t stream = 1;; stream += 2) {
-    ASSERT_LT(steady_clock::now(), limit);
-    if (!peer.Send(Frame(kHeaders, kEndHeaders, stream, block) +
-                   Frame(kReset, 0, stream, BigEndian(8, 4)))) {
-      break;
-    }
-  }
+  ResetStreams(peer, UINT32_MAX / 2);
   EXPECT_TRUE(Peer(server.serving().address()).IsRefused());
   EXPECT_TRUE(server.Explain(TextRequest("abc")).ok());
   EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 1"));
   EXPECT_THAT(server.LogText(), HasSubstr("127.0.0.2"));
+}
+
+TEST(ResetStreamsTest, OfATrustedProxyBarNobody) {
+  InProcessServer server;
+  server.options.metrics = "127.0.0.1:0";
+  server.options.rpc.connections.max_resets_per_second = 1;
+  server.options.rpc.connections.trusted_proxies = {
+      *AddressRange::Parse("127.0.0.2")};
+  server.Start();
+  for (int looks = 0; looks < 10; ++looks) {
+    const Peer peer(server.serving().address());
+    EXPECT_EQ(ResetStreams(peer, 1000), 1000u);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 0"));
 }
 
 }  // namespace

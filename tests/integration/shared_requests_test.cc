@@ -28,12 +28,16 @@ class SharedRequestsTest : public ::testing::Test {
   };
   std::unique_ptr<Waiter> Ask(const v1::ExplainRequest& request,
                               absl::Duration deadline = absl::Minutes(1),
-                              const std::string& token = "") {
+                              const std::string& token = "",
+                              const std::string& forwarded_for = "") {
     auto waiter = std::make_unique<Waiter>();
     waiter->context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
     waiter->context.AddMetadata("x-request-id", absl::StrCat("id-", ++last_));
     if (!token.empty()) {
       waiter->context.AddMetadata("authorization", "Bearer " + token);
+    }
+    if (!forwarded_for.empty()) {
+      waiter->context.AddMetadata("x-forwarded-for", forwarded_for);
     }
     waiter->status = std::async(std::launch::async, [this, request,
                                                      w = waiter.get()] {
@@ -218,6 +222,50 @@ TEST_F(SharedRequestsTest, OneClientsFullQueueIsNotAnothers) {
   EXPECT_TRUE(other->status.get().ok());
   EXPECT_TRUE(waiting->status.get().ok());
   EXPECT_TRUE(running->status.get().ok());
+}
+
+class CallersOfOneAddressTest : public SharedRequestsTest {
+ protected:
+  // One call runs and one waits, both of one caller, whose queue is full so.
+  void FillQueueOf(const std::string& caller) {
+    server_.options.max_client_queue_size = 1;
+    Start();
+    running_ = Ask(TextRequest("x"), absl::Minutes(1), "", caller);
+    server_.engine.WaitForRuns(1);
+    waiting_ = Ask(TextRequest("y"), absl::Minutes(1), "", caller);
+    while (server_.serving().pool().load().num_waiting < 1) {
+      std::this_thread::yield();
+    }
+  }
+  std::string RefusalOf(const std::string& caller) {
+    const auto refused = Ask(TextRequest("z"), absl::Minutes(1), "", caller);
+    return DetailsOf(refused->status.get()).info.reason();
+  }
+
+  std::unique_ptr<Waiter> running_, waiting_;
+};
+
+TEST_F(CallersOfOneAddressTest, AreToldApartWhenATrustedProxyDoes) {
+  server_.options.rpc.connections.trusted_proxies = {
+      *AddressRange::Parse("127.0.0.0/8")};
+  FillQueueOf("192.0.2.1");
+  EXPECT_EQ(RefusalOf("192.0.2.1"), "CLIENT_QUEUE_FULL");
+  EXPECT_EQ(RefusalOf("192.0.2.2, 192.0.2.1"), "CLIENT_QUEUE_FULL");
+  const auto other = Ask(TextRequest("z"), absl::Minutes(1), "", "192.0.2.2");
+  server_.engine.Release();
+  EXPECT_TRUE(other->status.get().ok());
+  EXPECT_TRUE(waiting_->status.get().ok());
+  EXPECT_TRUE(running_->status.get().ok());
+}
+
+TEST_F(CallersOfOneAddressTest, AreOneClientUnlessAProxyIsTrusted) {
+  server_.options.rpc.connections.trusted_proxies = {
+      *AddressRange::Parse("192.0.2.0/24")};
+  FillQueueOf("192.0.2.1");
+  EXPECT_EQ(RefusalOf("192.0.2.2"), "CLIENT_QUEUE_FULL");
+  server_.engine.Release();
+  EXPECT_TRUE(waiting_->status.get().ok());
+  EXPECT_TRUE(running_->status.get().ok());
 }
 
 TEST_F(SharedRequestsTest, MemoryOfRunningRequestsIsBounded) {

@@ -58,7 +58,8 @@ TEST_F(ConfigTest, FlagsOverrideTheFile) {
   const auto line = ParseFile(
       R"({"listen": "127.0.0.1:1", "metrics": "off", "drainSeconds": 2.5,
           "limits": {"max_tokens": 7, "max_request_bytes": "2048"},
-          "log": {"format": "text"}, "startup_models": ["a"]})",
+          "log": {"format": "text"}, "startup_models": ["a"],
+          "connections": {"trusted_proxies": ["10.0.0.0/8", "::1"]}})",
       {"--listen", "127.0.0.1:2"});
   ASSERT_TRUE(line.ok()) << line.status();
   const Settings& s = line->settings;
@@ -69,6 +70,8 @@ TEST_F(ConfigTest, FlagsOverrideTheFile) {
   EXPECT_EQ(s.max_request_bytes, 2048);
   EXPECT_EQ(s.log_format, "text");
   EXPECT_EQ(s.startup_models, std::vector<std::string>{"a"});
+  ASSERT_EQ(s.trusted_proxies.size(), 2u);
+  EXPECT_EQ(s.trusted_proxies[1].text(), "::1");
 }
 
 TEST_F(ConfigTest, BatchesDependOnTheDeviceUnlessTheyAreSet) {
@@ -108,15 +111,17 @@ TEST_F(ConfigTest, EveryMistakeIsNamed) {
   const auto line = ParseFile(
       R"({"lissten": "x", "drain_seconds": 15, "reflection": "maybe",
           "limits": {"max_tokens": 0, "speed": 1}, "compute": 3,
-          "log": {"level": "loud"}})",
+          "log": {"level": "loud"},
+          "connections": {"trusted_proxies": ["::1", "10.0.0.1/8"]}})",
       {"--device", "cuda:0,0", "--metrics", "here", "--sideways", "word",
        "--health"});
   EXPECT_EQ(line.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Fields(line.status()),
-              UnorderedElementsAre(
-                  "lissten", "drain_seconds", "reflection", "limits.max_tokens",
-                  "limits.speed", "compute", "log.level", "--device",
-                  "--metrics", "--sideways", "word", "--health"));
+  EXPECT_THAT(
+      Fields(line.status()),
+      UnorderedElementsAre(
+          "lissten", "drain_seconds", "reflection", "limits.max_tokens",
+          "limits.speed", "compute", "log.level", "connections.trusted_proxies",
+          "--device", "--metrics", "--sideways", "word", "--health"));
   EXPECT_THAT(std::string(line.status().message()),
               HasSubstr("names device 0 twice"));
 }

@@ -37,7 +37,17 @@ TEST(PackedHostTest, OnePeerHasOneSpelling) {
   EXPECT_EQ(PackedHost(V6("::ffff:127.0.0.2", 2)),
             PackedHost(V4("127.0.0.2", 1)));
   EXPECT_EQ(PackedHost(V6("::1", 1)).size(), 16u);
-  EXPECT_EQ(PackedHost({}), "");
+  EXPECT_EQ(PackedHost(sockaddr_storage{}), "");
+}
+
+TEST(PackedHostTest, IsReadFromText) {
+  EXPECT_EQ(PackedHost("127.0.0.2"), PackedHost(V4("127.0.0.2", 1)));
+  EXPECT_EQ(PackedHost("::ffff:127.0.0.2"), PackedHost(V4("127.0.0.2", 1)));
+  EXPECT_EQ(PackedHost("2001:db8::1"), PackedHost(V6("2001:db8::1", 1)));
+  for (const char* none :
+       {"", "localhost", "127.0.0", "127.0.0.1:1", "[::1]"}) {
+    EXPECT_EQ(PackedHost(none), "") << none;
+  }
 }
 
 TEST(PackedHostTest, IsReadable) {

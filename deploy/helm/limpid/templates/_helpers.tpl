@@ -32,7 +32,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- printf "%s:%s" (.Values.image.repository | default $default) (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
-{{/* The server's configuration: what the chart decides, and config over it. */}}
+{{/* The server's configuration: what the chart decides, and config over it. The
+gateway, a pod with a private address, says whose calls it passes on. */}}
 {{- define "limpid.config" -}}
 {{- $made := dict
   "model_repository" "/var/lib/limpid/models"
@@ -42,9 +43,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "device" (ternary "cuda" "cpu" .Values.gpu.enabled)
   "serving_window_seconds" 3
   "drain_seconds" 14
-  "connections" (dict "max_resets_per_second" (ternary 0 1000 .Values.gateway.enabled))
+  "connections" (dict "trusted_proxies" (ternary
+    (list "10.0.0.0/8" "100.64.0.0/10" "172.16.0.0/12" "192.168.0.0/16" "fc00::/7")
+    list .Values.gateway.enabled))
   "limits" (dict "max_request_bytes" 16777216 "max_unary_reply_bytes" 67108864
-    "max_request_seconds" 600 "max_queue_size" 256 "max_client_queue_size" 256) -}}
+    "max_request_seconds" 600 "max_queue_size" 256) -}}
 {{- if .Values.tls.secretName -}}
 {{- $tls := dict "certificate_file" "/etc/limpid/tls/tls.crt" "key_file" "/etc/limpid/tls/tls.key" -}}
 {{- if .Values.tls.clientCertificates -}}
