@@ -140,7 +140,8 @@ Metrics::Metrics(absl::string_view version,
           {"result"}),
       barred_peers_(
           Family(BuildCounter(), "limpid_barred_peers_total",
-                 "Times that a peer was barred for resetting streams.",
+                 "Times that a peer was barred for resetting streams or "
+                 "flooding.",
                  registry_)
               .Add({})),
       token_reloads_(

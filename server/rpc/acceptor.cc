@@ -149,6 +149,14 @@ void Acceptor::Bar(const std::string& host, absl::Time until) {
 
 void Acceptor::ResetAll() { ResetConnections(port_, std::nullopt, highest_); }
 
+std::vector<ConnectionState> Acceptor::Connections() const {
+  return ListConnections(port_, highest_);
+}
+
+bool Acceptor::WakeOwner(const ConnectionState& connection) const {
+  return limpid::WakeOwner(port_, connection);
+}
+
 bool Acceptor::IsBarred(const std::string& host) {
   MutexLock lock(mutex_);
   const auto found = barred_.find(host);

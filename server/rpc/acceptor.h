@@ -17,11 +17,12 @@
 #include "server/base/mutex.h"
 #include "server/base/status.h"
 #include "server/rpc/address.h"
+#include "server/rpc/peers.h"
 
 namespace limpid {
 
 // Listens from Open until Stop. Open, Start and Stop are called by one thread
-// at a time, Bar and ResetAll by any.
+// at a time, what is about connections by any.
 class Acceptor {
  public:
   // Takes a connected socket over.
@@ -52,6 +53,10 @@ class Acceptor {
   void Bar(const std::string& host, absl::Time until);
   // Resets all connections, whoever owns them now.
   void ResetAll();
+  // All connections, those that are dead among them.
+  std::vector<ConnectionState> Connections() const;
+  // As WakeOwner of a descriptor.
+  bool WakeOwner(const ConnectionState& connection) const;
 
  private:
   explicit Acceptor(int max_descriptor) : max_descriptor_(max_descriptor) {}

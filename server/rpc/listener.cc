@@ -27,6 +27,8 @@ constexpr int kMaxSyncThreads = 16;
 constexpr int kMaxStreamsPerConnection = 100;
 // Long tokens of gateways pass; over the limit the whole connection dies.
 constexpr int kMaxMetadataBytes = 64 << 10;
+// The largest windows that gRPC opens on networks of today are a few megabytes.
+constexpr int64_t kMaxUnansweredBytes = int64_t{64} << 20;
 constexpr int kHandshakeTimeoutMs = 5000;
 constexpr int kMinPingIntervalMs = 10000;
 constexpr int kNoCompressionBitset = 1;
@@ -120,7 +122,8 @@ std::string Listener::address() const {
 
 void Listener::Shutdown(absl::Time limit) {
   if (server == nullptr) return;
-  guard.reset();
+  reset_guard.reset();
+  flood_guard.reset();
   acceptor->Stop();
   // A cancelled call still waits for what is being written, and a peer that
   // reads nothing lets that last until its connection ends.
@@ -167,11 +170,14 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& own,
       },
       [report] { report(false); });
   if (options.connections.max_resets_per_second > 0) {
-    listener.guard = std::make_unique<ResetGuard>(
+    listener.reset_guard = std::make_unique<ResetGuard>(
         options.connections.max_resets_per_second, kMaxStreamsPerConnection,
         options.connections.trusted_proxies, *listener.acceptor,
         options.on_barred);
   }
+  listener.flood_guard = std::make_unique<FloodGuard>(
+      kMaxUnansweredBytes, options.connections.trusted_proxies,
+      *listener.acceptor, options.on_flood);
   return listener;
 }
 

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "server/base/status.h"
 #include "server/rpc/acceptor.h"
+#include "server/rpc/flood_guard.h"
 #include "server/rpc/reset_guard.h"
 #include "server/rpc/server.h"
 
@@ -28,7 +29,8 @@ struct Listener {
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> door;
   std::unique_ptr<Acceptor> acceptor;
-  std::unique_ptr<ResetGuard> guard;  // none: no limit
+  std::unique_ptr<ResetGuard> reset_guard;  // none: no limit
+  std::unique_ptr<FloodGuard> flood_guard;
 
   // Empty if there is none.
   std::string address() const;

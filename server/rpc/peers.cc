@@ -3,8 +3,14 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
 
 namespace limpid {
 namespace {
@@ -21,6 +27,43 @@ bool Matches(int descriptor, int port, const std::optional<std::string>& host) {
   return getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer),
                      &peer_size) == 0 &&
          (!host || PackedHost(peer) == *host);
+}
+
+constexpr int kTcpClose = 7;  // in tcpi_state
+
+// Nothing if it is no connection with that port. A kernel that does not count
+// bytes (before 4.19) says 0 of both.
+std::optional<ConnectionState> StateOf(int descriptor, int port) {
+  sockaddr_storage own = {}, peer = {};
+  socklen_t own_size = sizeof(own), peer_size = sizeof(peer);
+  if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size) !=
+          0 ||
+      PortOf(own) != port) {
+    return std::nullopt;
+  }
+  tcp_info info = {};
+  socklen_t size = sizeof(info);
+  if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return std::nullopt;
+  }
+  ConnectionState state;
+  state.descriptor = descriptor;
+  state.dead = info.tcpi_state == kTcpClose;
+  if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &peer_size) ==
+      0) {
+    state.host = PackedHost(peer);
+  } else if (!state.dead) {
+    return std::nullopt;  // it listens
+  }
+  int unread = 0;
+  if (size >=
+          offsetof(tcp_info, tcpi_bytes_sent) + sizeof(info.tcpi_bytes_sent) &&
+      ioctl(descriptor, FIONREAD, &unread) == 0) {
+    state.read = std::max<int64_t>(
+        0, static_cast<int64_t>(info.tcpi_bytes_received) - unread);
+    state.sent = static_cast<int64_t>(info.tcpi_bytes_sent);
+  }
+  return state;
 }
 
 // shutdown(2) would leave megabytes to be read first.
@@ -90,6 +133,27 @@ int ResetConnections(int port, const std::optional<std::string>& host,
     close(held);
   }
   return count;
+}
+
+std::vector<ConnectionState> ListConnections(int port, int highest) {
+  std::vector<ConnectionState> connections;
+  for (int descriptor = 0; descriptor <= highest; ++descriptor) {
+    std::optional<ConnectionState> state = StateOf(descriptor, port);
+    if (state) connections.push_back(std::move(*state));
+  }
+  return connections;
+}
+
+bool WakeOwner(int port, const ConnectionState& connection) {
+  // A duplicate keeps what is looked at.
+  const int held = fcntl(connection.descriptor, F_DUPFD_CLOEXEC, 0);
+  if (held < 0) return false;
+  const std::optional<ConnectionState> now = StateOf(held, port);
+  const bool dead = now && now->dead;
+  // Fails, since nothing is connected, and wakes nevertheless.
+  if (dead) shutdown(held, SHUT_RDWR);
+  close(held);
+  return dead;
 }
 
 }  // namespace limpid

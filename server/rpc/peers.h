@@ -6,8 +6,10 @@
 
 #include <sys/socket.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -32,5 +34,21 @@ int PortOf(const sockaddr_storage& address);
 // being closed meanwhile.
 int ResetConnections(int port, const std::optional<std::string>& host,
                      int highest);
+
+// What the kernel says of a TCP connection of this process.
+struct ConnectionState {
+  int descriptor = -1;
+  std::string host;   // of the peer, see PackedHost; empty if it is dead
+  int64_t read = 0;   // bytes, by the socket's owner
+  int64_t sent = 0;   // bytes
+  bool dead = false;  // was reset or has timed out; the owner may not know
+};
+// Those whose own port is `port`, with descriptors up to `highest`. Takes about
+// a microsecond per descriptor. Thread-safe.
+std::vector<ConnectionState> ListConnections(int port, int highest);
+
+// Makes the descriptor of a dead connection ready once more for who waits for
+// its edges. Thread-safe, also against its being closed meanwhile.
+bool WakeOwner(int port, const ConnectionState& connection);
 
 }  // namespace limpid

@@ -48,6 +48,8 @@ struct RpcServerOptions {
   std::function<void(bool accepted)> on_connection;
   // As ResetGuard::OnBarred. From any thread.
   std::function<void(const std::string& host, int64_t num_resets)> on_barred;
+  // As FloodGuard::OnFlood. From any thread.
+  std::function<void(const std::string& host, int64_t unanswered)> on_flood;
 };
 
 // Serves from Start until Shutdown. Health says NOT_SERVING until it is told

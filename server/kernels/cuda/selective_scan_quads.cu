@@ -56,6 +56,11 @@ struct Own {
   float delta = 0, u = 0, added = 0, gate_input = 0;
 };
 
+// What a lane's states have of four positions.
+struct Weights {
+  float4 b[kQuad], c[kQuad];
+};
+
 // A lane's share of a channel in positions [begin, end) of a sequence.
 class Segment {
  public:
@@ -95,24 +100,24 @@ class Segment {
   // all lanes of the warp together, with the lane's own position of the next
   // four, or one past the end, and its numbers; and with what the lane's states
   // give to each of the four. Returns the sum of delta over the lane's own
-  // positions.
-  template <bool kOutputs, typename Visit>
+  // positions. With kAhead, b and c are loaded four positions ahead, too: where
+  // a segment has a warp to itself there are registers for it, and few other
+  // warps to wait with.
+  template <bool kOutputs, bool kAhead, typename Visit>
   __device__ __forceinline__ float Walk(float4& state,
                                         const Visit& visit) const {
     float sum = 0;
     Own next = LoadOwn<kOutputs>(begin_);
+    Weights next_weights;
+    if (kAhead && begin_ < end_) next_weights = LoadWeights<kOutputs>(begin_);
     for (int i = begin_; i < end_; i += kQuad) {
       const Own own = next;
       // On their way while these are worked on.
       next = LoadOwn<kOutputs>(i + kQuad);
+      const Weights weights = kAhead ? next_weights : LoadWeights<kOutputs>(i);
+      if (kAhead) next_weights = LoadWeights<kOutputs>(i + kQuad);
+      const auto& [b, c] = weights;
       const float own_input = own.delta * own.u;
-      float4 b[kQuad], c[kQuad];
-#pragma unroll
-      for (int k = 0; k < kQuad; ++k) {
-        const int row = min(i + k, end_ - 1);
-        b[k] = LoadFour(b_[row]);
-        if (kOutputs) c[k] = LoadFour(c_[row]);
-      }
       float outputs[kQuad];
 #pragma unroll
       for (int k = 0; k < kQuad; ++k) {
@@ -149,6 +154,19 @@ class Segment {
     return own;
   }
 
+  // Past the end those of the last position, for inputs of zero.
+  template <bool kOutputs>
+  __device__ Weights LoadWeights(int i) const {
+    Weights weights;
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k) {
+      const int row = min(i + k, end_ - 1);
+      weights.b[k] = LoadFour(b_[row]);
+      if (kOutputs) weights.c[k] = LoadFour(c_[row]);
+    }
+    return weights;
+  }
+
   const int begin_, end_, lane_, length_;
   const bool reversed_;
   const Rows<const float> delta_, u_, added_, gate_inputs_, b_, c_;
@@ -177,7 +195,7 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
 
   float4 state = {0, 0, 0, 0};
   if constexpr (kParts > 1) {
-    float sum = segment.Walk<false>(state, [] {});
+    float sum = segment.Walk<false, false>(state, [] {});
     sum += __shfl_xor_sync(kAllLanes, sum, 1);
     sum += __shfl_xor_sync(kAllLanes, sum, 2);
     sums[part][lane] = sum;
@@ -200,7 +218,7 @@ __global__ void __launch_bounds__(32 * kParts, kParts == 1 ? 16 : 32 / kParts)
   const Rows<float> y_rows(op.y, op.y_stride, sequence.begin, c);
   const Rows<float> gates(op.gate, ssm.num_channels, sequence.begin, c);
   const bool is_gated = op.gate_input != nullptr;
-  segment.Walk<true>(
+  segment.Walk<true, kParts == 1>(
       state, [&](int i, const Own& own, const float(&outputs)[kQuad]) {
         float y = fmaf(skip, own.u, SumOfQuad(outputs, lane % kQuad));
         if (i >= end || channel >= op.channel_end) return;

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <vector>
 
 namespace limpid {
 namespace {
@@ -124,6 +126,51 @@ TEST_F(ResetConnectionsTest, ListenersAndOtherPortsStay) {
   EXPECT_EQ(send(one.client, "x", 1, 0), 1);
   EXPECT_EQ(ResetConnections(port_, std::nullopt, kHighest), 1);
   Connect("127.0.0.1");
+}
+
+using ConnectionsTest = ResetConnectionsTest;
+
+TEST_F(ConnectionsTest, AreListedWithWhatTheirOwnersReadAndSent) {
+  const Connection one = Connect("127.0.0.2");
+  ASSERT_EQ(send(one.client, "three", 5, 0), 5);
+  ASSERT_EQ(send(one.server, "four", 4, 0), 4);
+  char bytes[3];
+  ASSERT_EQ(recv(one.server, bytes, 3, MSG_WAITALL), 3);
+  const auto connections = ListConnections(port_, kHighest);
+  ASSERT_EQ(connections.size(), 1u);  // without the listener and the client
+  EXPECT_EQ(connections[0].descriptor, one.server);
+  EXPECT_EQ(connections[0].host, PackedHost("127.0.0.2"));
+  EXPECT_EQ(connections[0].read, 3);
+  EXPECT_EQ(connections[0].sent, 4);
+  EXPECT_FALSE(connections[0].dead);
+  EXPECT_TRUE(ListConnections(port_ + 1, kHighest).empty());
+  EXPECT_TRUE(ListConnections(port_, one.server - 1).empty());
+}
+
+TEST_F(ConnectionsTest, DeadOnesAreFoundAndTheirOwnersWoken) {
+  const Connection one = Connect("127.0.0.2"), other = Connect("127.0.0.2");
+  const int edges = epoll_create1(EPOLL_CLOEXEC);
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  ASSERT_EQ(epoll_ctl(edges, EPOLL_CTL_ADD, one.server, &event), 0);
+  const linger reset = {1, 0};
+  setsockopt(one.client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+  ASSERT_EQ(close(one.client), 0);
+  std::erase(open_, one.client);
+  ASSERT_EQ(epoll_wait(edges, &event, 1, 10000), 1);
+  EXPECT_EQ(epoll_wait(edges, &event, 1, 0), 0);  // told once
+
+  const auto connections = ListConnections(port_, kHighest);
+  ASSERT_EQ(connections.size(), 2u);
+  for (const ConnectionState& connection : connections) {
+    EXPECT_EQ(connection.dead, connection.descriptor == one.server);
+    EXPECT_EQ(WakeOwner(port_, connection), connection.dead);
+  }
+  EXPECT_EQ(epoll_wait(edges, &event, 1, 10000), 1);
+  EXPECT_EQ(send(other.client, "x", 1, 0), 1);
+  char byte = 0;
+  EXPECT_EQ(recv(other.server, &byte, 1, 0), 1);
+  close(edges);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A peer that opens streams and resets them at once (CVE-2023-44487), and
-// another one beside it.
+// Peers that open streams and reset them at once (CVE-2023-44487), or send
+// header blocks that never end (CVE-2024-27316), and another one beside them.
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,9 +11,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <future>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "server/rpc/address.h"
 #include "tests/support/in_process_server.h"
@@ -27,7 +29,7 @@ using testing::InProcessServer;
 using testing::TextRequest;
 
 constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-constexpr int kHeaders = 1, kReset = 3, kSettings = 4;
+constexpr int kHeaders = 1, kReset = 3, kSettings = 4, kContinuation = 9;
 constexpr int kEndHeaders = 4;
 
 std::string BigEndian(uint32_t value, int num_bytes) {
@@ -138,6 +140,43 @@ TEST(ResetStreamsTest, OfATrustedProxyBarNobody) {
     const Peer peer(server.serving().address());
     EXPECT_EQ(ResetStreams(peer, 1000), 1000u);
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 0"));
+}
+
+TEST(FloodTest, HeaderBlocksThatNeverEndBarThePeer) {
+  InProcessServer server;
+  server.options.metrics = "127.0.0.1:0";
+  server.Start();
+  const Peer peer(server.serving().address());
+  ASSERT_TRUE(peer.Send(kPreface + Frame(kSettings, 0, 0, "") +
+                        Frame(kHeaders, 0, 1, HeaderBlock())));
+  // A field of 16,000 bytes, the length as HPACK has it.
+  const std::string piece =
+      Frame(kContinuation, 0, 1,
+            std::string("\0\1x\x7f\x81\x7c", 6) + std::string(16000, 'y'));
+  const auto limit = steady_clock::now() + std::chrono::seconds(60);
+  while (peer.Send(piece)) ASSERT_LT(steady_clock::now(), limit);
+  EXPECT_TRUE(Peer(server.serving().address()).IsRefused());
+  EXPECT_TRUE(server.Explain(TextRequest("abc")).ok());
+  EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 1"));
+  EXPECT_THAT(server.LogText(), HasSubstr("flooding"));
+}
+
+TEST(FloodTest, LargeRequestsAtTheSameTimeAreNone) {
+  InProcessServer server;
+  server.options.metrics = "127.0.0.1:0";
+  server.Start();
+  v1::ExplainRequest request = TextRequest("");
+  request.mutable_input()->set_image(std::string(15 << 20, 'x'));
+  std::vector<std::future<grpc::Status>> calls;
+  for (int i = 0; i < 12; ++i) {
+    calls.push_back(std::async(std::launch::async, [&server, &request] {
+      return server.Explain(request);
+    }));
+  }
+  for (auto& call : calls) {
+    EXPECT_NE(call.get().error_code(), grpc::StatusCode::UNAVAILABLE);
   }
   EXPECT_THAT(server.Scrape(), HasSubstr("limpid_barred_peers_total 0"));
 }
