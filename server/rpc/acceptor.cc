@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/base/steady_time.h"
 #include "server/rpc/peers.h"
 
 namespace limpid {
@@ -140,7 +141,7 @@ void Acceptor::Stop() {
 void Acceptor::Bar(const std::string& host, absl::Time until) {
   {
     MutexLock lock(mutex_);
-    const absl::Time now = absl::Now();
+    const absl::Time now = SteadyNow();
     std::erase_if(barred_, [&](const auto& b) { return b.second <= now; });
     barred_[host] = until;
   }
@@ -160,7 +161,7 @@ bool Acceptor::WakeOwner(const ConnectionState& connection) const {
 bool Acceptor::IsBarred(const std::string& host) {
   MutexLock lock(mutex_);
   const auto found = barred_.find(host);
-  return found != barred_.end() && absl::Now() < found->second;
+  return found != barred_.end() && SteadyNow() < found->second;
 }
 
 void Acceptor::Run() {

@@ -49,7 +49,7 @@ class Acceptor {
   void Stop();
 
   // Resets all connections of a peer, as PackedHost spells it, and accepts none
-  // of it until then.
+  // of it until then, by SteadyNow.
   void Bar(const std::string& host, absl::Time until);
   // Resets all connections, whoever owns them now.
   void ResetAll();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/rpc/flood_guard.h"
 
+#include <set>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "server/base/steady_time.h"
 #include "server/rpc/peers.h"
 
 namespace limpid {
@@ -26,7 +27,7 @@ FloodGuard::FloodGuard(int64_t max_unanswered, std::vector<AddressRange> exempt,
       periodic_(kPeriod, [this] { Look(); }) {}
 
 void FloodGuard::Look() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (now < next_) return;
   std::vector<ConnectionState> counted;
   for (ConnectionState& connection : acceptor_.Connections()) {
@@ -36,11 +37,13 @@ void FloodGuard::Look() {
       counted.push_back(std::move(connection));
     }
   }
+  std::set<std::string> barred;
   for (const FloodMeter::Flood& flood : meter_.Look(counted)) {
+    if (!barred.insert(flood.connection.host).second) continue;
     acceptor_.Bar(flood.connection.host, now + kBarredFor);
     on_flood_(HostText(flood.connection.host), flood.unanswered);
   }
-  next_ = now + (absl::Now() - now) / kMaxShare;
+  next_ = now + (SteadyNow() - now) / kMaxShare;
 }
 
 }  // namespace limpid

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "server/base/steady_time.h"
 #include "server/rpc/peers.h"
 #include "server/rpc/stream_census.h"
 
@@ -30,7 +30,7 @@ ResetGuard::ResetGuard(int64_t max_per_second, int64_t max_streams,
       periodic_(kPeriod, [this] { Look(); }) {}
 
 void ResetGuard::Look() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (now < next_) return;
   // Most of the time all calls end well, and no connection need be looked at.
   const int64_t unsuccessful = CountUnsuccessfulCalls();
@@ -46,7 +46,7 @@ void ResetGuard::Look() {
     acceptor_.Bar(offender.host, now + kBarredFor);
     on_barred_(HostText(offender.host), offender.num_resets);
   }
-  next_ = now + (absl::Now() - now) / kMaxShare;
+  next_ = now + (SteadyNow() - now) / kMaxShare;
 }
 
 }  // namespace limpid
