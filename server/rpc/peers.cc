@@ -15,18 +15,30 @@
 namespace limpid {
 namespace {
 
+// Whether it is a socket whose own port that is.
+bool HasPort(int descriptor, int port) {
+  sockaddr_storage own = {};
+  socklen_t size = sizeof(own);
+  return getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &size) ==
+             0 &&
+         PortOf(own) == port;
+}
+
+// Nothing if it is not connected.
+std::optional<std::string> HostOfPeer(int descriptor) {
+  sockaddr_storage peer = {};
+  socklen_t size = sizeof(peer);
+  if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &size) != 0) {
+    return std::nullopt;
+  }
+  return PackedHost(peer);
+}
+
 // Whether the descriptor is such a connection.
 bool Matches(int descriptor, int port, const std::optional<std::string>& host) {
-  sockaddr_storage own = {}, peer = {};
-  socklen_t own_size = sizeof(own), peer_size = sizeof(peer);
-  if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size) !=
-          0 ||
-      PortOf(own) != port) {
-    return false;
-  }
-  return getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer),
-                     &peer_size) == 0 &&
-         (!host || PackedHost(peer) == *host);
+  if (!HasPort(descriptor, port)) return false;
+  const std::optional<std::string> peer = HostOfPeer(descriptor);
+  return peer && (!host || *peer == *host);
 }
 
 constexpr int kTcpClose = 7;  // in tcpi_state
@@ -34,13 +46,7 @@ constexpr int kTcpClose = 7;  // in tcpi_state
 // Nothing if it is no connection with that port. A kernel that does not count
 // bytes (before 4.19) says 0 of both.
 std::optional<ConnectionState> StateOf(int descriptor, int port) {
-  sockaddr_storage own = {}, peer = {};
-  socklen_t own_size = sizeof(own), peer_size = sizeof(peer);
-  if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size) !=
-          0 ||
-      PortOf(own) != port) {
-    return std::nullopt;
-  }
+  if (!HasPort(descriptor, port)) return std::nullopt;
   tcp_info info = {};
   socklen_t size = sizeof(info);
   if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
@@ -49,9 +55,8 @@ std::optional<ConnectionState> StateOf(int descriptor, int port) {
   ConnectionState state;
   state.descriptor = descriptor;
   state.dead = info.tcpi_state == kTcpClose;
-  if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &peer_size) ==
-      0) {
-    state.host = PackedHost(peer);
+  if (std::optional<std::string> host = HostOfPeer(descriptor)) {
+    state.host = *std::move(host);
   } else if (!state.dead) {
     return std::nullopt;  // it listens
   }
