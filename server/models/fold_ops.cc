@@ -11,6 +11,7 @@
 #include "server/models/fold_on_gpu.h"
 #include "server/models/frozen_ssm.h"
 #include "server/models/kernel_ops.h"
+#include "server/models/side_by_side.h"
 
 namespace limpid {
 namespace {
@@ -194,10 +195,18 @@ bool FoldBothDirections(const FrozenSsm& ahead,
   if (fold.product.defined()) {
     of_back.product = at::empty_like(fold.product);
   }
-  if (!FoldDirection(ahead, ahead_factors, of_ahead, /*turned=*/false) ||
-      !FoldDirection(back, back_factors, of_back, /*turned=*/true)) {
-    return false;
-  }
+  bool ahead_folds = false, back_folds = false;
+  SideBySide(
+      fold.matrix,
+      [&] {
+        back_folds =
+            FoldDirection(back, back_factors, of_back, /*turned=*/true);
+      },
+      [&] {
+        ahead_folds =
+            FoldDirection(ahead, ahead_factors, of_ahead, /*turned=*/false);
+      });
+  if (!ahead_folds || !back_folds) return false;
   Dispatch(fold.matrix, [&](auto zero) {
     using T = decltype(zero);
     TORCH_CHECK(fold.matrix.is_contiguous());

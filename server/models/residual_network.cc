@@ -251,11 +251,11 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
   }
   int64_t fold_bytes = 0;
   if (parts_->options.device.is_cuda()) {
-    // A sequence takes no more of a fold of several than of one by itself. A
-    // block of two directions has a matrix for each.
+    // A sequence takes no more of a fold of several than of one by itself. The
+    // directions of a block that has two are folded side by side.
     fold_bytes = FoldScratchBytes(parts_->info.num_channels, length);
     if (!parts_->info.causal) {
-      fold_bytes += 2 * length * length * ElementBytes();
+      fold_bytes = 2 * (fold_bytes + length * length * ElementBytes());
     }
   }
   return most * ElementBytes() + fold_bytes;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/models/kernel_ops.h"
 #include "server/models/layers.h"
+#include "server/models/side_by_side.h"
 
 namespace limpid {
 
@@ -76,14 +77,20 @@ at::Tensor Followed(const at::Tensor& scanned, const at::Tensor& gate,
   return after.scale == 1 ? y : y * after.scale;
 }
 
-S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
-               const S6Sizes& sizes, const AfterScan& after, const Pass& pass) {
-  const bool keeps = pass.visits();
+// A recurrence that has its inputs, with kernels that have no gradients.
+struct FusedS6 {
+  at::Tensor activated;
+  S6Run run;  // but for y and gate
+};
+
+FusedS6 BeforeScan(const at::Tensor& x, const S6Weights& weights,
+                   const S6Sizes& sizes, bool reversed, const Pass& pass) {
   Convolved conv =
-      ConvolveAndActivate(x, weights.conv_weight, weights.conv_bias,
-                          after.reversed, keeps, pass.packing);
+      ConvolveAndActivate(x, weights.conv_weight, weights.conv_bias, reversed,
+                          pass.visits(), pass.packing);
   const Selection selection = Select(conv.activated, weights, sizes, pass);
-  S6Run run;
+  FusedS6 fused;
+  S6Run& run = fused.run;
   run.conv = std::move(conv.conv);
   run.ratio = std::move(conv.ratio);
   run.delta =
@@ -91,9 +98,16 @@ S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
   at::softplus_out(run.delta, run.delta);
   run.b = selection.b;
   run.c = selection.c;
+  fused.activated = std::move(conv.activated);
+  return fused;
+}
+
+S6Run Scan(FusedS6 fused, const S6Weights& weights, const AfterScan& after,
+           const Pass& pass) {
+  S6Run run = std::move(fused.run);
   Scanned scanned =
-      SelectiveScan(conv.activated, run.delta, run.b, run.c, weights.a,
-                    weights.skip, after, keeps, pass.packing);
+      SelectiveScan(fused.activated, run.delta, run.b, run.c, weights.a,
+                    weights.skip, after, pass.visits(), pass.packing);
   run.y = std::move(scanned.y);
   run.gate = std::move(scanned.gate);
   return run;
@@ -104,7 +118,8 @@ S6Run RunFused(const at::Tensor& x, const S6Weights& weights,
 S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
             const AfterScan& after, const Pass& pass) {
   if (pass.fused()) {
-    return RunFused(x, weights, sizes, after, pass);
+    return Scan(BeforeScan(x, weights, sizes, after.reversed, pass), weights,
+                after, pass);
   }
   S6Run run;
   if (after.gate_input.defined()) {
@@ -123,6 +138,26 @@ S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
                                  weights.skip),
                    run.gate, after);
   return run;
+}
+
+S6Both RunS6BothWays(const at::Tensor& x, const S6Weights& ahead,
+                     const S6Weights& back, const S6Sizes& sizes,
+                     AfterScan after, const Pass& pass) {
+  S6Both both;
+  after.reversed = true;
+  if (!pass.fused()) {
+    both.ahead = RunS6(x, ahead, sizes, AfterScan(), pass);
+    after.added = both.ahead.y;
+    both.back = RunS6(x, back, sizes, after, pass);
+    return both;
+  }
+  FusedS6 waits;
+  SideBySide(
+      x, [&] { waits = BeforeScan(x, back, sizes, /*reversed=*/true, pass); },
+      [&] { both.ahead = RunS6(x, ahead, sizes, AfterScan(), pass); });
+  after.added = both.ahead.y;
+  both.back = Scan(std::move(waits), back, after, pass);
+  return both;
 }
 
 S6Cost CostOfS6(const S6Sizes& sizes) {

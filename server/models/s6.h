@@ -60,6 +60,15 @@ struct S6Run {
 S6Run RunS6(const at::Tensor& x, const S6Weights& weights, const S6Sizes& sizes,
             const AfterScan& after, const Pass& pass);
 
+// Both directions of a block: what `after` has follows their sum. On a GPU the
+// second one's work up to its recurrence is done beside the first one's.
+struct S6Both {
+  S6Run ahead, back;
+};
+S6Both RunS6BothWays(const at::Tensor& x, const S6Weights& ahead,
+                     const S6Weights& back, const S6Sizes& sizes,
+                     AfterScan after, const Pass& pass);
+
 // Numbers and operations of one direction per position.
 struct S6Cost {
   int64_t forward = 0;

@@ -163,13 +163,11 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
   const int64_t inner = sizes_.inner;
   const at::Tensor both = Project(w.norm.Run(stream, pass), w.in_weight, pass);
   const at::Tensor x = both.narrow(-1, 0, inner);
-  const S6Run ahead = RunS6(x, w.forward, sizes_, AfterScan(), pass);
   AfterScan after;
-  after.reversed = true;
-  after.added = ahead.y;
   after.gate_input = both.narrow(-1, inner, inner);
   after.scale = scale_;
-  const S6Run back = RunS6(x, w.backward, sizes_, after, pass);
+  const auto [ahead, back] =
+      RunS6BothWays(x, w.forward, w.backward, sizes_, after, pass);
   const at::Tensor& output = back.y;
   if (pass.visits()) {
     BlockTrace trace;
