@@ -159,7 +159,7 @@ absl::StatusOr<at::Tensor> Reply::Result(size_t index,
   return values;
 }
 
-absl::Status Reply::Finish(absl::Duration compute_time) {
+absl::Status Reply::Finish() {
   if (!plan_.tokens().empty()) {
     LIMPID_RETURN_IF_ERROR(Send("tokens", TokenIds(plan_)));
   }
@@ -169,7 +169,6 @@ absl::Status Reply::Finish(absl::Duration compute_time) {
   summary_.num_non_finite = outbox_.num_non_finite();
   summary_.units = plan_.units();
   summary_.cost = plan_.cost();
-  summary_.compute_time = compute_time;
   return sink_.OnSummary(std::move(summary_));
 }
 

@@ -50,7 +50,7 @@ class Reply {
     summary_.points[index].faithfulness = std::move(faithfulness);
   }
   // The rest, and the summary. Last.
-  absl::Status Finish(absl::Duration compute_time);
+  absl::Status Finish();
 
  private:
   // What the names of a point's tensors begin with: nothing for the first.

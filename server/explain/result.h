@@ -99,7 +99,6 @@ struct ResultSummary {
   int64_t num_non_finite = 0;
   int64_t num_tensors = 0;
   Cost cost;
-  absl::Duration compute_time;
 };
 
 // Receives an explanation: the header once, then tensors and progress in any

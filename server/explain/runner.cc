@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "server/attribution/faithfulness.h"
 #include "server/reduce/sinks.h"
 
@@ -17,7 +16,6 @@ Runner::Runner(const ExplanationPlan& plan, const ModelCopy& copy,
       cancel_(cancel),
       request_(plan.request()),
       network_(plan.NetworkOf(copy)),
-      start_(absl::Now()),
       reply_(plan, copy.device, sink) {}
 
 bool Runner::IsReturned(int64_t layer) const {
@@ -133,7 +131,7 @@ absl::Status Runner::Finish(const at::Tensor& scores) {
       LIMPID_RETURN_IF_ERROR(MeasurePoint(i, values));
     }
   }
-  return reply_.Finish(absl::Now() - start_);
+  return reply_.Finish();
 }
 
 absl::Status Runner::MeasurePoint(size_t index, const at::Tensor& values) {

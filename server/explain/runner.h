@@ -41,7 +41,6 @@ class Runner {
   const CancelToken& cancel_;
   const ExplainRequest& request_;
   const Network& network_;
-  const absl::Time start_;
   Reply reply_;
   std::optional<AttributionContext> context_;
   std::unique_ptr<Attribution> attribution_;

@@ -104,7 +104,10 @@ Call::Call(const CallServices& services, const RpcName& rpc,
   services_.tracker.Add();
 }
 
-Call::~Call() { services_.tracker.Remove(); }
+Call::~Call() {
+  if (line_) services_.log.Request(*line_);
+  services_.tracker.Remove();
+}
 
 absl::Status Call::Authorize() {
   if (services_.tokens == nullptr) return absl::OkStatus();
@@ -179,7 +182,7 @@ grpc::Status Call::End(absl::Status status) {
   if (!status.ok() && explained.compute > absl::ZeroDuration()) {
     services_.metrics.ComputeWasted(explained.compute);
   }
-  RequestLine line;
+  RequestLine& line = line_.emplace();
   line.request_id = request_id_;
   line.rpc = rpc_.method;
   line.model = explained.model == kUnknown ? "" : explained.model;
@@ -201,7 +204,6 @@ grpc::Status Call::End(absl::Status status) {
   line.send = explained.send;
   line.reply_bytes = explained.reply_bytes;
   line.slow = took >= services_.slow_request;
-  services_.log.Request(line);
   context_.AddTrailingMetadata(kTimingKey, ServerTiming(took, explained));
   return ToGrpcStatus(status, request_id_);
 }

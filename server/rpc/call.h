@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -110,10 +111,10 @@ class Call {
   void NoteClientGone();
   bool client_gone() const { return client_gone_; }
 
-  // The final status with its details, logged and counted, with the time of
-  // every stage in the trailing metadata "server-timing". Work that was
-  // cancelled without its caller's doing gets UNAVAILABLE: the server is
-  // shutting down. Once only.
+  // The final status with its details, counted, with the time of every stage in
+  // the trailing metadata "server-timing". Work that was cancelled without its
+  // caller's doing gets UNAVAILABLE: the server is shutting down. Once only.
+  // The log line is written when the call goes, so that nobody waits for it.
   grpc::Status End(absl::Status status);
 
   // For metrics and the log line; model and method of the closed sets only.
@@ -133,6 +134,7 @@ class Call {
   std::string caller_;
   std::atomic<bool> client_gone_{false};
   std::function<void()> on_gone_;
+  std::optional<RequestLine> line_;  // of a call that has ended
 };
 
 // A log line at the level debug: a worker has begun.

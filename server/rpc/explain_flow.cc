@@ -53,7 +53,7 @@ class EncodingSink final : public ResultSink {
 
   absl::Status OnSummary(ResultSummary summary) override {
     const Timer timer(busy_);
-    explained_.compute = summary.compute_time;
+    NoteComputed();
     v1::ExplanationSummary out =
         EncodeSummary(summary, plan_.model().info(), header_);
     explained_.reconstruction_error = out.max_reconstruction_error();
@@ -77,9 +77,7 @@ class EncodingSink final : public ResultSink {
 
   // How the explanation has ended after the engine's work did with `status`.
   absl::Status Conclude(const absl::Status& status) {
-    if (explained_.compute == absl::ZeroDuration()) {
-      explained_.compute = absl::Now() - begin_ - busy_;
-    }
+    if (explained_.compute == absl::ZeroDuration()) NoteComputed();
     if (status.ok() && !done_) {
       return MakeError(absl::StatusCode::kInternal, "INTERNAL",
                        "the engine ended without a summary");
@@ -98,6 +96,9 @@ class EncodingSink final : public ResultSink {
     absl::Duration& total_;
     const absl::Time begin_;
   };
+
+  // The engine's time until now, results on the host included.
+  void NoteComputed() { explained_.compute = absl::Now() - begin_ - busy_; }
 
   const FlowOptions& options_;
   const PlannedExplanation& planned_;

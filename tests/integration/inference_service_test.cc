@@ -224,6 +224,7 @@ TEST_F(InferenceServiceTest, EveryRequestIsCountedAndLoggedAsOurs) {
   EXPECT_THAT(server_.Scrape(),
               HasSubstr("limpid_requests_total{code=\"OK\",method="
                         "\"raw-attention\",model=\"a\"} 1"));
+  server_.Stop();
   EXPECT_THAT(server_.LogText(), HasSubstr("ModelInfer"));
 }
 

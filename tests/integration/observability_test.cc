@@ -88,8 +88,9 @@ TEST_F(ObservabilityTest, StageTimesComeInTheTrailer) {
        {"total", "queue", "plan", "compute", "serialize", "send"}) {
     ASSERT_EQ(stages.count(stage), 1u) << timing;
   }
-  EXPECT_EQ(stages["compute"], 3);  // as the fake engine says
-  EXPECT_GE(stages["total"], stages["queue"] + stages["plan"]);
+  EXPECT_GT(stages["compute"], 0);
+  EXPECT_GE(stages["total"], stages["queue"] + stages["plan"] +
+                                 stages["compute"] + stages["serialize"]);
 }
 
 TEST_F(ObservabilityTest, FailuresHaveStageTimesToo) {

@@ -185,7 +185,7 @@ TEST_F(ServiceSurfaceTest, EveryRequestIsOneJsonLineWithoutText) {
     if (json["code"] == "OK") {
       EXPECT_EQ(json["model"], "a");
       EXPECT_EQ(json["tokens"], 11);
-      EXPECT_EQ(json["compute_ms"], 3.0);
+      EXPECT_GT(json["compute_ms"].get<double>(), 0);
       EXPECT_GT(json["reply_bytes"], 0);
     } else {
       EXPECT_EQ(json["reason"], "MODEL_NOT_FOUND");

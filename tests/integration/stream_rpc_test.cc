@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <chrono>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -120,6 +121,24 @@ TEST_F(StreamRpcTest, ReadersThatStallAreCut) {
   v1::StreamExplainResponse part;
   while (reader->Read(&part)) EXPECT_FALSE(part.has_summary());
   EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST_F(StreamRpcTest, TimeOfTheReaderIsNotTimeOfTheEngine) {
+  server_.engine.num_extra_floats = 1 << 20;
+  server_.engine.num_extra_tensors = 10;  // more than any buffer between
+  server_.Start();
+  grpc::ClientContext context;
+  auto reader =
+      server_.explanations().StreamExplain(&context, TextRequest("abc"));
+  while (server_.engine.num_tensors_taken() == 0) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  v1::StreamExplainResponse part, last;
+  while (reader->Read(&part)) last = part;
+  ASSERT_TRUE(reader->Finish().ok());
+  const google::protobuf::Duration& compute = last.summary().times().compute();
+  EXPECT_EQ(compute.seconds(), 0);
+  EXPECT_GT(compute.nanos(), 0);
+  EXPECT_LT(compute.nanos(), 800'000'000);
 }
 
 TEST_F(StreamRpcTest, UnreadStreamsBufferFewBytes) {
