@@ -228,6 +228,25 @@ absl::Status Validate(const ScalarAttentionFold<T>& op) {
   return check.ToStatus();
 }
 
+template <typename T>
+absl::Status Validate(const HeadsFold<T>& op) {
+  ExpandHeads<T> expand = op.expand;
+  expand.out = op.accumulator;
+  LIMPID_RETURN_IF_ERROR(Validate(expand));
+  Checker check("HeadsFold");
+  check.Same(expand.head_begin, 0, "head_begin");
+  check.Same(expand.channel_begin, 0, "channel_begin");
+  if (op.fold == ChannelFold::kWeightedSumAbs) {
+    check.NotNull(op.weight, "weight");
+  }
+  if (op.product != nullptr) {
+    check.NotNull(op.value, "value");
+    check.AtLeast(op.value_stride, expand.channel_end, "value_stride");
+    check.NotNull(op.scratch, "scratch");
+  }
+  return check.ToStatus();
+}
+
 template absl::Status Validate(const SelectiveScan<float>&);
 template absl::Status Validate(const SelectiveScan<double>&);
 template absl::Status Validate(const SelectiveScanBackward<float>&);
@@ -251,5 +270,6 @@ template absl::Status Validate(const SsmAttentionFold<double>&);
 template absl::Status Validate(const JoinDirections<float>&);
 template absl::Status Validate(const JoinDirections<double>&);
 template absl::Status Validate(const ScalarAttentionFold<float>&);
+template absl::Status Validate(const HeadsFold<float>&);
 
 }  // namespace limpid::kernels

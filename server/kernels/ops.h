@@ -353,6 +353,25 @@ struct ScalarAttentionFold {
   void* scratch = nullptr;
 };
 
+// The matrices of all channels that ExpandHeads makes of those of heads, folded
+// and multiplied on CUDA without their entries ever being in memory, float32:
+//   accumulator[i, j] = fold over channels of alpha_c[i, j], continued
+//   product[i, c] = sum_j alpha_c[i, j] value[j, c].
+template <typename T>
+struct HeadsFold {
+  // All channels, from head 0 on; `out` is not used. The matrices of heads are
+  // lower triangular, with zeros above the diagonal.
+  ExpandHeads<T> expand;
+  ChannelFold fold = ChannelFold::kSum;
+  const T* weight = nullptr;  // [D], kWeightedSumAbs only
+  T* accumulator = nullptr;   // [rows, L] contiguous
+  const T* value = nullptr;   // [L, D], with product, or neither
+  int64_t value_stride = 0;
+  T* product = nullptr;  // [rows, D] contiguous, set
+  // FoldScratchBytes(...) on the device, aligned to 16 bytes.
+  void* scratch = nullptr;
+};
+
 // Checks sizes and pointers; INTERNAL with what is wrong, since only our own
 // code makes these structs.
 template <typename T>
@@ -379,6 +398,8 @@ template <typename T>
 absl::Status Validate(const JoinDirections<T>& op);
 template <typename T>
 absl::Status Validate(const ScalarAttentionFold<T>& op);
+template <typename T>
+absl::Status Validate(const HeadsFold<T>& op);
 
 namespace cpu {
 
@@ -462,6 +483,10 @@ absl::Status Run(const JoinDirections<T>& op, void* stream);
 bool CanFold(const ScalarAttentionFold<float>& op);
 int64_t FoldScratchBytes(const ScalarAttentionFold<float>& op);
 absl::Status Run(const ScalarAttentionFold<float>& op, void* stream);
+// At most 4 taps.
+bool CanFold(const HeadsFold<float>& op);
+int64_t FoldScratchBytes(const HeadsFold<float>& op);
+absl::Status Run(const HeadsFold<float>& op, void* stream);
 
 }  // namespace cuda
 

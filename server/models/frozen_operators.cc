@@ -86,6 +86,18 @@ class S6Operator final : public FrozenOperator {
   const FrozenSsm ssm_;
 };
 
+// Rows of the matrices of heads that a fold has on a GPU at the same time, with
+// what it adds to them: as much memory as two slabs.
+int64_t RowsOfFold(int64_t num_heads, int64_t num_channels, int64_t length) {
+  constexpr int64_t kBytes = int64_t{128} << 20;
+  // Of the kernel's blocks.
+  constexpr int64_t kRows = 8, kColumns = 128;
+  const int64_t of_row =
+      num_heads * length + (length / kColumns + 1) * num_channels;
+  const int64_t rows = kBytes / (of_row * static_cast<int64_t>(sizeof(float)));
+  return std::max(kRows, rows / kRows * kRows);
+}
+
 // Operators whose channels share the matrices of heads. A head's matrix is
 // made once for all slabs of the same rows that need it.
 class HeadOperator : public FrozenOperator {
@@ -109,8 +121,31 @@ class HeadOperator : public FrozenOperator {
                 include_skip ? skip_ : at::Tensor(), factors, channel_begin,
                 row_begin, out);
   }
+  bool Fold(const FrozenFactors& factors, bool include_skip,
+            const AttentionFold& fold) const override {
+    if (!fold.matrix.is_cuda()) return false;
+    const int64_t heads = num_heads(), length = fold.matrix.size(1);
+    const int64_t step = RowsOfFold(heads, heads * channels_per_head_, length);
+    for (int64_t row = 0; row < length; row += step) {
+      if (fold.cancel != nullptr && !fold.cancel->Check().ok()) break;
+      const int64_t rows = std::min(step, length - row);
+      AttentionFold part = fold;
+      part.matrix = fold.matrix.narrow(0, row, rows);
+      if (fold.product.defined()) {
+        part.product = fold.product.narrow(0, row, rows);
+      }
+      const at::Tensor matrices =
+          Heads(0, heads, row, part.matrix.unsqueeze(0));
+      if (!FoldHeads(matrices, channels_per_head_,
+                     include_skip ? skip_ : at::Tensor(), factors, row, part)) {
+        return false;
+      }
+    }
+    return true;
+  }
 
  protected:
+  virtual int64_t num_heads() const = 0;
   // [count, rows, L] with rows and L as in `out`.
   virtual at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
                            const at::Tensor& out) const = 0;
@@ -140,10 +175,12 @@ class RecurrenceOperator final : public HeadOperator {
   }
   bool Fold(const FrozenFactors& factors, bool include_skip,
             const AttentionFold& fold) const override {
-    if (channels_per_head_ != 1 || (include_skip && skip_.defined())) {
-      return false;
+    // Without matrices of heads where each has one channel and one state.
+    if (channels_per_head_ == 1 && !(include_skip && skip_.defined()) &&
+        FoldScalarAttention(recurrence_, factors, fold)) {
+      return true;
     }
-    return FoldScalarAttention(recurrence_, factors, fold);
+    return HeadOperator::Fold(factors, include_skip, fold);
   }
   std::unique_ptr<const FrozenOperator> Sequences(
       const Packing& packing, int64_t first, int64_t count) const override {
@@ -153,6 +190,7 @@ class RecurrenceOperator final : public HeadOperator {
   }
 
  private:
+  int64_t num_heads() const override { return recurrence_.key.size(2); }
   at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
                    const at::Tensor& out) const override {
     at::Tensor heads =
@@ -186,6 +224,7 @@ class SoftmaxOperator final : public HeadOperator {
   }
 
  private:
+  int64_t num_heads() const override { return probabilities_.front().size(0); }
   at::Tensor Heads(int64_t begin, int64_t count, int64_t row_begin,
                    const at::Tensor& out) const override {
     return probabilities_.front()

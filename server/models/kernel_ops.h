@@ -108,8 +108,7 @@ struct AttentionFold {
   at::Tensor matrix;   // [L, L] contiguous, continued
   at::Tensor value;    // [L, D], with product, or neither
   at::Tensor product;  // [L, D] contiguous, set
-  // Looked at between parts on a CPU; if it says so the rest is left out. May
-  // be null.
+  // Looked at between parts; if it says so the rest is left out. May be null.
   const CancelToken* cancel = nullptr;
 
   AttentionFold Sequence(int64_t index) const;
@@ -149,6 +148,13 @@ bool FoldBothDirections(const FrozenSsm& ahead,
 bool FoldScalarAttention(const FrozenRecurrence& recurrence,
                          const FrozenFactors& factors,
                          const AttentionFold& fold);
+// The same of channels that share the matrices of heads, which are lower
+// triangular, for as many rows from row_begin on as `heads` [H, rows, L],
+// fold.matrix [rows, L] and fold.product [rows, D] have; on GPUs. `skip` is [D]
+// or undefined.
+bool FoldHeads(const at::Tensor& heads, int64_t channels_per_head,
+               const at::Tensor& skip, const FrozenFactors& factors,
+               int64_t row_begin, const AttentionFold& fold);
 // A few rows (kernels::kMaxFoldedRows) of the implicit attention, from
 // row_begin on as many as fold.matrix [rows, L] has; fold.product [rows, D]
 // gets what the convolution's bias gives as well, see kernels::SsmRowsFold.

@@ -247,6 +247,23 @@ bool FoldScalarAttention(const FrozenRecurrence& recurrence,
   });
 }
 
+bool FoldHeads(const at::Tensor& heads, int64_t channels_per_head,
+               const at::Tensor& skip, const FrozenFactors& factors,
+               int64_t row_begin, const AttentionFold& fold) {
+  return FoldOnGpu<kernels::HeadsFold<float>>(fold, [&](auto& op) {
+    TORCH_CHECK(heads.is_contiguous());
+    kernels::ExpandHeads<float>& expand = op.expand;
+    expand.num_positions = heads.size(2);
+    expand.channels_per_head = channels_per_head;
+    expand.heads = Data<float>(heads);
+    expand.skip = Data<float>(skip);
+    SetFactors<float>(factors, expand);
+    expand.channel_end = heads.size(0) * channels_per_head;
+    expand.row_begin = row_begin;
+    expand.row_end = row_begin + heads.size(1);
+  });
+}
+
 void ExpandHeads(const at::Tensor& heads, int64_t head_begin,
                  int64_t channels_per_head, const at::Tensor& skip,
                  const FrozenFactors& factors, int64_t channel_begin,

@@ -30,6 +30,17 @@ constexpr char kGriffinLayer[] =
         "hidden_size": 2560, "lru_width": 2560, "intermediate_size": 15360,
         "num_attention_heads": 10, "num_key_value_heads": 1,
         "num_hidden_layers": 1, "block_types": ["recurrent"]})";
+// Layers whose channels share the matrices of heads.
+constexpr char kMamba2Layer[] =
+    R"({"model_type": "mamba2", "vocab_size": 64, "hidden_size": 768,
+        "num_heads": 24, "head_dim": 64, "n_groups": 1, "state_size": 128,
+        "num_hidden_layers": 1})";
+constexpr char kRwkv7Layer[] =
+    R"({"model_type": "rwkv7", "vocab_size": 64, "hidden_size": 768,
+        "head_dim": 64, "num_hidden_layers": 1})";
+constexpr char kGlaLayer[] =
+    R"({"model_type": "gla", "vocab_size": 64, "hidden_size": 1024,
+        "num_heads": 4, "num_hidden_layers": 1})";
 constexpr char kVimSmall[] =
     R"({"model_type": "vim", "img_size": 224, "patch_size": 16, "stride": 16,
         "channels": 3, "embed_dim": 384, "depth": 24, "d_state": 16,
@@ -260,6 +271,16 @@ std::vector<Case> Cases() {
   }
   cases.push_back(
       NetworkCase("griffin-2b-layer", kGriffinLayer, Rows::kAll, 2048, false));
+  for (const auto& [name, config] :
+       {std::pair("mamba-2-130m-layer", kMamba2Layer),
+        std::pair("rwkv-7-layer", kRwkv7Layer),
+        std::pair("gla-layer", kGlaLayer)}) {
+    for (const int64_t length : {1024, 4096}) {
+      cases.push_back(
+          NetworkCase(name, config, Rows::kAll, length, false,
+                      length == 1024 ? Error::kToDouble : Error::kNothing));
+    }
+  }
   cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kNone, 197, false,
                               Error::kNothing, 16));
   cases.push_back(NetworkCase("vim-small", kVimSmall, Rows::kAll, 197, false,

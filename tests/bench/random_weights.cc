@@ -40,7 +40,8 @@ class DrawnWeights final : public WeightReader {
           .contiguous();
     }
     if (absl::EndsWith(name, "dt_proj.bias") ||
-        absl::EndsWith(name, "dt_proj_b.bias")) {
+        absl::EndsWith(name, "dt_proj_b.bias") ||
+        absl::EndsWith(name, "dt_bias")) {
       // softplus of it is from 0.001 to 0.1, evenly in its logarithm.
       const at::Tensor step =
           at::exp(at::rand(shape, float32) * std::log(100.0) + std::log(0.001));
