@@ -3,7 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
+
+#include "server/models/slabs.h"
 
 namespace limpid {
 namespace {
@@ -86,18 +89,6 @@ class S6Operator final : public FrozenOperator {
   const FrozenSsm ssm_;
 };
 
-// Rows of the matrices of heads that a fold has on a GPU at the same time, with
-// what it adds to them: as much memory as two slabs.
-int64_t RowsOfFold(int64_t num_heads, int64_t num_channels, int64_t length) {
-  constexpr int64_t kBytes = int64_t{128} << 20;
-  // Of the kernel's blocks.
-  constexpr int64_t kRows = 8, kColumns = 128;
-  const int64_t of_row =
-      num_heads * length + (length / kColumns + 1) * num_channels;
-  const int64_t rows = kBytes / (of_row * static_cast<int64_t>(sizeof(float)));
-  return std::max(kRows, rows / kRows * kRows);
-}
-
 // Operators whose channels share the matrices of heads. A head's matrix is
 // made once for all slabs of the same rows that need it.
 class HeadOperator : public FrozenOperator {
@@ -123,9 +114,10 @@ class HeadOperator : public FrozenOperator {
   }
   bool Fold(const FrozenFactors& factors, bool include_skip,
             const AttentionFold& fold) const override {
-    if (!fold.matrix.is_cuda()) return false;
+    if (!fold.matrix.is_cuda() || channels_per_head_ == 1) return false;
     const int64_t heads = num_heads(), length = fold.matrix.size(1);
-    const int64_t step = RowsOfFold(heads, heads * channels_per_head_, length);
+    const int64_t step =
+        HeadRowsOnGpu(heads, heads * channels_per_head_, length).rows;
     for (int64_t row = 0; row < length; row += step) {
       if (fold.cancel != nullptr && !fold.cancel->Check().ok()) break;
       const int64_t rows = std::min(step, length - row);

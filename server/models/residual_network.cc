@@ -254,6 +254,13 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     // A sequence takes no more of a fold of several than of one by itself. The
     // directions of a block that has two are folded side by side.
     fold_bytes = FoldScratchBytes(parts_->info.num_channels, length);
+    for (const auto& layer : parts_->layers) {
+      const int64_t channels = layer->num_channels();
+      const int64_t heads = channels / layer->channels_per_head();
+      if (heads == channels) continue;  // none shares a matrix
+      fold_bytes =
+          std::max(fold_bytes, HeadRowsOnGpu(heads, channels, length).bytes);
+    }
     if (!parts_->info.causal) {
       fold_bytes = 2 * (fold_bytes + length * length * ElementBytes());
     }

@@ -26,4 +26,22 @@ SlabShape ChooseSlab(int64_t num_channels, int64_t num_rows, int64_t length,
   return shape;
 }
 
+HeadRows HeadRowsOnGpu(int64_t num_heads, int64_t num_channels,
+                       int64_t length) {
+  constexpr int64_t kBudget = int64_t{256} << 20;
+  // Of a block of the kernel, which leaves a product per block of columns.
+  constexpr int64_t kBlockRows = 4, kBlockColumns = 128;
+  const int64_t row_bytes =
+      (num_heads * length + (length / kBlockColumns + 1) * num_channels) *
+      static_cast<int64_t>(sizeof(float));
+  // Ranges of about the same size.
+  const int64_t most = std::max(kBlockRows, kBudget / row_bytes);
+  const int64_t ranges = (length + most - 1) / most;
+  const int64_t rows = (length + ranges - 1) / ranges;
+  HeadRows range;
+  range.rows = std::min(length, (rows + kBlockRows - 1) / kBlockRows * kBlockRows);
+  range.bytes = range.rows * row_bytes;
+  return range;
+}
+
 }  // namespace limpid

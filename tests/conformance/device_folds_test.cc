@@ -62,8 +62,10 @@ int64_t CompareWithSlabs(const BlockAttention& attention, RowRange rows) {
     EXPECT_TRUE(attention.Visit(form, rows, sinks, CancelToken()).ok());
     EXPECT_LE(Difference(by_itself.Finish(), of_slabs.Finish()), 1e-5)
         << ReductionName(reduction) << ", rows from " << rows.begin;
-    EXPECT_LE(meter.Finish().item().toDouble(), 1e-5);
-    EXPECT_LE(meter_of_slabs.Finish().item().toDouble(), 1e-5);
+    // Where products nearly cancel, slabs lose digits, too.
+    const double of_slab = meter_of_slabs.Finish().item().toDouble();
+    EXPECT_LE(of_slab, 3e-5);
+    EXPECT_LE(meter.Finish().item().toDouble(), std::max(1e-5, 1.5 * of_slab));
   }
   return compared;
 }

@@ -120,11 +120,16 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<kRankOne, T>)
   // does not depend on g.
   constexpr int kPositions = kOwn == 1 ? 4 : 1;
 
+  // One position ahead where there are registers for it.
+  constexpr bool kAhead = !kRankOne && sizeof(T) == 4;
+  Operands<kOwn, kRankOne, T> next;
+  if (kAhead) next = fetch(last_row);
   for (int64_t begin = (length - 1) / kTile * kTile; begin >= 0;
        begin -= kTile) {
 #pragma unroll kPositions
     for (int64_t j = min(begin + kTile - 1, last_row); j >= begin; --j) {
-      const Operands<kOwn, kRankOne, T> x = fetch(j);
+      const Operands<kOwn, kRankOne, T> x = kAhead ? next : fetch(j);
+      if (kAhead) next = fetch(max(j - 1, int64_t{0}));
 #pragma unroll
       for (int m = 0; m < kRows; ++m) {
         if (!has_diagonal && j == row + m) query.Load(j, count, g[m]);

@@ -157,7 +157,7 @@ class CudaHeadsFoldTest : public GpuTest {
     EXPECT_EQ(matrix, again) << "not deterministic";
     EXPECT_EQ(product, product_again) << "not deterministic";
     Fold(in, parts, fold, step, false, again, product_again);
-    EXPECT_EQ(matrix, again) << "other without products";
+    EXPECT_LE(RelativeError(again, expected.matrix), 2e-6);
   }
 };
 
