@@ -380,7 +380,9 @@ std::optional<FoldedMatrix> BlockBatch::Fold(const MatrixFold& fold,
   return part(*folded);
 }
 
-void VisitBlocks(Pass& pass, const BlockTrace& trace) {
+namespace {
+
+void VisitSequences(Pass& pass, const BlockTrace& trace) {
   const Packing& packing = pass.packing;
   const int64_t count = packing.CountOf(trace.x);
   // A GPU takes many small folds at once; a CPU is busy with one.
@@ -401,6 +403,20 @@ void VisitBlocks(Pass& pass, const BlockTrace& trace) {
       }
     }
     first = end;
+  }
+}
+
+}  // namespace
+
+void VisitBlocks(Pass& pass, BlockTrace trace) {
+  // Of fewer numbers the next layer would be waiting for launches anyhow.
+  constexpr int64_t kLarge = int64_t{1} << 19;
+  const auto kept = std::make_shared<const BlockTrace>(std::move(trace));
+  const auto visit = [&] { VisitSequences(pass, *kept); };
+  if (pass.fused() && kept->x.numel() >= kLarge) {
+    pass.aside().Run(kept->x, kept, visit);
+  } else {
+    visit();
   }
 }
 

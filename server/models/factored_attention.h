@@ -149,7 +149,8 @@ class BlockBatch {
 };
 
 // Shows the attention of every sequence of the pass's current layer, whose
-// trace this is.
-void VisitBlocks(Pass& pass, const BlockTrace& trace);
+// trace this is. On a GPU large ones are looked at aside (Pass::aside), and the
+// trace is kept meanwhile.
+void VisitBlocks(Pass& pass, BlockTrace trace);
 
 }  // namespace limpid

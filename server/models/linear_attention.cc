@@ -153,7 +153,7 @@ at::Tensor LinearAttentionLayer::Mix(const at::Tensor& stream,
     trace.output = output;
     trace.projection.weight = w.out;
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return Project(output, w.out, pass);
 }

@@ -172,7 +172,7 @@ at::Tensor Mamba2Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output;
     trace.projection = {w.out_weight, w.out_bias};
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return stream +
          pass.BlockOutput(Project(output, w.out_weight, w.out_bias, pass));

@@ -52,7 +52,7 @@ at::Tensor RunNormedHeads(const FrozenRecurrence& recurrence,
     trace.output = output;
     trace.projection = projection;
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return output;
 }

@@ -13,6 +13,7 @@
 
 #include "server/models/architecture.h"
 #include "server/models/packing.h"
+#include "server/models/side_by_side.h"
 
 namespace limpid {
 
@@ -86,6 +87,9 @@ class Pass {
     if (visits()) status_ = visitor_(layer_, sequence, attention);
   }
 
+  // Where visits may take place while the pass goes on with the next layer.
+  Aside& aside() { return aside_; }
+
   // To be called before each layer: whether to go on.
   absl::Status BeginLayer(int64_t layer) {
     layer_ = layer;
@@ -110,6 +114,7 @@ class Pass {
   const bool alike_;
   int64_t layer_ = 0;
   absl::Status status_;
+  Aside aside_;
 };
 
 }  // namespace limpid

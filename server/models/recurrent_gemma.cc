@@ -239,7 +239,7 @@ at::Tensor RecurrentLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output;
     trace.projection = {w.out.weight, w.out.bias};
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return mlp_.Run(stream + pass.BlockOutput(w.out(output, pass)),
                   config_.epsilon, pass);
@@ -333,7 +333,7 @@ at::Tensor AttentionLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output;
     trace.projection = {weights_.out.weight, weights_.out.bias};
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return mlp_.Run(stream + pass.BlockOutput(weights_.out(output, pass)),
                   config_.epsilon, pass);

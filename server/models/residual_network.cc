@@ -249,8 +249,12 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
     const int64_t entries = (2 * slab.channels + heads) * slab.rows * length;
     most = std::max(most, entries + layer->Cost(length).map);
   }
-  int64_t fold_bytes = 0;
+  int64_t fold_bytes = 0, next_layer = 0;
   if (parts_->options.device.is_cuda()) {
+    // What is looked at is kept while the next layer is computed.
+    for (const auto& layer : parts_->layers) {
+      next_layer = std::max(next_layer, layer->Cost(length).forward);
+    }
     // A sequence takes no more of a fold of several than of one by itself. The
     // directions of a block that has two are folded side by side.
     fold_bytes = FoldScratchBytes(parts_->info.num_channels, length);
@@ -265,7 +269,7 @@ int64_t ResidualNetwork::VisitBytes(int64_t length) const {
       fold_bytes = 2 * (fold_bytes + length * length * ElementBytes());
     }
   }
-  return most * ElementBytes() + fold_bytes;
+  return (most + next_layer) * ElementBytes() + fold_bytes;
 }
 
 double ResidualNetwork::ForwardFlops(int64_t length) const {

@@ -126,7 +126,7 @@ at::Tensor Rwkv4Layer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = run.output;
     trace.projection.weight = w.out;
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return w.channel_mix.Run(
       stream + pass.BlockOutput(Project(run.output, w.out, pass)), epsilon_,

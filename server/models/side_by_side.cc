@@ -46,39 +46,54 @@ void Follow(const c10::Stream& stream, const c10::Stream& before) {
 
 }  // namespace
 
-void SideBySide(const at::Tensor& where, const std::function<void()>& aside,
-                const std::function<void()>& here) {
-  if (!where.is_cuda()) {
-    aside();
-    here();
-    return;
+Aside::~Aside() {
+  try {
+    Join();
+  } catch (...) {
   }
+}
+
+void Aside::Run(const at::Tensor& where, std::shared_ptr<const void> kept,
+                const std::function<void()>& work) {
+  Join();
+  if (!where.is_cuda()) return work();
   const CUDAStream current =
       c10::cuda::getCurrentCUDAStream(where.device().index());
   const CUDAStream beside = StreamBeside(current);
   Follow(beside, current);
-  try {
-    {
-      const c10::StreamGuard guard(beside);
-      aside();
-    }
-    here();
-  } catch (...) {
-    // What was launched may still use what is freed now.
-    Follow(current, beside);
-    throw;
-  }
+  // Before the work, which may throw when it has begun.
+  streams_.emplace(current, beside);
+  kept_ = std::move(kept);
+  const c10::StreamGuard guard(beside);
+  work();
+}
+
+void Aside::Join() {
+  if (!streams_) return;
+  const auto [current, beside] = *streams_;
+  streams_.reset();
   Follow(current, beside);
+  kept_.reset();
 }
 
 #else
 
-void SideBySide(const at::Tensor&, const std::function<void()>& aside,
-                const std::function<void()>& here) {
-  aside();
-  here();
+void Aside::Run(const at::Tensor&, std::shared_ptr<const void>,
+                const std::function<void()>& work) {
+  work();
 }
 
+Aside::~Aside() = default;
+void Aside::Join() {}
+
 #endif
+
+void SideBySide(const at::Tensor& where, const std::function<void()>& aside,
+                const std::function<void()>& here) {
+  Aside beside;
+  beside.Run(where, nullptr, aside);
+  here();
+  beside.Join();
+}
 
 }  // namespace limpid

@@ -180,7 +180,7 @@ at::Tensor VimLayer::Run(const at::Tensor& stream, Pass& pass) const {
     trace.output = output;
     trace.projection.weight = w.out_weight;
     trace.stream = stream;
-    VisitBlocks(pass, trace);
+    VisitBlocks(pass, std::move(trace));
   }
   return stream + pass.BlockOutput(Project(output, w.out_weight, pass));
 }

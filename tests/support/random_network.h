@@ -18,7 +18,7 @@ namespace limpid::testing {
 
 // A tiny configuration of a listed architecture.
 struct TinyCase {
-  const ArchitectureSpec* spec;
+  const ArchitectureSpec* spec = nullptr;
   std::string config;
   std::string name;  // for example "mamba_0"
 };

@@ -69,7 +69,7 @@ absl::Status LaunchWithSharedMemory(absl::string_view name,
 // such arrays fit into registers; beyond that it would only make the compiler
 // slow.
 template <int kStates>
-inline constexpr int kUnroll = kStates <= 32 ? kStates : 1;
+inline constexpr int kUnroll = kStates <= 64 ? kStates : 1;
 
 // Calls launch.template operator()<kStates>() with the smallest of a few state
 // sizes that is at least `state_size`.

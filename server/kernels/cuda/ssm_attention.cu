@@ -30,8 +30,9 @@ __global__ void __launch_bounds__(kRows)
   // Positions whose decays are made together.
   constexpr int kPart = kFactors / kStates < kTile ? kFactors / kStates : kTile;
   static_assert(kTile % kPart == 0);
-  __shared__ T decays[kPart * kStates];
-  __shared__ T keys[kPart * kStates];
+  // Aligned, so that several are read at a time.
+  __shared__ alignas(16) T decays[kPart * kStates];
+  __shared__ alignas(16) T keys[kPart * kStates];
   __shared__ T entries[kRows][kSpan];
   __shared__ T taps[kMaxConvWidth];
   __shared__ T row_scales[kRows];
