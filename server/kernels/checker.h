@@ -92,6 +92,16 @@ class Checker {
     Range(head_begin, head_end, recurrence.num_sequences * recurrence.num_heads,
           "heads");
   }
+  // What ops that fold channels and multiply with the block's input share;
+  // `value_stride` of those that may be negative is its magnitude.
+  template <typename Op>
+  void Fold(const Op& op, int64_t num_channels, int64_t value_stride) {
+    if (op.fold == ChannelFold::kWeightedSumAbs) NotNull(op.weight, "weight");
+    if (op.product != nullptr) {
+      NotNull(op.value, "value");
+      AtLeast(value_stride, num_channels, "value_stride");
+    }
+  }
   // A gradient by something that is not there.
   void Unwanted(const void* gradient, const void* operand,
                 absl::string_view name) {

@@ -173,14 +173,7 @@ absl::Status Validate(const SsmAttentionFold<T>& op) {
   attention.out = op.accumulator;
   LIMPID_RETURN_IF_ERROR(Validate(attention));
   check.Positive(op.num_sequences, "num_sequences");
-  if (op.fold == ChannelFold::kWeightedSumAbs) {
-    check.NotNull(op.weight, "weight");
-  }
-  if (op.product != nullptr) {
-    check.NotNull(op.value, "value");
-    check.AtLeast(std::abs(op.value_stride), attention.ssm.num_channels,
-                  "value_stride");
-  }
+  check.Fold(op, attention.ssm.num_channels, std::abs(op.value_stride));
   return check.ToStatus();
 }
 
@@ -216,14 +209,8 @@ absl::Status Validate(const ScalarAttentionFold<T>& op) {
     check.AtLeast(op.row_stride, recurrence.num_heads, "row_stride");
   }
   if (op.conv_weight != nullptr) check.ConvWidth(op.conv_width);
-  if (op.fold == ChannelFold::kWeightedSumAbs) {
-    check.NotNull(op.weight, "weight");
-  }
   check.NotNull(op.accumulator, "accumulator");
-  if (op.product != nullptr) {
-    check.NotNull(op.value, "value");
-    check.AtLeast(op.value_stride, recurrence.num_heads, "value_stride");
-  }
+  check.Fold(op, recurrence.num_heads, op.value_stride);
   check.NotNull(op.scratch, "scratch");
   return check.ToStatus();
 }
@@ -236,14 +223,8 @@ absl::Status Validate(const HeadsFold<T>& op) {
   Checker check("HeadsFold");
   check.Same(expand.head_begin, 0, "head_begin");
   check.Same(expand.channel_begin, 0, "channel_begin");
-  if (op.fold == ChannelFold::kWeightedSumAbs) {
-    check.NotNull(op.weight, "weight");
-  }
-  if (op.product != nullptr) {
-    check.NotNull(op.value, "value");
-    check.AtLeast(op.value_stride, expand.channel_end, "value_stride");
-    check.NotNull(op.scratch, "scratch");
-  }
+  check.Fold(op, expand.channel_end, op.value_stride);
+  if (op.product != nullptr) check.NotNull(op.scratch, "scratch");
   return check.ToStatus();
 }
 

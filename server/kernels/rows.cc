@@ -14,13 +14,7 @@ absl::Status Validate(const SsmRowsFold<T>& op) {
   attention.out = op.accumulator;
   LIMPID_RETURN_IF_ERROR(Validate(attention));
   check.AtMost(attention.row_end - attention.row_begin, kMaxFoldedRows, "rows");
-  if (op.fold == ChannelFold::kWeightedSumAbs) {
-    check.NotNull(op.weight, "weight");
-  }
-  if (op.product != nullptr) {
-    check.NotNull(op.value, "value");
-    check.AtLeast(op.value_stride, attention.ssm.num_channels, "value_stride");
-  }
+  check.Fold(op, attention.ssm.num_channels, op.value_stride);
   return check.ToStatus();
 }
 
