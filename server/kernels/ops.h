@@ -359,6 +359,9 @@ struct ScalarAttentionFold {
 //   product[i, c] = sum_j alpha_c[i, j] value[j, c].
 template <typename T>
 struct HeadsFold {
+  // What a block of threads folds. Each leaves a product of its columns.
+  static constexpr int kBlockRows = 4, kBlockColumns = 128;
+
   // All channels, from head 0 on; `out` is not used. The matrices of heads are
   // lower triangular, with zeros above the diagonal.
   ExpandHeads<T> expand;

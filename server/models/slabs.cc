@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "server/kernels/ops.h"
+
 namespace limpid {
 
 SlabShape ChooseSlab(int64_t num_channels, int64_t num_rows, int64_t length,
@@ -29,8 +31,8 @@ SlabShape ChooseSlab(int64_t num_channels, int64_t num_rows, int64_t length,
 HeadRows HeadRowsOnGpu(int64_t num_heads, int64_t num_channels,
                        int64_t length) {
   constexpr int64_t kBudget = int64_t{256} << 20;
-  // Of a block of the kernel, which leaves a product per block of columns.
-  constexpr int64_t kBlockRows = 4, kBlockColumns = 128;
+  constexpr int64_t kBlockRows = kernels::HeadsFold<float>::kBlockRows;
+  constexpr int64_t kBlockColumns = kernels::HeadsFold<float>::kBlockColumns;
   const int64_t row_bytes =
       (num_heads * length + (length / kBlockColumns + 1) * num_channels) *
       static_cast<int64_t>(sizeof(float));

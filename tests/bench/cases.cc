@@ -57,14 +57,15 @@ void Check(const absl::Status& status) {
 }
 
 // Networks stay for further cases of the same run.
-absl::StatusOr<std::shared_ptr<const Network>> SharedNetwork(
+absl::StatusOr<std::shared_ptr<const RandomNetwork>> SharedNetwork(
     const std::string& config, const BuildOptions& options) {
   static auto& known =
-      *new std::map<std::string, std::shared_ptr<const Network>>;
+      *new std::map<std::string, std::shared_ptr<const RandomNetwork>>;
   auto& network = known[absl::StrCat(options.device.str(),
                                      static_cast<int>(options.dtype), config)];
   if (network == nullptr) {
-    LIMPID_ASSIGN_OR_RETURN(network, MakeNetwork(config, options));
+    LIMPID_ASSIGN_OR_RETURN(RandomNetwork made, MakeNetwork(config, options));
+    network = std::make_shared<const RandomNetwork>(std::move(made));
   }
   return network;
 }
@@ -161,9 +162,9 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
   if (precision == Precision::kFast) out.name += "/fast";
   out.on_cpu = on_cpu;
   out.prepare = [=](at::Device device) -> absl::StatusOr<Prepared> {
-    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> loaded,
+    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const RandomNetwork> loaded,
                             SharedNetwork(config, {device, at::kFloat}));
-    const Network* const network = &loaded->In(precision);
+    const Network* const network = &loaded->network->In(precision);
     const NetworkInput input = RandomInput(*network, batch, length);
     at::Tensor embeddings;
     {
@@ -173,14 +174,25 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
     Prepared prepared;
     prepared.work = [=] { Run(*network, embeddings, rows); };
     prepared.flops = batch * network->ForwardFlops(length);
+    prepared.bytes = loaded->weight_bytes;
     if (rows == Rows::kAll) {
+      const int64_t matrices = batch * network->info().num_layers;
       prepared.baseline = [=] { Run(*network, embeddings, Rows::kNone); };
-      prepared.flops = batch * network->info().num_layers *
-                       network->AttentionFlops(length, length);
+      prepared.flops = matrices * network->AttentionFlops(length, length);
+      prepared.bytes = 1.0 * matrices * length * length * sizeof(float);
+    }
+    if (rows == Rows::kAll && device.is_cuda()) {
+      const at::Tensor on_host = at::empty(
+          {length, length}, at::TensorOptions(at::kFloat).pinned_memory(true));
+      prepared.to_host = [=] {
+        Run(*network, embeddings, rows, [&](const at::Tensor& matrix) {
+          on_host.copy_(matrix, /*non_blocking=*/true);
+        });
+      };
     }
     if (error != Error::kNothing) {
       prepared.extra = [=] {
-        std::shared_ptr<const Network> exact = loaded;
+        std::shared_ptr<const RandomNetwork> exact = loaded;
         if (error == Error::kToDouble) {
           const auto other = SharedNetwork(config, {device, at::kDouble});
           Check(other.status());
@@ -189,7 +201,7 @@ Case NetworkCase(const std::string& model, const std::string& config, Rows rows,
         return absl::StrCat(error == Error::kToDouble
                                 ? "\"relative_l2_error\": "
                                 : "\"relative_l2_to_float32\": ",
-                            Difference(*network, *exact, input, rows));
+                            Difference(*network, *exact->network, input, rows));
       };
     }
     return prepared;
@@ -218,9 +230,11 @@ Case MixedCase(bool packed) {
       absl::StrCat("mamba-130m/mixed/", packed ? "packed" : "one-by-one");
   out.on_cpu = true;
   out.prepare = [=](at::Device device) -> absl::StatusOr<Prepared> {
-    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const Network> network,
+    LIMPID_ASSIGN_OR_RETURN(std::shared_ptr<const RandomNetwork> loaded,
                             SharedNetwork(kMamba130m, {device, at::kFloat}));
+    const Network* const network = loaded->network.get();
     Prepared prepared;
+    prepared.bytes = loaded->weight_bytes;
     Sequences sequences;
     sequences.packing = Packing(lengths);
     std::vector<at::Tensor> embeddings;

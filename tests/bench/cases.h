@@ -18,7 +18,10 @@ struct Prepared {
   std::function<void()> work;
   // What of it is not to be counted, timed in the same run; or empty.
   std::function<void()> baseline;
-  // Least operations and bytes that it takes; 0: not counted.
+  // `work`, its results brought to the host as well; or empty.
+  std::function<void()> to_host;
+  // Least operations and bytes that it takes, without what is not to be
+  // counted.
   double flops = 0;
   double bytes = 0;
   // What else the line says, as JSON fields, after the timing.

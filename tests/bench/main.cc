@@ -30,12 +30,72 @@ struct Options {
   int threads = 0;
   bool list = false;
   std::string peers;
+  std::string service;
 };
 
 std::string Milliseconds(const std::string& name, const Times& times) {
   return absl::StrFormat("\"%s\": %.4f, \"%s_least\": %.4f, \"%s_most\": %.4f",
                          name, times.median, name, times.least, name,
                          times.most);
+}
+
+struct Result {
+  Times times;
+  double added = 0;  // milliseconds, without the baseline's
+  double roofline_share = 0;
+  std::string line;  // JSON
+};
+
+// Throws what goes wrong.
+Result RunCase(const Case& one, at::Device device, int repeats,
+               const Roofline& roofline, const std::string& where) {
+  const absl::StatusOr<Prepared> prepared = one.prepare(device);
+  if (!prepared.ok()) throw std::runtime_error(prepared.status().ToString());
+  Result out;
+  out.line = absl::StrCat("{\"op\": \"", one.name, "\", ", where, ", ");
+  Times base;
+  if (prepared->baseline) {
+    base = Measure(device, repeats, prepared->baseline);
+    absl::StrAppend(&out.line, Milliseconds("baseline_ms", base), ", ");
+  }
+  out.times = Measure(device, repeats, prepared->work);
+  out.added = out.times.median - base.median;
+  const double arithmetic = prepared->flops / roofline.flops_per_second;
+  const double traffic = prepared->bytes / roofline.bytes_per_second;
+  out.roofline_share = std::max(arithmetic, traffic) * 1e3 / out.added;
+  absl::StrAppend(&out.line, Milliseconds("ms", out.times),
+                  absl::StrFormat(", \"added_ms\": %.4f, \"flops\": %.4g, "
+                                  "\"bytes\": %.4g, \"roofline_share\": %.3f",
+                                  out.added, prepared->flops, prepared->bytes,
+                                  out.roofline_share));
+  if (device.is_cuda()) {
+    absl::StrAppend(
+        &out.line,
+        absl::StrFormat(", \"tensor_share\": %.3f, \"peak_mib\": %.1f",
+                        prepared->flops / roofline.tensor_flops_per_second *
+                            1e3 / out.added,
+                        PeakBytes(device, prepared->work) / 1048576.0));
+  }
+  if (prepared->to_host) {
+    const Times all = Measure(device, repeats, prepared->to_host);
+    absl::StrAppend(&out.line, ", ", Milliseconds("with_transfer_ms", all),
+                    absl::StrFormat(", \"transfer_ms\": %.4f",
+                                    all.median - out.times.median));
+  }
+  if (prepared->extra) absl::StrAppend(&out.line, ", ", prepared->extra());
+  out.line += "}";
+  return out;
+}
+
+// Runs a program that adds lines of its own to --out.
+bool RunProgram(const std::string& program, const std::string& arguments,
+                const Options& options) {
+  std::printf("\n");
+  std::fflush(stdout);
+  const std::string command =
+      absl::StrCat(program, " ", arguments, " --device ", options.device, " '",
+                   options.out, "'");
+  return std::system(command.c_str()) == 0;
 }
 
 int RunCases(const Options& options) {
@@ -58,11 +118,11 @@ int RunCases(const Options& options) {
   const auto emit = [&](const std::string& line) {
     if (file.is_open()) file << line << "\n" << std::flush;
   };
-  emit(
-      absl::StrFormat("{\"op\": \"roofline\", %s, \"copy_gb_per_s\": %.1f, "
-                      "\"float32_tflops\": %.2f}",
-                      where, roofline.bytes_per_second / 1e9,
-                      roofline.flops_per_second / 1e12));
+  emit(absl::StrFormat(
+      "{\"op\": \"roofline\", %s, \"copy_gb_per_s\": %.1f, "
+      "\"float32_tflops\": %.2f, \"float16_tflops\": %.1f}",
+      where, roofline.bytes_per_second / 1e9, roofline.flops_per_second / 1e12,
+      roofline.tensor_flops_per_second / 1e12));
   std::printf(
       "%s\ncopy %.0f GB/s, float32 products %.2f TFLOP/s\n\n"
       "%-36s %10s %10s %10s %9s\n",
@@ -78,45 +138,28 @@ int RunCases(const Options& options) {
       continue;
     }
     try {
-      const absl::StatusOr<Prepared> prepared = one.prepare(device);
-      if (!prepared.ok()) {
-        throw std::runtime_error(prepared.status().ToString());
-      }
-      Times base;
-      std::string line =
-          absl::StrCat("{\"op\": \"", one.name, "\", ", where, ", ");
-      if (prepared->baseline) {
-        base = Measure(device, options.repeats, prepared->baseline);
-        absl::StrAppend(&line, Milliseconds("baseline_ms", base), ", ");
-      }
-      const Times times = Measure(device, options.repeats, prepared->work);
-      const double added = times.median - base.median;
-      const double floor =
-          std::max(prepared->flops / roofline.flops_per_second,
-                   prepared->bytes / roofline.bytes_per_second) *
-          1e3;
-      absl::StrAppend(&line, Milliseconds("ms", times),
-                      absl::StrFormat(", \"added_ms\": %.4f, \"flops\": %.4g, "
-                                      "\"roofline_share\": %.3f",
-                                      added, prepared->flops, floor / added));
-      if (prepared->extra) absl::StrAppend(&line, ", ", prepared->extra());
-      emit(line + "}");
+      const Result result =
+          RunCase(one, device, options.repeats, roofline, where);
+      emit(result.line);
       std::printf("%-36s %10.3f %10.3f %10.3f %8.0f%%\n", one.name.c_str(),
-                  times.median, times.least, added, 100 * floor / added);
+                  result.times.median, result.times.least, result.added,
+                  100 * result.roofline_share);
       std::fflush(stdout);
     } catch (const std::exception& error) {
       std::printf("%-36s failed: %.200s\n", one.name.c_str(), error.what());
       ++failed;
     }
   }
-  if (!options.peers.empty()) {
-    file.close();
-    std::printf("\n");
-    std::fflush(stdout);
-    const std::string command =
-        absl::StrCat(options.peers, " --threads ", at::get_num_threads(),
-                     " --repeats ", options.repeats, " '", options.out, "'");
-    if (std::system(command.c_str()) != 0) ++failed;
+  file.close();
+  if (!options.peers.empty() &&
+      !RunProgram(options.peers,
+                  absl::StrCat("--threads ", at::get_num_threads(),
+                               " --repeats ", options.repeats),
+                  options)) {
+    ++failed;
+  }
+  if (!options.service.empty() && !RunProgram(options.service, "", options)) {
+    ++failed;
   }
   return failed == 0 ? 0 : 1;
 }
@@ -136,16 +179,21 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000));
   app.add_option("--threads", options.threads, "CPU threads; default: cores");
   app.add_flag("--list", options.list, "only print the names");
-  CLI::Option* const peers = app.add_option(
-      "--peers", options.peers,
-      "then time what others would use for the same work, on the CPU, by this "
-      "program, which adds its lines to --out; default: scripts/peers");
-  peers->expected(0, 1)->default_str("scripts/peers")->needs(out);
+  app.add_option("--peers", options.peers,
+                 "then time what others would use for the same work by this "
+                 "program, which adds its lines to --out; default: "
+                 "scripts/peers")
+      ->expected(0, 1)
+      ->default_str("scripts/peers")
+      ->needs(out);
+  app.add_option("--service", options.service,
+                 "then ask a server on the same device, with 1 to 64 clients, "
+                 "by this program, which adds its lines to --out; default: "
+                 "scripts/bench-service")
+      ->expected(0, 1)
+      ->default_str("scripts/bench-service")
+      ->needs(out);
   CLI11_PARSE(app, argc, argv);
-  if (peers->count() > 0 && options.device != "cpu") {
-    std::fprintf(stderr, "limpid_bench: --peers needs --device cpu\n");
-    return 1;
-  }
   return RunCases(options);
 }
 

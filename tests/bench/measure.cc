@@ -6,6 +6,7 @@
 #include <torch/version.h>
 
 #ifdef LIMPID_WITH_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 #endif
@@ -55,22 +56,51 @@ Times Measure(at::Device device, int repeats,
 }
 
 Roofline ProbeRoofline(at::Device device) {
-  const at::TensorOptions float32 =
-      at::TensorOptions(device).dtype(at::kFloat);
+  const at::TensorOptions float32 = at::TensorOptions(device).dtype(at::kFloat);
   const int64_t numbers = int64_t{1} << (device.is_cuda() ? 28 : 26);
   const at::Tensor from = at::rand({numbers}, float32);
   at::Tensor to = at::empty_like(from);
   const int64_t side = device.is_cuda() ? 8192 : 2048;
   const at::Tensor a = at::rand({side, side}, float32);
   const at::Tensor b = at::rand({side, side}, float32);
-  at::Tensor product = at::empty_like(a);
+  const auto products_per_second = [&](const at::Tensor& left,
+                                       const at::Tensor& right) {
+    at::Tensor product = at::empty_like(left);
+    return 1e3 /
+           Measure(device, 5, [&] { at::mm_out(product, left, right); }).median;
+  };
+  const double flops = 2.0 * side * side * side;
   Roofline out;
   out.bytes_per_second =
       8.0 * numbers / Measure(device, 10, [&] { to.copy_(from); }).median * 1e3;
-  out.flops_per_second =
-      2.0 * side * side * side /
-      Measure(device, 5, [&] { at::mm_out(product, a, b); }).median * 1e3;
+  out.flops_per_second = flops * products_per_second(a, b);
+  if (device.is_cuda()) {
+    out.tensor_flops_per_second =
+        flops * products_per_second(a.to(at::kHalf), b.to(at::kHalf));
+  }
   return out;
+}
+
+int64_t PeakBytes([[maybe_unused]] at::Device device,
+                  [[maybe_unused]] const std::function<void()>& work) {
+#ifdef LIMPID_WITH_CUDA
+  namespace allocator = c10::cuda::CUDACachingAllocator;
+  if (device.is_cuda()) {
+    constexpr auto kAll =
+        static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    Wait(device);
+    allocator::resetPeakStats(device.index());
+    const int64_t before =
+        allocator::getDeviceStats(device.index()).allocated_bytes[kAll].current;
+    work();
+    Wait(device);
+    return allocator::getDeviceStats(device.index())
+               .allocated_bytes[kAll]
+               .peak -
+           before;
+  }
+#endif
+  return 0;
 }
 
 std::string DescribeDevice(at::Device device) {

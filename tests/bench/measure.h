@@ -27,8 +27,14 @@ Times Measure(at::Device device, int repeats,
 struct Roofline {
   double bytes_per_second = 0;  // copied, read plus written
   double flops_per_second = 0;  // float32 product of matrices, no TF32
+  // Float16 product on tensor cores; 0: a CPU.
+  double tensor_flops_per_second = 0;
 };
 Roofline ProbeRoofline(at::Device device);
+
+// The most that one run of `work` holds beside what is allocated before it, in
+// bytes; a GPU's, 0 for a CPU.
+int64_t PeakBytes(at::Device device, const std::function<void()>& work);
 
 // Of device, driver and libraries, as JSON fields.
 std::string DescribeDevice(at::Device device);

@@ -18,8 +18,10 @@ class DrawnWeights final : public WeightReader {
 
   at::Tensor Take(const std::vector<std::string>& names,
                   const std::vector<int64_t>& shape) override {
-    return Keep(
-        Draw(names.front(), shape).to(stored_type()).to(options().dtype));
+    const at::Tensor drawn =
+        Draw(names.front(), shape).to(stored_type()).to(options().dtype);
+    bytes_ += static_cast<int64_t>(drawn.nbytes());
+    return Keep(drawn);
   }
   at::ScalarType stored_type() const override { return at::kBFloat16; }
   bool Has(const std::string&) const override { return true; }
@@ -27,6 +29,7 @@ class DrawnWeights final : public WeightReader {
     return {};
   }
   absl::Status status() const override { return absl::OkStatus(); }
+  int64_t bytes() const { return bytes_; }
 
  private:
   at::Tensor Draw(const std::string& name, const std::vector<int64_t>& shape) {
@@ -56,12 +59,14 @@ class DrawnWeights final : public WeightReader {
     const double fan_in = shape.empty() ? 1 : static_cast<double>(shape.back());
     return at::randn(shape, float32) * std::min(0.5, 1 / std::sqrt(fan_in));
   }
+
+  int64_t bytes_ = 0;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<const Network>> MakeNetwork(
-    const std::string& config, const BuildOptions& options) {
+absl::StatusOr<RandomNetwork> MakeNetwork(const std::string& config,
+                                          const BuildOptions& options) {
   LIMPID_ASSIGN_OR_RETURN(HfConfig parsed,
                           HfConfig::Parse(config, "config.json"));
   const std::string type = parsed.String("model_type", "");
@@ -72,7 +77,10 @@ absl::StatusOr<std::unique_ptr<const Network>> MakeNetwork(
       continue;
     }
     DrawnWeights weights(options);
-    return spec.build(parsed, weights);
+    RandomNetwork out;
+    LIMPID_ASSIGN_OR_RETURN(out.network, spec.build(parsed, weights));
+    out.weight_bytes = weights.bytes();
+    return out;
   }
   return absl::NotFoundError(absl::StrCat("no architecture ", type));
 }

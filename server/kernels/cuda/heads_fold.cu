@@ -19,8 +19,8 @@ namespace {
 
 using Op = HeadsFold<float>;
 
-constexpr int kColumns = 128;  // of a block, one per thread
-constexpr int kRows = 4;
+constexpr int kColumns = Op::kBlockColumns;  // one per thread
+constexpr int kRows = Op::kBlockRows;
 constexpr int kWarps = kColumns / 32;
 constexpr int kChannels = 16;  // staged at a time
 constexpr int kMaxTaps = 4;

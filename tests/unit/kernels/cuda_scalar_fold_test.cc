@@ -131,16 +131,7 @@ class CudaScalarFoldTest : public GpuTest {
     op.value = value.data();
     op.value_stride = in.channels;
     op.product = products.data();
-    ASSERT_TRUE(cuda::CanFold(op));
-    constexpr unsigned char kCanary = 199;
-    std::vector<unsigned char> fill(cuda::FoldScratchBytes(op) + 1, 255);
-    fill.back() = kCanary;
-    const OnDevice<unsigned char> scratch(fill);
-    op.scratch = scratch.data();
-    const absl::Status status = cuda::Run(op, stream_);
-    ASSERT_TRUE(status.ok()) << status;
-    Synchronize();
-    EXPECT_EQ(scratch.Fetch().back(), kCanary);
+    RunFold(op);
     matrix = accumulator.Fetch();
     product = products.Fetch();
   }

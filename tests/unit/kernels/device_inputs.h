@@ -102,7 +102,25 @@ class GpuTest : public testing::Test {
   void TearDown() override {
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
   }
-  void Synchronize() { ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess); }
+  void Synchronize() const {
+    ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+  }
+  // Runs a fold, all else of which is set, and waits for it; checks that it
+  // writes no scratch beyond what it asked for.
+  template <typename Op>
+  void RunFold(Op op) const {
+    ASSERT_TRUE(cuda::CanFold(op));
+    constexpr unsigned char kCanary = 199;
+    // Bytes that make numbers that are none, lest anything counts on zeros.
+    std::vector<unsigned char> fill(cuda::FoldScratchBytes(op) + 1, 255);
+    fill.back() = kCanary;
+    const OnDevice<unsigned char> scratch(fill);
+    op.scratch = scratch.data();
+    const absl::Status status = cuda::Run(op, stream_);
+    ASSERT_TRUE(status.ok()) << status;
+    Synchronize();
+    EXPECT_EQ(scratch.Fetch().back(), kCanary);
+  }
 
   cudaStream_t stream_ = nullptr;
 };
