@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/rpc/raw_unary_handler.h"
 #include "server/rpc/reply_writers.h"
 #include "server/rpc/unary_work.h"
 #include "server/schedule/admission_policy.h"
@@ -74,6 +75,19 @@ absl::Status WithViolations(const absl::Status& status,
 }
 
 }  // namespace
+
+ExplanationService::ExplanationService(ExplanationDeps deps)
+    : deps_(std::move(deps)), flights_(deps_.pool) {
+  using Method = grpc::ServerUnaryReactor* (
+      ExplanationService::*)(grpc::CallbackServerContext*,
+                             const grpc::ByteBuffer*, grpc::ByteBuffer*);
+  const auto run = [this](const RpcName& rpc, Method method) {
+    MarkMethodRawCallback(MethodIndex(rpc.service, rpc.method),
+                          new RawUnaryHandler(std::bind_front(method, this)));
+  };
+  run(kExplain, &ExplanationService::Explain);
+  run(kRenderHeatmap, &ExplanationService::RenderHeatmap);
+}
 
 FlowOptions ExplanationService::Flow(bool unary) const {
   return {&deps_.engine, deps_.server_version, deps_.max_unary_reply_bytes,
@@ -175,7 +189,8 @@ absl::StatusOr<JobId> ExplanationService::SubmitUnary(
        [work](const absl::Status& admission, int64_t device) {
          work->Run(admission, device);
        },
-       ticket, work});
+       ticket, work},
+      RawUnaryHandler::own_turn());
 }
 
 void ExplanationService::Land(UnaryCall* reactor, const Answer& answer,

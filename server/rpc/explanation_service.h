@@ -44,8 +44,7 @@ using RawExplanationService =
 
 class ExplanationService final : public RawExplanationService {
  public:
-  explicit ExplanationService(ExplanationDeps deps)
-      : deps_(std::move(deps)), flights_(deps_.pool) {}
+  explicit ExplanationService(ExplanationDeps deps);
 
   grpc::ServerUnaryReactor* Explain(grpc::CallbackServerContext* context,
                                     const grpc::ByteBuffer* request,
@@ -83,8 +82,8 @@ class ExplanationService final : public RawExplanationService {
   // Queues a stream, which ends on a worker if that succeeds.
   absl::StatusOr<JobId> SubmitStream(Accepted accepted,
                                      StreamCall* stream) const;
-  // Queues an explanation that `call` asks for; `on_end` is called exactly once
-  // if that succeeds.
+  // Queues an explanation that `call` asks for, or leaves it to the thread of
+  // its handler; `on_end` is called exactly once if that succeeds.
   absl::StatusOr<JobId> SubmitUnary(Accepted accepted, const Call& call,
                                     JobId id, const CancelToken& cancel,
                                     std::shared_ptr<ReplyWriter> writer,

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "server/rpc/inference_reply.h"
 #include "server/rpc/inference_request.h"
+#include "server/rpc/raw_unary_handler.h"
 #include "server/rpc/safe_text.h"
 
 namespace limpid {
@@ -238,6 +239,17 @@ ServerUnaryReactor* InferenceService::RepositoryModelUnload(
             Tell<inference::RepositoryModelUnloadResponse>(reactor));
         return absl::OkStatus();
       });
+}
+
+InferenceService::InferenceService(InferenceDeps deps)
+    : deps_(std::move(deps)) {
+  MarkMethodRawCallback(
+      MethodIndex(kModelInfer.service, kModelInfer.method),
+      new RawUnaryHandler([this](CallbackServerContext* context,
+                                 const ByteBuffer* request,
+                                 ByteBuffer* response) {
+        return ModelInfer(context, request, response);
+      }));
 }
 
 std::string InferenceService::NameOf(const char* field,

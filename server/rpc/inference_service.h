@@ -42,7 +42,7 @@ using RawInferenceService = OpenInference::WithRawCallbackMethod_ServerLive<
 
 class InferenceService final : public RawInferenceService {
  public:
-  explicit InferenceService(InferenceDeps deps) : deps_(std::move(deps)) {}
+  explicit InferenceService(InferenceDeps deps);
 
   grpc::ServerUnaryReactor* ServerLive(grpc::CallbackServerContext* context,
                                        const grpc::ByteBuffer* request,

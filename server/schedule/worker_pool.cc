@@ -17,6 +17,12 @@ constexpr double kNewest = 0.2;
 constexpr absl::Duration kLongestSleep = absl::Seconds(10);
 // How long after the last pause threads beyond those needed stay.
 constexpr std::chrono::seconds kSpareThreadStays(2);
+// Estimate of the longest job that its submitter may run: it has other things
+// to do, and for longer ones the way to a worker is nothing.
+constexpr double kLongestLent = 5e-3;
+// Threads that may ever run jobs of theirs: one that has computed holds buffers
+// of megabytes, and on a CPU helpers.
+constexpr size_t kMostLenders = 4;
 
 // A job must not take the pool down with it; what it threw was its own affair.
 void RunGuarded(const Job& job, const absl::Status& admission,
@@ -76,7 +82,7 @@ void WorkerPool::WakeWorkers() {
   for (const auto& workers : workers_) workers->work_available.notify_all();
 }
 
-absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
+absl::StatusOr<JobId> WorkerPool::Submit(Job job, OwnTurn* own_turn) {
   const JobId id = job.ticket.id;
   std::optional<DeviceSet> devices;
   if (job.ticket.devices != nullptr) devices.emplace(*job.ticket.devices);
@@ -95,7 +101,17 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
       return RefusalStatus(admission, job.ticket, LoadLocked());
     }
     queue_.Push(job.ticket);
+    const Ticket ticket = job.ticket;
     waiting_.emplace(id, Waiting{std::move(job), latest_start});
+    if (own_turn != nullptr) {
+      if (std::optional<Turn> turn = Lend(ticket)) {
+        // Functions must be copyable.
+        *own_turn = [this, turn = std::make_shared<Turn>(*std::move(turn))] {
+          RunLent(std::move(*turn));
+        };
+        return id;
+      }
+    }
     if (latest_start != absl::InfiniteFuture()) {
       starts_.emplace(latest_start, id);
       before_next_look = latest_start < next_look_;
@@ -110,6 +126,41 @@ absl::StatusOr<JobId> WorkerPool::Submit(Job job) {
   if (before_next_look) deadline_changed_.notify_one();
   ReportQueue(num_waiting);
   return id;
+}
+
+std::optional<WorkerPool::Turn> WorkerPool::Lend(const Ticket& ticket) {
+  const std::thread::id self = std::this_thread::get_id();
+  const bool may_lend =
+      !lent_ && ticket.seconds <= kLongestLent && queue_.num_waiting() == 1 &&
+      queue_.num_running() == 0 &&
+      (lenders_.count(self) > 0 || lenders_.size() < kMostLenders) &&
+      // Others are not about to come, either.
+      (ticket.batch.group == nullptr || ticket.batch.group != last_group_ ||
+       SizeToWaitFor(last_size_, options_.batch) <= 1);
+  if (!may_lend) return std::nullopt;
+  for (int64_t device = 0; device < std::ssize(workers_); ++device) {
+    if (!queue_.Pick(device)) continue;
+    lent_ = true;
+    lenders_.insert(self);
+    if (ticket.batch.group != nullptr) {
+      last_group_ = ticket.batch.group;
+      last_size_ = 1;
+    }
+    Turn turn;
+    turn.jobs.push_back(Begin(ticket.id));
+    turn.device = device;
+    turn.num_running = 1;
+    return turn;
+  }
+  return std::nullopt;
+}
+
+void WorkerPool::RunLent(Turn turn) {
+  Run(std::move(turn));
+  MutexLock lock(mutex_);
+  lent_ = false;
+  // With the lock: the pool may go as soon as it is idle.
+  maybe_idle_.notify_all();
 }
 
 Job WorkerPool::TakeOut(JobId id) {
@@ -291,50 +342,55 @@ void WorkerPool::Leave(int64_t device) {
 
 void WorkerPool::Work(int64_t device) {
   while (true) {
-    std::vector<Job> jobs;
-    int64_t num_waiting = 0, num_running = 0;
+    Turn turn;
+    turn.device = device;
     {
       MutexLock lock(mutex_);
       const std::optional<JobId> id = WaitForJob(device, lock);
       if (!id) return;
-      jobs.push_back(Begin(*id));
-      Gather(jobs, lock);
-      num_waiting = queue_.num_waiting();
-      num_running = queue_.num_running_on(device);
+      turn.jobs.push_back(Begin(*id));
+      Gather(turn.jobs, lock);
+      turn.num_waiting = queue_.num_waiting();
+      turn.num_running = queue_.num_running_on(device);
     }
-    // Some may have been left to this device, which has more to do now.
-    if (num_waiting > 0 && workers_.size() > 1) WakeWorkers();
-    ReportQueue(num_waiting);
-    ReportRunning(device, num_running);
-    const absl::Time start = options_.clock->Now();
-    const int64_t num_run = RunBegun(jobs, device);
-    const absl::Duration took = options_.clock->Now() - start;
-    std::vector<JobId> ended;
-    for (const Job& job : jobs) ended.push_back(job.ticket.id);
-    // What the jobs hold goes before they count as ended.
-    jobs.clear();
-    bool others_wait = false;
-    {
-      MutexLock lock(mutex_);
-      for (const JobId id : ended) {
-        queue_.End(id);
-        running_.erase(id);
-      }
-      others_wait = queue_.num_waiting() > 0;
-      num_running = queue_.num_running_on(device);
-      if (num_run > 0) {
-        const absl::Duration each = took / num_run;
-        mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
-                             ? each
-                             : mean_run_time_ * (1 - kNewest) + each * kNewest;
-      }
-    }
-    ReportRunning(device, num_running);
-    // Memory for more than one job may have become free, and a client whose
-    // paused jobs were too many may go on, on any device.
-    if (others_wait) WakeWorkers();
-    maybe_idle_.notify_all();
+    Run(std::move(turn));
   }
+}
+
+void WorkerPool::Run(Turn turn) {
+  // Some may have been left to this device, which has more to do now.
+  if (turn.num_waiting > 0 && workers_.size() > 1) WakeWorkers();
+  ReportQueue(turn.num_waiting);
+  ReportRunning(turn.device, turn.num_running);
+  const absl::Time start = options_.clock->Now();
+  const int64_t num_run = RunBegun(turn.jobs, turn.device);
+  const absl::Duration took = options_.clock->Now() - start;
+  std::vector<JobId> ended;
+  for (const Job& job : turn.jobs) ended.push_back(job.ticket.id);
+  // What the jobs hold goes before they count as ended.
+  turn.jobs.clear();
+  bool others_wait = false;
+  int64_t num_running = 0;
+  {
+    MutexLock lock(mutex_);
+    for (const JobId id : ended) {
+      queue_.End(id);
+      running_.erase(id);
+    }
+    others_wait = queue_.num_waiting() > 0;
+    num_running = queue_.num_running_on(turn.device);
+    if (num_run > 0) {
+      const absl::Duration each = took / num_run;
+      mean_run_time_ = mean_run_time_ == absl::ZeroDuration()
+                           ? each
+                           : mean_run_time_ * (1 - kNewest) + each * kNewest;
+    }
+  }
+  ReportRunning(turn.device, num_running);
+  // Memory for more than one job may have become free, and a client whose
+  // paused jobs were too many may go on, on any device.
+  if (others_wait) WakeWorkers();
+  maybe_idle_.notify_all();
 }
 
 std::vector<std::pair<Job, absl::Status>> WorkerPool::TakeLate(absl::Time now) {
@@ -427,7 +483,7 @@ bool WorkerPool::WaitIdle(absl::Time limit) {
 }
 
 bool WorkerPool::IdleLocked() const {
-  return waiting_.empty() && running_.empty() && num_ending_ == 0;
+  return waiting_.empty() && running_.empty() && num_ending_ == 0 && !lent_;
 }
 
 PoolLoad WorkerPool::load() const {

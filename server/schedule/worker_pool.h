@@ -67,6 +67,10 @@ class PoolObserver {
   virtual void OnRunning(int64_t device, int64_t num_running) = 0;
 };
 
+// A job that the thread that submitted it runs itself, in a worker's place.
+// Must be called, once, by that thread, soon, and with no lock held.
+using OwnTurn = std::function<void()>;
+
 struct WorkerPoolOptions {
   QueueLimits limits;  // max_running: number of workers of each device
   BatchLimits batch;
@@ -87,7 +91,12 @@ class WorkerPool {
   // DrainingStatus and CheckStart; CANCELLED if its token says so. A job that
   // waits is ended as soon as it can no longer meet its deadline, which may be
   // moved to later meanwhile.
-  absl::StatusOr<JobId> Submit(Job job);
+  //
+  // With `own_turn`, a short job that finds the pool idle may be left to the
+  // caller: own_turn is set to what it has to call then. It spares the job the
+  // way to another thread and another core, which for the shortest jobs takes a
+  // good part of their time. One caller at a time has a turn.
+  absl::StatusOr<JobId> Submit(Job job, OwnTurn* own_turn = nullptr);
 
   // Cancels a job's token and, if it still waits, ends it before this returns.
   // Does nothing for a job that has ended. One whose token was cancelled before
@@ -128,7 +137,21 @@ class WorkerPool {
     std::vector<std::thread> threads;
   };
 
+  // Jobs that have begun together, and what the queue was like then.
+  struct Turn {
+    std::vector<Job> jobs;
+    int64_t device = 0;
+    int64_t num_waiting = 0;
+    int64_t num_running = 0;  // on the device
+  };
+
   void Work(int64_t device);
+  // Runs them to their end.
+  void Run(Turn turn);
+  // The turn of the only job there is, if its submitter may run it.
+  std::optional<Turn> Lend(const Ticket& ticket) LIMPID_REQUIRES(mutex_);
+  // The submitter's part of that.
+  void RunLent(Turn turn);
   // Takes a job out of the queue whose turn has come.
   Job Begin(JobId id) LIMPID_REQUIRES(mutex_);
   // Begins companions of the one job, and waits for more where that pays.
@@ -186,6 +209,9 @@ class WorkerPool {
   std::vector<std::unique_ptr<Workers>> workers_;
   std::thread watcher_;
   std::vector<std::thread> left_ LIMPID_GUARDED_BY(mutex_);  // to be joined
+  // Whether a submitter has a turn, and all that ever had one.
+  bool lent_ LIMPID_GUARDED_BY(mutex_) = false;
+  std::set<std::thread::id> lenders_ LIMPID_GUARDED_BY(mutex_);
   std::chrono::steady_clock::time_point last_pause_ LIMPID_GUARDED_BY(mutex_);
 };
 

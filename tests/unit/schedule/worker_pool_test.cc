@@ -294,11 +294,14 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < kJobs; ++i) {
           const int n = t * kJobs + i;
-          const auto id =
-              pool.Submit({CancelToken(), [&ends, n](const absl::Status&,
-                                                     int64_t) { ++ends[n]; }});
+          OwnTurn turn;
+          const auto id = pool.Submit(
+              {CancelToken(),
+               [&ends, n](const absl::Status&, int64_t) { ++ends[n]; }},
+              i % 2 == 0 ? &turn : nullptr);
           accepted[n] = id.ok();
           if (id.ok() && i % 3 == 0) pool.Cancel(*id);
+          if (turn) turn();
         }
       });
     }
@@ -307,6 +310,113 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
   for (int n = 0; n < kThreads * kJobs; ++n) {
     EXPECT_EQ(ends[n], accepted[n] ? 1 : 0);
   }
+}
+
+TEST_F(WorkerPoolTest, AShortJobThatFindsThePoolIdleIsLeftToItsSubmitter) {
+  std::thread::id ran_on;
+  WorkerPool pool(Options(2, 10));
+  const Job job = {CancelToken(), [&](const absl::Status& admission, int64_t) {
+                     EXPECT_TRUE(admission.ok());
+                     ran_on = std::this_thread::get_id();
+                   }};
+  for (int i = 0; i < 2; ++i) {
+    Job again = job;
+    again.ticket.id = NewJobId();
+    OwnTurn turn;
+    ASSERT_TRUE(pool.Submit(again, &turn).ok());
+    ASSERT_TRUE(turn);
+    EXPECT_EQ(pool.load().num_running, 1);
+    EXPECT_EQ(pool.load().num_waiting, 0);
+    EXPECT_EQ(ran_on, std::thread::id());
+    turn();
+    EXPECT_EQ(ran_on, std::this_thread::get_id());
+    EXPECT_EQ(pool.load().num_running, 0);
+    ran_on = {};
+  }
+}
+
+TEST_F(WorkerPoolTest, WhoHasATurnHoldsUpNobodyElse) {
+  Waiter lent, other, next;
+  WorkerPool pool(Options(2, 10));
+  OwnTurn turn;
+  ASSERT_TRUE(pool.Submit(lent.MakeJob(), &turn).ok());
+  ASSERT_TRUE(turn);
+  std::thread submitter(turn);
+  lent.started.get_future().wait();
+  OwnTurn second;
+  ASSERT_TRUE(pool.Submit(other.MakeJob(), &second).ok());
+  EXPECT_FALSE(second);
+  other.started.get_future().wait();
+  // The turn takes the place of one of the two workers.
+  ASSERT_TRUE(pool.Submit(next.MakeJob(), &second).ok());
+  EXPECT_FALSE(second);
+  EXPECT_EQ(pool.load().num_waiting, 1);
+  lent.go.set_value();
+  next.started.get_future().wait();
+  other.go.set_value();
+  next.go.set_value();
+  submitter.join();
+}
+
+TEST_F(WorkerPoolTest, LongJobsAreNotLeftToTheirSubmitter) {
+  Waiter waiter;
+  WorkerPool pool(Options(1, 10));
+  Job job = waiter.MakeJob();
+  job.ticket.seconds = 0.1;
+  OwnTurn turn;
+  ASSERT_TRUE(pool.Submit(std::move(job), &turn).ok());
+  EXPECT_FALSE(turn);
+  waiter.go.set_value();
+  EXPECT_TRUE(waiter.ended.get_future().get().ok());
+}
+
+TEST_F(WorkerPoolTest, CancellingReachesAJobThatIsLeftToItsSubmitter) {
+  Waiter before;
+  CancelToken token;
+  std::promise<void> started;
+  WorkerPool pool(Options(1, 10));
+  OwnTurn turn;
+  const auto id = pool.Submit(before.MakeJob(), &turn);
+  ASSERT_TRUE(id.ok() && turn);
+  pool.Cancel(*id);
+  turn();
+  EXPECT_TRUE(absl::IsCancelled(before.ended.get_future().get()));
+  const auto running = pool.Submit({token,
+                                    [&](const absl::Status&, int64_t) {
+                                      started.set_value();
+                                      while (token.Check().ok())
+                                        std::this_thread::yield();
+                                    }},
+                                   &turn);
+  ASSERT_TRUE(running.ok() && turn);
+  std::thread submitter(turn);
+  started.get_future().wait();
+  pool.Cancel(*running);
+  submitter.join();
+}
+
+TEST_F(WorkerPoolTest, ThePoolOutlivesATurn) {
+  std::atomic<bool> ended{false};
+  std::promise<void> started;
+  std::thread submitter;
+  {
+    WorkerPool pool(Options(1, 10));
+    OwnTurn turn;
+    ASSERT_TRUE(pool.Submit({CancelToken(),
+                             [&](const absl::Status&, int64_t) {
+                               started.set_value();
+                               std::this_thread::sleep_for(
+                                   std::chrono::milliseconds(50));
+                               ended = true;
+                             }},
+                            &turn)
+                    .ok());
+    ASSERT_TRUE(turn);
+    submitter = std::thread(turn);
+    started.get_future().wait();
+  }
+  EXPECT_TRUE(ended);
+  submitter.join();
 }
 
 TEST_F(WorkerPoolTest, JobsRunOnTheDevicesThatTheyCanRunOn) {
@@ -445,6 +555,32 @@ TEST_F(WorkerPoolBatchTest, JobsThatWaitRunTogether) {
   }
   EXPECT_EQ(log_.sizes, (std::vector<size_t>{4, 2}));
   EXPECT_EQ(num_ends_, 6);
+}
+
+TEST_F(WorkerPoolBatchTest, NobodyHasATurnWhereABatchIsExpected) {
+  Waiter running;
+  WorkerPoolOptions options = BatchOptions();
+  options.batch.max_wait = absl::Milliseconds(10);
+  WorkerPool pool(options);
+  const auto wait_until_idle = [&] {
+    while (pool.load().num_running > 0) std::this_thread::yield();
+  };
+  ASSERT_TRUE(pool.Submit(running.MakeJob()).ok());
+  running.started.get_future().wait();
+  Submit(pool, 2);
+  running.go.set_value();
+  log_.WaitFor(1);
+  wait_until_idle();
+  OwnTurn turn;
+  ASSERT_TRUE(pool.Submit(MakeMember(), &turn).ok());
+  EXPECT_FALSE(turn);
+  log_.WaitFor(2);
+  wait_until_idle();
+  // The last one was alone.
+  ASSERT_TRUE(pool.Submit(MakeMember(), &turn).ok());
+  ASSERT_TRUE(turn);
+  turn();
+  EXPECT_EQ(log_.sizes, (std::vector<size_t>{2, 1, 1}));
 }
 
 TEST_F(WorkerPoolBatchTest, WhoMayNotStartLeavesTheBatch) {
