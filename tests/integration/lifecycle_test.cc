@@ -69,6 +69,21 @@ TEST_F(LifecycleTest, HopelessDeadlinesAreRefusedBeforeComputing) {
   EXPECT_EQ(DetailsOf(status).info.reason(), "DEADLINE_TOO_SHORT");
 }
 
+TEST_F(LifecycleTest, ShortRequestsAreComputedWhereTheyArrive) {
+  server_.engine.compute_seconds = 1e-3;
+  server_.Start();
+  EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
+  EXPECT_EQ(server_.engine.num_runs_where_planned(), 1);
+}
+
+TEST_F(LifecycleTest, LongRequestsAreComputedByWorkers) {
+  server_.engine.compute_seconds = 1;
+  server_.Start();
+  EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
+  EXPECT_EQ(server_.engine.num_runs(), 1);
+  EXPECT_EQ(server_.engine.num_runs_where_planned(), 0);
+}
+
 TEST_F(LifecycleTest, CancelledCallsEndTheirWork) {
   server_.Start();
   server_.engine.Hold();

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,7 @@ class FakePlan final : public Plan {
   std::shared_ptr<const Model> lease;
   std::vector<std::string> pieces;
   Cost price;
+  const std::thread::id made_on = std::this_thread::get_id();
 };
 
 NamedTensor MakeFloats(const std::string& name, std::vector<int64_t> shape,
@@ -112,6 +114,11 @@ int FakeEngine::num_runs() const {
 int FakeEngine::num_runs_on(int64_t device) const {
   std::lock_guard lock(mutex_);
   return num_runs_on_[device];
+}
+
+int FakeEngine::num_runs_where_planned() const {
+  std::lock_guard lock(mutex_);
+  return num_runs_where_planned_;
 }
 
 int FakeEngine::num_loads() const {
@@ -204,6 +211,10 @@ absl::Status FakeEngine::Run(const Plan& plan, ResultSink& sink,
                              const CancelToken& cancel, int64_t device) const {
   const auto& fake = static_cast<const FakePlan&>(plan);
   const int64_t length = fake.num_tokens();
+  if (fake.made_on == std::this_thread::get_id()) {
+    std::lock_guard lock(mutex_);
+    ++num_runs_where_planned_;
+  }
   ResultHeader header;
   header.method = fake.method();
   header.device = device_names[device];

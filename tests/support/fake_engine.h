@@ -59,6 +59,8 @@ class FakeEngine final : public Engine {
   void WaitForRuns(int n) const;
   int num_runs() const;
   int num_runs_on(int64_t device) const;
+  // On the thread that made their plan.
+  int num_runs_where_planned() const;
   int num_loads() const;
   // Tensors that sinks have taken in all.
   int num_tensors_taken() const;
@@ -104,6 +106,7 @@ class FakeEngine final : public Engine {
   mutable std::condition_variable changed_;
   mutable int num_runs_ = 0;
   mutable std::map<int64_t, int> num_runs_on_;
+  mutable int num_runs_where_planned_ = 0;
   mutable int num_loads_ = 0;
   mutable int num_tensors_taken_ = 0;
   mutable std::vector<int64_t> batch_sizes_;
