@@ -114,7 +114,7 @@ class Pass {
   const bool alike_;
   int64_t layer_ = 0;
   absl::Status status_;
-  Aside aside_;
+  Aside aside_{Aside::Span::kLayer};
 };
 
 }  // namespace limpid

@@ -19,22 +19,23 @@ namespace {
 
 using c10::cuda::CUDAStream;
 
-// The stream beside `current`, always the same. None but these are taken from
-// Torch's pool of urgent streams, which hands out the first one again after 32:
-// from then on there is none beside a new stream but itself, since two that
-// shared one would take each other's memory.
-CUDAStream StreamBeside(const CUDAStream& current) {
+// The stream of a span beside `current`, always the same. None but these are
+// taken from Torch's pool of urgent streams, which hands out the first one
+// again after 32: from then on there is none beside a new stream but itself,
+// since two that shared one would take each other's memory.
+CUDAStream StreamBeside(const CUDAStream& current, Aside::Span span) {
   constexpr size_t kStreamsOfPool = 32;
   static std::mutex mutex;
-  static std::map<c10::DeviceIndex, std::map<c10::StreamId, CUDAStream>> all;
+  using Place = std::pair<c10::StreamId, Aside::Span>;
+  static std::map<c10::DeviceIndex, std::map<Place, CUDAStream>> all;
   std::lock_guard<std::mutex> lock(mutex);
   auto& beside = all[current.device_index()];
-  const auto known = beside.find(current.id());
+  const auto known = beside.find({current.id(), span});
   if (known != beside.end()) return known->second;
   if (beside.size() >= kStreamsOfPool) return current;
   const CUDAStream taken = c10::cuda::getStreamFromPool(
       /*isHighPriority=*/true, current.device_index());
-  beside.emplace(current.id(), taken);
+  beside.emplace(Place(current.id(), span), taken);
   return taken;
 }
 
@@ -59,7 +60,7 @@ void Aside::Run(const at::Tensor& where, std::shared_ptr<const void> kept,
   if (!where.is_cuda()) return work();
   const CUDAStream current =
       c10::cuda::getCurrentCUDAStream(where.device().index());
-  const CUDAStream beside = StreamBeside(current);
+  const CUDAStream beside = StreamBeside(current, span_);
   Follow(beside, current);
   // Before the work, which may throw when it has begun.
   streams_.emplace(current, beside);
@@ -90,7 +91,7 @@ void Aside::Join() {}
 
 void SideBySide(const at::Tensor& where, const std::function<void()>& aside,
                 const std::function<void()>& here) {
-  Aside beside;
+  Aside beside(Aside::Span::kPart);
   beside.Run(where, nullptr, aside);
   here();
   beside.Join();

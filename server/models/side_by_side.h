@@ -16,18 +16,22 @@ namespace limpid {
 // Work that a GPU does while its thread goes on launching what comes after.
 class Aside {
  public:
-  Aside() = default;
+  // For how long: work beside a stream waits for work that went beside the same
+  // stream, of the same span.
+  enum class Span { kPart, kLayer };
+
+  explicit Aside(Span span) : span_(span) {}
   // Joins. Errors of the device show when it is used next.
   ~Aside();
   Aside(const Aside&) = delete;
   Aside& operator=(const Aside&) = delete;
 
   // Joins, then calls `work`. On a GPU, that of `where`, what it launches goes
-  // to a stream beside the current one, where it begins after all that the
-  // current one was given before. What it reads must not be written meanwhile,
-  // nor freed: `kept` lives until the next Join. Memory that `work` allocates
-  // comes from a pool of that stream, which nothing but later work beside the
-  // same stream takes from.
+  // to the stream of its span beside the current one, where it begins after all
+  // that the current one was given before. What it reads must not be written
+  // meanwhile, nor freed: `kept` lives until the next Join. Memory that `work`
+  // allocates comes from a pool of that stream, which nothing but later work
+  // beside the same stream takes from.
   void Run(const at::Tensor& where, std::shared_ptr<const void> kept,
            const std::function<void()>& work);
   // What the stream that was current then is given from now on follows the
@@ -35,13 +39,14 @@ class Aside {
   void Join();
 
  private:
+  const Span span_;
   // That was current, and the one beside it.
   std::optional<std::pair<c10::Stream, c10::Stream>> streams_;
   std::shared_ptr<const void> kept_;
 };
 
-// Calls `aside`, as Aside runs it, then `here`, and joins: neither may read
-// what the other writes.
+// Calls `aside`, as an Aside of the span kPart runs it, then `here`, and joins:
+// neither may read what the other writes.
 void SideBySide(const at::Tensor& where, const std::function<void()>& aside,
                 const std::function<void()>& here);
 
