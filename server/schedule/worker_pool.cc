@@ -139,6 +139,7 @@ std::optional<WorkerPool::Turn> WorkerPool::Lend(const Ticket& ticket) {
        SizeToWaitFor(last_size_, options_.batch) <= 1);
   if (!may_lend) return std::nullopt;
   for (int64_t device = 0; device < std::ssize(workers_); ++device) {
+    if (workers_[device]->num_warm < options_.limits.max_running) continue;
     if (!queue_.Pick(device)) continue;
     lent_ = true;
     lenders_.insert(self);
@@ -341,13 +342,14 @@ void WorkerPool::Leave(int64_t device) {
 }
 
 void WorkerPool::Work(int64_t device) {
-  while (true) {
+  for (bool is_warm = false;; is_warm = true) {
     Turn turn;
     turn.device = device;
     {
       MutexLock lock(mutex_);
       const std::optional<JobId> id = WaitForJob(device, lock);
       if (!id) return;
+      if (!is_warm) ++workers_[device]->num_warm;
       turn.jobs.push_back(Begin(*id));
       Gather(turn.jobs, lock);
       turn.num_waiting = queue_.num_waiting();

@@ -95,7 +95,9 @@ class WorkerPool {
   // With `own_turn`, a short job that finds the pool idle may be left to the
   // caller: own_turn is set to what it has to call then. It spares the job the
   // way to another thread and another core, which for the shortest jobs takes a
-  // good part of their time. One caller at a time has a turn.
+  // good part of their time. One caller at a time has a turn, and none before
+  // every worker of the device has run a job: what a thread allocates when it
+  // first computes should be there before there is much to do.
   absl::StatusOr<JobId> Submit(Job job, OwnTurn* own_turn = nullptr);
 
   // Cancels a job's token and, if it still waits, ends it before this returns.
@@ -135,6 +137,8 @@ class WorkerPool {
     // More than max_running while jobs are paused, and a little longer: a
     // thread that has computed holds buffers of megabytes.
     std::vector<std::thread> threads;
+    // Threads that have run a job, those that left included.
+    int64_t num_warm = 0;
   };
 
   // Jobs that have begun together, and what the queue was like then.

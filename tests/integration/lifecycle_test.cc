@@ -72,15 +72,21 @@ TEST_F(LifecycleTest, HopelessDeadlinesAreRefusedBeforeComputing) {
 TEST_F(LifecycleTest, ShortRequestsAreComputedWhereTheyArrive) {
   server_.engine.compute_seconds = 1e-3;
   server_.Start();
-  EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
+  // Every worker computes something first.
+  for (int i = 0; i < 100 && server_.engine.num_runs_where_planned() == 0;
+       ++i) {
+    ASSERT_TRUE(server_.Explain(TextRequest("abc")).ok());
+  }
   EXPECT_EQ(server_.engine.num_runs_where_planned(), 1);
 }
 
 TEST_F(LifecycleTest, LongRequestsAreComputedByWorkers) {
   server_.engine.compute_seconds = 1;
   server_.Start();
-  EXPECT_TRUE(server_.Explain(TextRequest("abc")).ok());
-  EXPECT_EQ(server_.engine.num_runs(), 1);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(server_.Explain(TextRequest("abc")).ok());
+  }
+  EXPECT_EQ(server_.engine.num_runs(), 10);
   EXPECT_EQ(server_.engine.num_runs_where_planned(), 0);
 }
 

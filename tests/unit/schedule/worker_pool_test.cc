@@ -49,6 +49,18 @@ class WorkerPoolTest : public ::testing::Test {
     return options;
   }
 
+  // Lets every worker run a job; returns when the pool is idle.
+  static void Warm(WorkerPool& pool, int64_t workers) {
+    std::vector<Waiter> waiters(workers);
+    for (Waiter& waiter : waiters) {
+      ASSERT_TRUE(pool.Submit(waiter.MakeJob()).ok());
+    }
+    for (Waiter& waiter : waiters) waiter.started.get_future().wait();
+    for (Waiter& waiter : waiters) waiter.go.set_value();
+    for (Waiter& waiter : waiters) waiter.ended.get_future().wait();
+    while (pool.load().num_running > 0) std::this_thread::yield();
+  }
+
   FakeClock clock_;
 };
 
@@ -315,6 +327,7 @@ TEST_F(WorkerPoolTest, EveryAcceptedJobEndsExactlyOnceUnderRaces) {
 TEST_F(WorkerPoolTest, AShortJobThatFindsThePoolIdleIsLeftToItsSubmitter) {
   std::thread::id ran_on;
   WorkerPool pool(Options(2, 10));
+  Warm(pool, 2);
   const Job job = {CancelToken(), [&](const absl::Status& admission, int64_t) {
                      EXPECT_TRUE(admission.ok());
                      ran_on = std::this_thread::get_id();
@@ -338,6 +351,7 @@ TEST_F(WorkerPoolTest, AShortJobThatFindsThePoolIdleIsLeftToItsSubmitter) {
 TEST_F(WorkerPoolTest, WhoHasATurnHoldsUpNobodyElse) {
   Waiter lent, other, next;
   WorkerPool pool(Options(2, 10));
+  Warm(pool, 2);
   OwnTurn turn;
   ASSERT_TRUE(pool.Submit(lent.MakeJob(), &turn).ok());
   ASSERT_TRUE(turn);
@@ -358,9 +372,27 @@ TEST_F(WorkerPoolTest, WhoHasATurnHoldsUpNobodyElse) {
   submitter.join();
 }
 
+TEST_F(WorkerPoolTest, WorkersComeBeforeSubmitters) {
+  WorkerPool pool(Options(3, 10));
+  for (int i = 0; i < 3; ++i) {
+    std::promise<void> ended;
+    OwnTurn turn;
+    ASSERT_TRUE(
+        pool.Submit({CancelToken(),
+                     [&](const absl::Status&, int64_t) { ended.set_value(); }},
+                    &turn)
+            .ok());
+    EXPECT_FALSE(turn) << "job " << i;
+    if (turn) turn();
+    ended.get_future().wait();
+    while (pool.load().num_running > 0) std::this_thread::yield();
+  }
+}
+
 TEST_F(WorkerPoolTest, LongJobsAreNotLeftToTheirSubmitter) {
   Waiter waiter;
   WorkerPool pool(Options(1, 10));
+  Warm(pool, 1);
   Job job = waiter.MakeJob();
   job.ticket.seconds = 0.1;
   OwnTurn turn;
@@ -375,6 +407,7 @@ TEST_F(WorkerPoolTest, CancellingReachesAJobThatIsLeftToItsSubmitter) {
   CancelToken token;
   std::promise<void> started;
   WorkerPool pool(Options(1, 10));
+  Warm(pool, 1);
   OwnTurn turn;
   const auto id = pool.Submit(before.MakeJob(), &turn);
   ASSERT_TRUE(id.ok() && turn);
@@ -401,6 +434,7 @@ TEST_F(WorkerPoolTest, ThePoolOutlivesATurn) {
   std::thread submitter;
   {
     WorkerPool pool(Options(1, 10));
+    Warm(pool, 1);
     OwnTurn turn;
     ASSERT_TRUE(pool.Submit({CancelToken(),
                              [&](const absl::Status&, int64_t) {
